@@ -1,0 +1,119 @@
+"""check_environment: is everything here that the notebooks need, and in a version that fits?"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+_ROOT = Path(__file__).parents[1]
+_PYTHONS = ((3, 11), (3, 13))
+# A version number does not show a broken binary, an import does.
+_IMPORTED = {"torch", "transformer_lens", "plotly", "ipywidgets"}
+
+
+def in_colab() -> bool:
+    """Whether this Python runs in Google Colab."""
+    if os.environ.get("COLAB_RELEASE_TAG"):
+        return True
+    try:
+        return importlib.util.find_spec("google.colab") is not None
+    except (ImportError, ValueError):
+        return False
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report: what was looked at, whether it is fine, and what was found."""
+
+    name: str
+    ok: bool
+    detail: str
+
+    def __str__(self) -> str:
+        return f"[{'OK' if self.ok else 'FAIL'}] {self.name}: {self.detail}"
+
+
+@dataclass(frozen=True)
+class EnvironmentReport:
+    """What check_environment found; true if every check is fine."""
+
+    checks: tuple[Check, ...]
+
+    def __bool__(self) -> bool:
+        return all(check.ok for check in self.checks)
+
+
+def check_environment() -> EnvironmentReport:
+    """Print an [OK] or [FAIL] line for Python, the device and every package; true if all are OK."""
+    checks = []
+    for check in _all_checks():
+        print(check, flush=True)
+        checks.append(check)
+    report = EnvironmentReport(tuple(checks))
+    if not report:
+        print("To install what is missing: bash setup_colab.sh")
+    return report
+
+
+def _all_checks() -> Iterator[Check]:
+    yield _check_python()
+    yield from map(_check_package, _requirements())
+    yield _check_device()
+
+
+def _check_python() -> Check:
+    low, high = _PYTHONS
+    version = ".".join(map(str, sys.version_info[:3]))
+    place = " in Colab" if in_colab() else ""
+    if low <= sys.version_info[:2] <= high:
+        return Check("Python", True, version + place)
+    return Check("Python", False, f"{version}{place}, needed is 3.11, 3.12 or 3.13")
+
+
+def _requirements() -> list[Requirement]:
+    """The project's requirements: from requirements.txt in a checkout, else from its metadata."""
+    file = _ROOT / "requirements.txt"
+    if file.is_file():
+        lines = [line.partition("#")[0] for line in file.read_text(encoding="utf-8").splitlines()]
+    else:
+        lines = importlib.metadata.requires("gpt2-greater-than") or []
+    requirements = [Requirement(line.strip()) for line in lines if line.strip()]
+    return [r for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
+
+
+def _check_package(requirement: Requirement) -> Check:
+    name = requirement.name
+    needed = (
+        f"needed is {requirement.specifier}" if requirement.specifier else "any version will do"
+    )
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, False, f"not installed, {needed}")
+    if not requirement.specifier.contains(version, prereleases=True):
+        return Check(name, False, f"{version}, {needed}")
+    if name in _IMPORTED:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # a broken binary raises anything, ValueError for numpy's ABI
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            return Check(name, False, f"{version} does not import: {reason}")
+    return Check(name, True, version)
+
+
+def _check_device() -> Check:
+    try:
+        import torch
+    except Exception:
+        return Check("device", False, "unknown, torch does not import")
+    if torch.cuda.is_available():
+        return Check("device", True, f"cuda ({torch.cuda.get_device_name()})")
+    return Check("device", True, f"cpu, {torch.get_num_threads()} threads (a GPU is faster)")
