@@ -1,0 +1,101 @@
+"""Self-checks: does the plain-tensor view reproduce the model that it was taken from?
+
+Path patching is exact only if it does, so a model that fails any check is refused by name.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .components import Component
+from .runs import Run, compute_run, end_logits
+from .transformer import Transformer
+
+# Largest allowed error relative to the largest entry of the checked tensor.
+_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
+
+
+class UnsupportedModelError(ValueError):
+    """The engine cannot treat this model exactly."""
+
+
+@torch.no_grad()
+def self_check(model: Transformer, n_prompts: int = 4, n_positions: int = 10) -> dict[str, float]:
+    """Compare every recomputation with the model's own run on random tokens.
+
+    Returns the largest relative error of each check. Raises UnsupportedModelError, naming the model
+    and the check, if one exceeds 1e-4 in float32 or 1e-10 in float64.
+    """
+    generator = torch.Generator().manual_seed(0)
+    n_vocab = model.W_U.shape[1]
+    base, patch = torch.randint(n_vocab, (2, n_prompts, n_positions), generator=generator)
+    base_run, patch_run = compute_run(model, base), compute_run(model, patch)
+    base_logits, patch_logits = (torch.cat(list(end_logits(model, t))) for t in (base, patch))
+    end = n_positions - 1
+    changes = [
+        patch_run.output(node, end) - base_run.output(node, end) for node in _all_components(model)
+    ]
+    everything = base_run.at_layer(model.n_layers, end) + torch.stack(changes).sum(0)
+    report = {
+        "components add up to the residual stream": _additivity_error(base_run),
+        "recomputed MLPs reproduce the model's": _mlp_error(base_run, end),
+        "recomputed heads reproduce the model's": _head_error(base_run, end),
+        "patching nothing gives the base logits": _error(
+            model.unembed(base_run.at_layer(model.n_layers, end)), base_logits
+        ),
+        "patching everything gives the patch logits": _error(
+            model.unembed(everything), patch_logits
+        ),
+    }
+    tolerance = _TOLERANCE.get(model.dtype, 0.0)
+    for check, error in report.items():
+        if not error <= tolerance:  # also catches NaN
+            raise UnsupportedModelError(
+                f"{model.name} cannot be patched exactly: the check '{check}' fails with a "
+                f"relative error of {error:.1e} (allowed: {tolerance:.0e} in {model.dtype}). "
+                "Supported are GPT-2-family models in float32 or float64, e.g. 'gpt2-small'."
+            )
+    return report
+
+
+def _all_components(model: Transformer) -> list[Component]:
+    layers = range(model.n_layers)
+    heads = [Component("head", layer, head) for layer in layers for head in range(model.n_heads)]
+    return [Component("embed"), *heads, *(Component("mlp", layer) for layer in layers)]
+
+
+def _error(value: Tensor, reference: Tensor) -> float:
+    return float((value - reference).abs().max() / reference.abs().max())
+
+
+def _additivity_error(run: Run) -> float:
+    """Each layer's heads, MLP and biases explain what the layer added to the stream."""
+    errors = []
+    for layer, block in enumerate(run.model.blocks):
+        heads = run.z[layer].flatten(2) @ block.W_O.flatten(0, 1)
+        total = run.stream[layer] + heads + block.b_O + run.mlp[layer] + block.b_out
+        errors.append(_error(total, run.stream[layer + 1]))
+    return max(errors)
+
+
+def _mlp_error(run: Run, position: int) -> float:
+    return max(
+        _error(block.mlp(run.before_mlp(layer, position)), run.mlp[layer, :, position])
+        for layer, block in enumerate(run.model.blocks)
+    )
+
+
+def _head_error(run: Run, position: int) -> float:
+    errors = []
+    for layer, block in enumerate(run.model.blocks):
+        stream = run.stream[layer]
+        z = []
+        for head in range(run.model.n_heads):
+            query = block.query(head, stream[:, position])
+            keys = block.key(head, stream[:, : position + 1])
+            values = block.value(head, stream[:, : position + 1])
+            scores = torch.einsum("nd,npd->np", query, keys) * block.scale
+            z.append(torch.einsum("np,npd->nd", scores.softmax(-1), values))
+        errors.append(_error(torch.stack(z, 1), run.z[layer, :, position]))
+    return max(errors)

@@ -1,0 +1,202 @@
+"""Circuits: sets of edges, the paper's own ones, and the rule that finds their like elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from .components import Edge, Input, at, component, edges, inputs
+from .path_patching import Sweep
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """A set of edges; evaluated with these on the patch run and everything else on the base run.
+
+    ``edges`` may be given as names, ``Circuit(["a9.h1 -> m9", "m9 -> logits"])``; duplicates are
+    dropped. No edges at all is the base run.
+    """
+
+    edges: tuple[Edge, ...]
+    name: str = "circuit"
+
+    def __init__(self, edges_: Iterable[str | Edge] = (), name: str = "circuit") -> None:
+        parsed = [edge for text in edges_ for edge in edges(text)]
+        object.__setattr__(self, "edges", tuple(dict.fromkeys(parsed)))
+        object.__setattr__(self, "name", name)
+
+    def __or__(self, other: Circuit) -> Circuit:
+        """The union of two circuits, under the name of the first."""
+        return Circuit((*self.edges, *other.edges), self.name)
+
+    def __len__(self) -> int:
+        """Number of edges."""
+        return len(self.edges)
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of everything that an edge starts or ends at, upstream first."""
+        nodes = {e.sender for e in self.edges} | {e.receiver.component for e in self.edges}
+        return tuple(node.name for node in sorted(nodes, key=lambda n: (n.depth, n.name)))
+
+    def without(self, *names: str) -> Circuit:
+        """The circuit less every edge that starts or ends at the named components.
+
+        Raises ValueError for a component that is not in it.
+        """
+        gone = {component(name) for name in names}
+        for node in gone:
+            if node.name not in self.components:
+                raise ValueError(
+                    f"{node.name} is not in {self.name}, which has {', '.join(self.components)}."
+                )
+        kept = [e for e in self.edges if e.sender not in gone and e.receiver.component not in gone]
+        return Circuit(kept, f"{self.name} without {', '.join(sorted(n.name for n in gone))}")
+
+
+def connect(senders: Iterable[str], receivers: Iterable[str | Input]) -> Circuit:
+    """Every direct edge that exists from the senders to the receivers, e.g. heads to later MLPs."""
+    targets = inputs(receivers)
+    found = []
+    for sender in (component(name) for name in senders):
+        for receiver in targets:
+            same_row = sender.position == receiver.component.position
+            if sender.depth < receiver.component.depth and (
+                same_row or receiver.part in ("k", "v")
+            ):
+                found.append(Edge(sender, receiver))
+    return Circuit(found)
+
+
+@dataclass(frozen=True)
+class CircuitParts:
+    """A circuit of the paper's form, by its members (paper, sections 3.1-3.2 and Appendix B).
+
+    ``heads`` and ``mlps`` work at END; ``readers_of_YY`` (early MLPs and heads at YY, or ``embed``)
+    feed the keys and values of the heads, ``early_inputs`` feed the early MLPs among them.
+    """
+
+    heads: tuple[str, ...]
+    mlps: tuple[str, ...]
+    readers_of_YY: tuple[str, ...]
+    early_inputs: tuple[str, ...]
+    source: str = field(default="", compare=False)
+
+    @property
+    def early_mlps(self) -> tuple[str, ...]:
+        """The MLPs among the readers of YY."""
+        return tuple(n for n in self.readers_of_YY if component(n).kind == "mlp")
+
+
+PAPER = CircuitParts(
+    heads=("a5.h1", "a5.h5", "a6.h9", "a7.h10", "a8.h8", "a8.h11", "a9.h1"),
+    mlps=("m8", "m9", "m10", "m11"),
+    readers_of_YY=("a0.h1", "a0.h3", "a0.h5", "m0", "m1", "m2", "m3"),
+    early_inputs=("embed", "a0.h1"),
+    source="the paper's circuit of GPT-2 small",
+)
+
+
+def partial_circuit(parts: CircuitParts = PAPER) -> Circuit:
+    """The heads and late MLPs at END: every head feeds the logits and each MLP above it (sec. 3.2).
+
+    The heads are senders without inputs: they hold their patch-run output whole.
+    """
+    upper = connect(parts.heads, [*parts.mlps, "logits"]) | connect(
+        parts.mlps, [*parts.mlps, "logits"]
+    )
+    return Circuit(upper.edges, "partial circuit")
+
+
+def full_circuit(parts: CircuitParts = PAPER) -> Circuit:
+    """The circuit from the input on: the heads' keys and values at YY come from the early readers.
+
+    Queries are whole patch-run queries (Appendix B and the released code).
+    """
+    queries = connect(["all"], [f"{head}.q" for head in parts.heads])
+    readers = at(parts.readers_of_YY, "YY")
+    early_mlps = at(parts.early_mlps, "YY")
+    keys_and_values = [f"{head}.{part}" for head in parts.heads for part in "kv"]
+    lower = connect(readers, keys_and_values)
+    early = connect([*at(parts.early_inputs, "YY"), *early_mlps], early_mlps)
+    return Circuit((partial_circuit(parts) | queries | lower | early).edges, "full circuit")
+
+
+SweepFunction = Callable[[Sequence[str], Sequence[str], str], Sweep]
+
+
+def end_sweeps(sweep: SweepFunction, mlps: Sequence[str]) -> dict[str, Sweep]:
+    """The paper's steps at END: to the logits, then to each late MLP through the higher ones."""
+    found = {"logits": sweep(["logits"], [], "END")}
+    for mlp in sorted(mlps, key=_layer, reverse=True):
+        higher = [other for other in mlps if _layer(other) > _layer(mlp)]
+        found[mlp] = sweep([mlp], higher, "END")
+    return found
+
+
+def attention_sweeps(sweep: SweepFunction, parts: CircuitParts) -> dict[str, Sweep]:
+    """Senders at YY into the queries, keys and values of the circuit's heads (section 3.2)."""
+    return {
+        part: sweep([f"{head}.{part}" for head in parts.heads], parts.mlps, "YY")
+        for part in ("q", "k", "v")
+    }
+
+
+def early_sweeps(sweep: SweepFunction, parts: CircuitParts) -> dict[str, Sweep]:
+    """Senders at YY into each early MLP, and on through the heads' values at YY (Appendix B)."""
+    values = [f"{head}.v[YY]" for head in parts.heads]
+    return {
+        mlp: sweep([f"{mlp}@YY"], [*values, *parts.mlps], "YY")
+        for mlp in sorted(parts.early_mlps, key=_layer, reverse=True)
+    }
+
+
+def find_circuit(sweep: SweepFunction, share: float = 0.05, floor: float = 0.0) -> CircuitParts:
+    """The paper's procedure as a rule, for models whose circuit nobody has described.
+
+    A sweep keeps a sender whose mean effect is negative, with its 95 % bootstrap interval below 0,
+    at least ``share`` of the sweep's most negative effect, and at least ``floor`` (in units of the
+    metric). From the logits down, every kept MLP at END becomes a receiver in turn; kept heads at
+    END are the circuit's heads. What is kept at YY among the senders into their keys and values are
+    the readers of YY, and what is kept among the senders into the early MLPs among these are the
+    early inputs.
+    """
+
+    def kept(found: Sweep, kind: str) -> list[str]:
+        table = found.to_frame()
+        threshold = max(floor, -share * table["effect"].min())
+        passes = (table["effect"] <= -threshold) & (table["high"] < 0)
+        nodes = [component(name) for name in table["component"][passes]]
+        return [node.label for node in nodes if node.kind == kind]
+
+    direct = sweep(["logits"], [], "END")
+    heads, waiting, mlps = set(kept(direct, "head")), set(kept(direct, "mlp")), list[str]()
+    while waiting:
+        mlp = max(waiting, key=_layer)  # everything above it is known by now
+        found = sweep([mlp], mlps, "END")
+        waiting = (waiting | set(kept(found, "mlp"))) - {mlp}
+        heads |= set(kept(found, "head"))
+        mlps = [mlp, *mlps]
+    source = (
+        f"found by this run's own sweeps: kept is what has at least {share:.0%} of the strongest "
+        f"effect of its sweep and {floor:.2%} in itself, its interval below 0"
+    )
+    parts = CircuitParts(tuple(sorted(heads, key=_layer)), tuple(mlps), (), (), source)
+    if not heads:
+        return parts
+    into = attention_sweeps(sweep, parts)
+    senders = {kind: [*kept(into["v"], kind), *kept(into["k"], kind)] for kind in _KINDS}
+    early, inputs_ = set(senders["mlp"]), set[str]()
+    for mlp in sorted(early, key=_layer, reverse=True):
+        lower = early_sweeps(sweep, replace(parts, readers_of_YY=(mlp,)))[mlp]
+        inputs_ |= {*kept(lower, "embed"), *kept(lower, "head")}
+    readers = sorted({*senders["embed"], *senders["head"], *early}, key=_layer)
+    return replace(parts, readers_of_YY=tuple(readers), early_inputs=tuple(sorted(inputs_)))
+
+
+_KINDS = ("embed", "head", "mlp")
+
+
+def _layer(name: str) -> tuple[int, int]:
+    node = component(name)
+    return node.depth, node.head

@@ -1,0 +1,403 @@
+"""The engine: path-patching sweeps and the evaluation of edge sets, exact and without hooks.
+
+Base and patch run are cached once. Patching an edge changes its receiver's input by the difference
+of two cached tensors; the receiver is recomputed, its own change flows on along the route, and one
+final norm and unembedding at END turn the changed stream into probabilities (paper, section 3.1).
+Norms, attention and MLPs on the way are recomputed, nothing is frozen or linearised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .components import END, Component, Edge, Input, Shape, inputs
+from .metrics import bootstrap_ci, cutoff_sharpness, prob_diff
+from .runs import Run, compute_run
+from .transformer import Transformer
+
+if TYPE_CHECKING:
+    from .circuits import Circuit
+    from .dataset import YearDataset
+
+Metric = Callable[[Tensor, Tensor], Tensor]
+# The change that arrives at an input, by the position that the input reads it at.
+Changes = dict[tuple[Input, str], Tensor]
+
+LOGITS = Input(Component("logits"))
+_ROWS = 8192  # senders x prompts that are recomputed together
+_PROMPTS = 512  # prompts whose two runs are computed together
+_CACHE_BYTES = 1_500_000_000  # runs beyond this are computed anew whenever they are needed
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One path-patching heatmap: every component in turn as the sender into one fixed route.
+
+    ``values`` [sender, prompt] is the patched minus the base metric; senders that cannot reach the
+    route are exactly 0. Negative means that the component matters (paper, figures 4 and 6).
+    """
+
+    receivers: tuple[str, ...]
+    via: tuple[str, ...]
+    senders: tuple[str, ...]
+    values: Tensor
+    shape: Shape = field(repr=False)
+
+    @property
+    def effect(self) -> Tensor:
+        """Mean effect [layer, n_heads + 1]; the last column holds the MLPs."""
+        return self.values[:-1].mean(-1).reshape(self.shape.n_layers, self.shape.n_heads + 1)
+
+    @property
+    def embed(self) -> float:
+        """Mean effect of the embedding at the senders' position."""
+        return float(self.values[-1].mean())
+
+    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+        """One row per sender, strongest first: component, effect and its bootstrap interval."""
+        mean, low, high = bootstrap_ci(self.values, level=level)
+        table = {"component": self.senders, "effect": mean, "low": low, "high": high}
+        frame = pd.DataFrame(table)
+        order = frame["effect"].abs().sort_values(ascending=False, kind="stable").index
+        return frame.loc[order].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the model answers when the chosen edges carry the patch run."""
+
+    name: str
+    log_probs: Tensor  # [prompt, year], under the full-vocabulary softmax at END
+    YY: Tensor  # [prompt]
+
+    @property
+    def probs(self) -> Tensor:
+        """Probabilities [prompt, year] of the year tokens at END."""
+        return self.log_probs.exp()
+
+    @property
+    def prob_diff(self) -> Tensor:
+        """Probability difference [prompt]."""
+        return prob_diff(self.probs, self.YY)
+
+    @property
+    def cutoff_sharpness(self) -> Tensor:
+        """Cutoff sharpness [prompt]."""
+        return cutoff_sharpness(self.probs, self.YY)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The two cached runs over one chunk of prompts."""
+
+    base: Run
+    patch: Run
+    prompts: slice
+
+    def change(self, node: Component, position: int) -> Tensor:
+        """Patch minus base output [prompt, d_model] of a component."""
+        return self.patch.output(node, position) - self.base.output(node, position)
+
+    def stream_change(self, receiver: Component, position: int) -> Tensor:
+        """Patch minus base residual stream [prompt, d_model] that a receiver reads."""
+        if receiver.kind == "mlp":
+            patch, base = (r.before_mlp(receiver.layer, position) for r in (self.patch, self.base))
+        else:
+            layer = len(self.base.z) if receiver.kind == "logits" else receiver.layer
+            patch, base = (run.at_layer(layer, position) for run in (self.patch, self.base))
+        return patch - base
+
+
+class PathPatching:
+    """Path patching between the two runs of a dataset; runs are computed once and cached.
+
+    ``base="clean"`` patches corrupted values into the clean run (noising, the paper's heatmaps);
+    ``base="corrupted"`` patches clean values into the corrupted run (denoising, its circuits).
+    """
+
+    def __init__(
+        self, model: Transformer, dataset: YearDataset, base: str = "clean", progress: bool = False
+    ) -> None:
+        if base not in ("clean", "corrupted"):
+            raise ValueError(f"base must be 'clean' or 'corrupted', e.g. 'clean'; got {base!r}.")
+        if len(dataset) == 0:
+            raise ValueError("The dataset holds no prompts; e.g. YearDataset(tokenizer, n=100).")
+        if dataset.clean.shape != dataset.corrupted.shape:
+            raise ValueError(
+                f"Clean and corrupted prompts must have the same shape; got "
+                f"{tuple(dataset.clean.shape)} and {tuple(dataset.corrupted.shape)}."
+            )
+        n_vocab, highest = (
+            model.W_U.shape[1],
+            int(max(dataset.clean.max(), dataset.corrupted.max())),
+        )
+        if highest >= n_vocab:
+            raise ValueError(
+                f"The prompts hold token id {highest} but {model.name} knows only {n_vocab} tokens"
+                "; build the dataset with this model's tokenizer: YearDataset(model.tokenizer)."
+            )
+        self.model, self.dataset, self.base, self.progress = model, dataset, base, progress
+        self.shape = Shape(model.n_layers, model.n_heads, tuple(dataset.positions))
+        different = (dataset.clean != dataset.corrupted).any(0).nonzero()
+        # By causality nothing differs before the first changed token, so nothing is cached there.
+        self._start = int(different[0]) if len(different) else dataset.clean.shape[1] - 1
+        self._cache: dict[int, tuple[Run, Run]] = {}  # first prompt -> clean and corrupted run
+        self._base_log_probs: Tensor | None = None
+
+    def reversed(self) -> PathPatching:
+        """The same prompts with base and patch run exchanged; the cached runs are shared."""
+        other = "corrupted" if self.base == "clean" else "clean"
+        twin = PathPatching(self.model, self.dataset, other, self.progress)
+        twin._cache = self._cache
+        return twin
+
+    @property
+    def base_log_probs(self) -> Tensor:
+        """Log-probabilities [prompt, year] of the base run."""
+        if self._base_log_probs is None:
+            self._base_log_probs = self._collect(lambda pair: self._answer(pair, {}, []))[0]
+        return self._base_log_probs
+
+    @property
+    def base_probs(self) -> Tensor:
+        """Year probabilities [prompt, year] of the base run."""
+        return self.base_log_probs.exp()
+
+    @property
+    def patch_probs(self) -> Tensor:
+        """Year probabilities [prompt, year] of the patch run."""
+        everything = [Edge(Component("all"), LOGITS)]
+        return self._evaluate_edges(everything).exp()
+
+    def sweep(
+        self,
+        receivers: str | Iterable[str],
+        via: str | Iterable[str] = (),
+        senders_at: str = END,
+        metric: Metric = prob_diff,
+    ) -> Sweep:
+        """Patch every component in turn along sender -> receivers -> via -> logits.
+
+        Each receiver's change flows directly to the logits and to every ``via`` input that it
+        reaches, and from there on likewise. Heads among ``via`` read each other too; written with a
+        row, ``a7.h10.v[YY]``, they read that position only (the paper's sweeps of m0 to m3).
+        ``metric`` maps (probabilities [..., prompt, year], YY [prompt])
+        to [..., prompt]. Raises ValueError for unknown or impossible names and for no receivers.
+        """
+        entries, onward = inputs(receivers), inputs(via)
+        if not entries:
+            raise ValueError("A sweep needs at least one receiver, e.g. sweep('logits').")
+        for receiver in (*entries, *onward):
+            self.shape.check(receiver.component)
+        senders = self.shape.senders(senders_at)
+        self.shape.check(senders[-1])
+        flow = self._flow(entries, onward)
+        leading = _leading_to_logits(flow)
+        live = [r for r in entries if r == LOGITS or r.component in leading]
+        if not live:
+            raise ValueError(
+                f"No change at {entries[0].name} can arrive at the logits through via="
+                f"{[r.name for r in onward]}; add what it flows through, e.g. via=['a9.h1.v']."
+            )
+        reach = torch.tensor([[self.shape.reaches(s, r) for r in live] for s in senders])
+        values = torch.zeros(len(senders), len(self.dataset), dtype=self.model.dtype)
+        position = self._index(senders_at)
+        active = reach.any(1).nonzero().flatten().tolist() if position >= self._start else []
+        base = metric(self.base_probs, self.dataset.YY)
+        bar = tqdm(
+            total=len(active) * len(self.dataset),
+            desc=f"sweep to {', '.join(r.name for r in entries[:3])}",
+            unit="cell",
+            disable=not self.progress,
+            leave=False,
+        )
+        for pair in self._pairs() if active else ():
+            n_prompts = pair.prompts.stop - pair.prompts.start
+            size = max(1, _ROWS // n_prompts)
+            for chunk in (active[i : i + size] for i in range(0, len(active), size)):
+                change = torch.stack([pair.change(senders[i], position) for i in chunk])
+                arriving = {
+                    (receiver.any_row, senders_at): _where(reached, change)
+                    for receiver, reached in zip(live, reach[chunk].T, strict=True)
+                    if reached.any()
+                }
+                probs = self._answer(pair, arriving, flow).exp().cpu()
+                patched = metric(probs, self.dataset.YY[pair.prompts])
+                values[chunk, pair.prompts] = (patched - base[pair.prompts]).to(values)
+                bar.update(len(chunk) * n_prompts)
+        bar.close()
+        return Sweep(
+            tuple(r.name for r in entries),
+            tuple(r.name for r in onward),
+            tuple(s.name for s in senders),
+            values,
+            self.shape,
+        )
+
+    def evaluate(self, circuit: Circuit) -> Evaluation:
+        """Answer with the circuit's edges on the patch run and everything else on the base run.
+
+        A sender that nothing in the circuit flows into holds its patch-run value; every other
+        component of the circuit is recomputed from the mixed input (paper, section 3.2).
+        """
+        return Evaluation(circuit.name, self._evaluate_edges(circuit.edges), self.dataset.YY)
+
+    def _evaluate_edges(self, circuit: Sequence[Edge]) -> Tensor:
+        for edge in circuit:
+            self.shape.check_edge(edge)
+        recomputed = {edge.receiver.component for edge in circuit}
+        flow = [edge for edge in circuit if edge.sender in recomputed]
+        sources = [edge for edge in circuit if edge.sender not in recomputed]
+        whole = {(e.receiver, e.sender.position) for e in sources if e.sender.kind == "all"}
+        for edge in circuit:
+            if edge.sender.kind != "all" and (edge.receiver, edge.sender.position) in whole:
+                raise ValueError(
+                    f"{edge.name}: this input is already replaced whole by "
+                    f"all@{edge.sender.position}; keep one of the two edges."
+                )
+
+        def answer(pair: _Pair) -> Tensor:
+            return self._answer(pair, self._arriving(pair, sources), flow)
+
+        return self._collect(answer)[0]
+
+    def _arriving(self, pair: _Pair, sources: Sequence[Edge]) -> Changes:
+        """What patch-run senders bring to their receivers, each [1, prompt, d_model]."""
+        outputs: dict[Component, Tensor] = {}
+        arriving: Changes = {}
+        for edge in sources:
+            position = self._index(edge.sender.position)
+            if position < self._start:
+                continue  # identical in both runs
+            if edge.sender.kind == "all":
+                change = pair.stream_change(edge.receiver.component, position)[None]
+            else:
+                if edge.sender not in outputs:
+                    outputs[edge.sender] = pair.change(edge.sender, position)[None]
+                change = outputs[edge.sender]
+            _add(arriving, (edge.receiver, edge.sender.position), change)
+        return arriving
+
+    def _flow(self, entries: Sequence[Input], onward: Sequence[Input]) -> list[Edge]:
+        """The route's edges above the sender: entries' components to via inputs and the logits."""
+        nodes = dict.fromkeys(r.component for r in (*entries, *onward) if r != LOGITS)
+        targets = list(dict.fromkeys((*onward, LOGITS)))
+        return [
+            Edge(node, receiver.any_row)
+            for node in nodes
+            for receiver in targets
+            if self.shape.reaches(node, receiver)
+        ]
+
+    @torch.no_grad()
+    def _answer(self, pair: _Pair, arriving: Changes, flow: Sequence[Edge]) -> Tensor:
+        """Log-probabilities [sender, prompt, year] once the arriving changes flowed on."""
+        changes: Changes = dict(arriving)
+        useful = _leading_to_logits(flow)
+        nodes = {r.component for r, _ in arriving} | {edge.receiver.component for edge in flow}
+        for node in sorted(nodes & useful, key=lambda n: (n.depth, n.name)):
+            incoming = {
+                (receiver.part, position): change
+                for (receiver, position), change in changes.items()
+                if receiver.component == node
+            }
+            if not incoming:
+                continue
+            output = self._recompute(pair.base, node, incoming)
+            for edge in flow:
+                if edge.sender == node:
+                    _add(changes, (edge.receiver, node.position), output)
+        stream = pair.base.at_layer(self.model.n_layers, self._index(END))[None]
+        if (LOGITS, END) in changes:
+            stream = stream + changes[LOGITS, END]
+        return self.model.log_probs(stream, self.dataset.year_tokens)
+
+    def _recompute(
+        self, base: Run, node: Component, incoming: dict[tuple[str, str], Tensor]
+    ) -> Tensor:
+        """The change of a component's output [sender, prompt, d_model] when its inputs change."""
+        block = self.model.blocks[node.layer]
+        position = self._index(node.position)
+        if node.kind == "mlp":
+            (change,) = incoming.values()
+            return block.mlp(base.before_mlp(node.layer, position) + change) - base.output(
+                node, position
+            )
+        z = self._head(base, node, incoming)
+        return (z - base.z[node.layer, :, position - base.start, node.head]) @ block.W_O[node.head]
+
+    def _head(self, base: Run, node: Component, incoming: dict[tuple[str, str], Tensor]) -> Tensor:
+        """The head's mixed values z [sender, prompt, d_head] when its inputs change."""
+        block, head, end = self.model.blocks[node.layer], node.head, self._index(node.position)
+        stream = base.stream[node.layer, :, : end + 1]  # [prompt, position, d_model]
+        keys, values = block.key(head, stream), block.value(head, stream)
+        query = block.query(head, stream[:, end])[None]
+        new_keys, new_values = {}, {}
+        for (part, name), change in incoming.items():
+            row = self._index(name)
+            if part == "q":
+                query = block.query(head, stream[:, end] + change)
+            elif part == "k":
+                new_keys[row] = block.key(head, stream[:, row] + change)
+            else:
+                new_values[row] = block.value(head, stream[:, row] + change)
+        scores = torch.einsum("snd,npd->snp", query, keys)
+        if new_keys and len(query) < max(len(k) for k in new_keys.values()):
+            scores = scores.repeat(max(len(k) for k in new_keys.values()), 1, 1)
+        for row, key in new_keys.items():
+            scores[..., row] = (query * key).sum(-1)
+        pattern = (scores * block.scale).softmax(-1)
+        z = torch.einsum("snp,npd->snd", pattern, values)
+        for row, value in new_values.items():
+            z = z + pattern[..., row, None] * (value - values[:, row])
+        return z
+
+    def _index(self, position: str) -> int:
+        return self.dataset.positions[position]
+
+    def _collect(self, answer: Callable[[_Pair], Tensor]) -> Tensor:
+        """Join what is computed chunk by chunk [sender, prompt, year], on the CPU."""
+        return torch.cat([answer(pair).cpu() for pair in self._pairs()], dim=1)
+
+    def _pairs(self) -> Iterator[_Pair]:
+        """The two runs chunk by chunk, from the cache as far as it goes."""
+        for first in range(0, len(self.dataset), _PROMPTS):
+            prompts = slice(first, min(first + _PROMPTS, len(self.dataset)))
+            runs = self._cache.get(first) or self._compute_runs(prompts)
+            cached = sum(run.nbytes for pair in self._cache.values() for run in pair)
+            if first not in self._cache and cached + sum(r.nbytes for r in runs) <= _CACHE_BYTES:
+                self._cache[first] = runs
+            base, patch = runs if self.base == "clean" else runs[::-1]
+            yield _Pair(base, patch, prompts)
+
+    def _compute_runs(self, prompts: slice) -> tuple[Run, Run]:
+        clean, corrupted = self.dataset.clean[prompts], self.dataset.corrupted[prompts]
+        return (
+            compute_run(self.model, clean, self._start),
+            compute_run(self.model, corrupted, self._start),
+        )
+
+
+def _add(changes: Changes, key: tuple[Input, str], change: Tensor) -> None:
+    changes[key] = changes[key] + change if key in changes else change
+
+
+def _where(reached: Tensor, change: Tensor) -> Tensor:
+    """The change [sender, prompt, d_model], zero for the senders that do not reach the receiver."""
+    return change if reached.all() else change * reached.to(change)[:, None, None]
+
+
+def _leading_to_logits(flow: Sequence[Edge]) -> set[Component]:
+    """The senders in ``flow`` from which a path of its edges ends at the logits."""
+    useful: set[Component] = set()
+    for edge in sorted(flow, key=lambda e: -e.sender.depth):
+        if edge.receiver == LOGITS or edge.receiver.component in useful:
+            useful.add(edge.sender)
+    return useful

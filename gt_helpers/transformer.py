@@ -1,0 +1,143 @@
+"""The plain-tensor view of a GPT-2-family model: the functions that path patching recomputes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Rows and vocabulary columns per block of the unembedding: small enough that the softmax's passes
+# over a block of logits stay in the processor's cache, large enough for a fast matrix product.
+_CPU_BLOCK = (1024, 4096)
+_GPU_BLOCK = (8192, 65536)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A LayerNorm with gain and bias [d_model], always recomputed from the stream it is given."""
+
+    gain: Tensor
+    bias: Tensor
+    eps: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Normalise x [..., d_model]."""
+        return F.layer_norm(x, x.shape[-1:], self.gain, self.bias, self.eps)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The weights of one layer, and its heads and MLP as functions of the residual stream."""
+
+    ln1: Norm
+    ln2: Norm
+    W_Q: Tensor  # [head, d_model, d_head], as W_K and W_V
+    W_K: Tensor
+    W_V: Tensor
+    W_O: Tensor  # [head, d_head, d_model]
+    b_Q: Tensor  # [head, d_head], as b_K and b_V
+    b_K: Tensor
+    b_V: Tensor
+    b_O: Tensor  # [d_model]
+    W_in: Tensor  # [d_model, d_mlp]
+    b_in: Tensor
+    W_out: Tensor  # [d_mlp, d_model]
+    b_out: Tensor
+    act: Callable[[Tensor], Tensor]
+    scale: float  # what attention scores are multiplied by
+
+    def query(self, head: int, x: Tensor) -> Tensor:
+        """The head's query [..., d_head] of the residual stream x [..., d_model]."""
+        return self.ln1(x) @ self.W_Q[head] + self.b_Q[head]
+
+    def key(self, head: int, x: Tensor) -> Tensor:
+        """The head's key [..., d_head] of the residual stream x [..., d_model]."""
+        return self.ln1(x) @ self.W_K[head] + self.b_K[head]
+
+    def value(self, head: int, x: Tensor) -> Tensor:
+        """The head's value [..., d_head] of the residual stream x [..., d_model]."""
+        return self.ln1(x) @ self.W_V[head] + self.b_V[head]
+
+    def mlp(self, x: Tensor) -> Tensor:
+        """The MLP's output [..., d_model], without b_out, of the residual stream before it."""
+        return self.act(self.ln2(x) @ self.W_in + self.b_in) @ self.W_out
+
+
+@dataclass
+class Transformer:
+    """A loaded model: its TransformerLens bridge, its tokenizer and its layers' plain tensors.
+
+    ``check_report`` holds the measured errors of the self-checks that it passed when it was loaded.
+    """
+
+    name: str
+    bridge: Any
+    tokenizer: Any
+    blocks: list[Block]
+    ln_final: Norm
+    W_U: Tensor  # [d_model, vocab]
+    b_U: Tensor  # [vocab]
+    check_report: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers."""
+        return len(self.blocks)
+
+    @property
+    def n_heads(self) -> int:
+        """Number of heads per layer."""
+        return self.blocks[0].W_Q.shape[0]
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.W_U.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.W_U.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return self.W_U.dtype
+
+    def unembed(self, stream: Tensor) -> Tensor:
+        """Logits [..., vocab] of the final residual stream [..., d_model]."""
+        return self.ln_final(stream) @ self.W_U + self.b_U
+
+    def log_probs(self, stream: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probabilities [..., token] of a few tokens under the full-vocabulary softmax.
+
+        The softmax's normaliser is summed block by block over the vocabulary, so that the logits
+        of all of ``stream`` [..., d_model] never stand in memory at once.
+        """
+        rows = self.ln_final(stream.reshape(-1, stream.shape[-1]))
+        tokens = tokens.to(self.device)
+        logits = rows @ self.W_U[:, tokens] + self.b_U[tokens]
+        normaliser = torch.cat([self._log_sum_exp(part) for part in rows.split(self._block[0])])
+        log_probs = (logits - normaliser[:, None]).to(stream.dtype)
+        return log_probs.reshape(*stream.shape[:-1], len(tokens))
+
+    @property
+    def _block(self) -> tuple[int, int]:
+        return _CPU_BLOCK if self.device.type == "cpu" else _GPU_BLOCK
+
+    def _log_sum_exp(self, rows: Tensor) -> Tensor:
+        """Log-sum-exp over the vocabulary [row], in float64, of normalised rows [row, d_model]."""
+        peak = torch.full_like(rows[:, 0], -math.inf)
+        total = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+        for columns in torch.arange(self.W_U.shape[1], device="cpu").split(self._block[1]):
+            first, last = int(columns[0]), int(columns[-1]) + 1
+            logits = torch.addmm(self.b_U[first:last], rows, self.W_U[:, first:last])
+            higher = torch.maximum(peak, logits.amax(-1))
+            total = total * (peak - higher).exp() + logits.sub_(higher[:, None]).exp_().sum(-1)
+            peak = higher
+        return peak + total.log()
