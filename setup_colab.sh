@@ -69,8 +69,11 @@ setup() {  # the requirements files
 case "${1:-}" in
     "")
         setup "$root/requirements.txt"
-        [ "$python" != "$root/.venv/bin/python" ] ||
+        if [ "$python" = "$root/.venv/bin/python" ]; then
             echo "Ready. To use it: source \"$root/.venv/bin/activate\""
+        else
+            echo "Ready."
+        fi
         ;;
     reproduce)
         setup "$root/requirements.txt"

@@ -5,29 +5,51 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from .components import Edge, Input, at, component, edges, inputs
+from .components import Component, Edge, Input, at, component, inputs
+from .components import edges as parse_edges
 from .path_patching import Sweep
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Circuit:
     """A set of edges; evaluated with these on the patch run and everything else on the base run.
 
     ``edges`` may be given as names, ``Circuit(["a9.h1 -> m9", "m9 -> logits"])``; duplicates are
-    dropped. No edges at all is the base run.
+    dropped; no edges at all is the base run. The ``sources`` send their patch-run output whole;
+    without them it is every sender that no edge enters. Any other component is recomputed from
+    what its edges bring. Raises ValueError for a source that an edge enters.
     """
 
     edges: tuple[Edge, ...]
-    name: str = "circuit"
+    name: str
+    sources: tuple[Component, ...]
 
-    def __init__(self, edges_: Iterable[str | Edge] = (), name: str = "circuit") -> None:
-        parsed = [edge for text in edges_ for edge in edges(text)]
-        object.__setattr__(self, "edges", tuple(dict.fromkeys(parsed)))
+    def __init__(
+        self,
+        edges: Iterable[str | Edge] = (),
+        name: str = "circuit",
+        sources: Iterable[str | Component] | None = None,
+    ) -> None:
+        parsed = tuple(dict.fromkeys(edge for text in edges for edge in parse_edges(text)))
+        entered = {edge.receiver.component for edge in parsed}
+        free = tuple(dict.fromkeys(e.sender for e in parsed if e.sender not in entered))
+        chosen = free if sources is None else tuple(component(source) for source in sources)
+        for source in chosen:
+            if source in entered:
+                raise ValueError(
+                    f"{source.name} cannot be a source of {name}: an edge of it enters there; "
+                    "leave out the edge, or the source."
+                )
+        object.__setattr__(self, "edges", parsed)
         object.__setattr__(self, "name", name)
+        object.__setattr__(self, "sources", chosen)
 
     def __or__(self, other: Circuit) -> Circuit:
-        """The union of two circuits, under the name of the first."""
-        return Circuit((*self.edges, *other.edges), self.name)
+        """The union of two circuits; what an edge of either enters is a source no longer."""
+        edges = (*self.edges, *other.edges)
+        entered = {edge.receiver.component for edge in edges}
+        sources = dict.fromkeys((*self.sources, *other.sources))
+        return Circuit(edges, self.name, [source for source in sources if source not in entered])
 
     def __len__(self) -> int:
         """Number of edges."""
@@ -42,7 +64,8 @@ class Circuit:
     def without(self, *names: str) -> Circuit:
         """The circuit less every edge that starts or ends at the named components.
 
-        Raises ValueError for a component that is not in it.
+        What loses its last input by that stays as in the base run. Raises ValueError for a
+        component that is not in the circuit.
         """
         gone = {component(name) for name in names}
         for node in gone:
@@ -51,7 +74,8 @@ class Circuit:
                     f"{node.name} is not in {self.name}, which has {', '.join(self.components)}."
                 )
         kept = [e for e in self.edges if e.sender not in gone and e.receiver.component not in gone]
-        return Circuit(kept, f"{self.name} without {', '.join(sorted(n.name for n in gone))}")
+        name = f"{self.name} without {', '.join(sorted(node.name for node in gone))}"
+        return Circuit(kept, name, [source for source in self.sources if source not in gone])
 
 
 def connect(senders: Iterable[str], receivers: Iterable[str | Input]) -> Circuit:
@@ -100,12 +124,11 @@ PAPER = CircuitParts(
 def partial_circuit(parts: CircuitParts = PAPER) -> Circuit:
     """The heads and late MLPs at END: every head feeds the logits and each MLP above it (sec. 3.2).
 
-    The heads are senders without inputs: they hold their patch-run output whole.
+    The heads are its sources: they hold their patch-run output whole.
     """
-    upper = connect(parts.heads, [*parts.mlps, "logits"]) | connect(
-        parts.mlps, [*parts.mlps, "logits"]
-    )
-    return Circuit(upper.edges, "partial circuit")
+    from_heads = connect(parts.heads, [*parts.mlps, "logits"])
+    from_mlps = connect(parts.mlps, [*parts.mlps, "logits"])
+    return Circuit((*from_heads.edges, *from_mlps.edges), "partial circuit", parts.heads)
 
 
 def full_circuit(parts: CircuitParts = PAPER) -> Circuit:
@@ -113,13 +136,18 @@ def full_circuit(parts: CircuitParts = PAPER) -> Circuit:
 
     Queries are whole patch-run queries (Appendix B and the released code).
     """
-    queries = connect(["all"], [f"{head}.q" for head in parts.heads])
-    readers = at(parts.readers_of_YY, "YY")
     early_mlps = at(parts.early_mlps, "YY")
+    early_inputs = at(parts.early_inputs, "YY")
+    readers = at(parts.readers_of_YY, "YY")
+    sources = [*(name for name in readers if name not in early_mlps), *early_inputs]
     keys_and_values = [f"{head}.{part}" for head in parts.heads for part in "kv"]
-    lower = connect(readers, keys_and_values)
-    early = connect([*at(parts.early_inputs, "YY"), *early_mlps], early_mlps)
-    return Circuit((partial_circuit(parts) | queries | lower | early).edges, "full circuit")
+    edges = (
+        *partial_circuit(parts).edges,
+        *connect(["all"], [f"{head}.q" for head in parts.heads]).edges,
+        *connect(readers, keys_and_values).edges,
+        *connect([*early_inputs, *early_mlps], early_mlps).edges,
+    )
+    return Circuit(edges, "full circuit", ["all", *dict.fromkeys(sources)])
 
 
 SweepFunction = Callable[[Sequence[str], Sequence[str], str], Sweep]
@@ -142,12 +170,14 @@ def attention_sweeps(sweep: SweepFunction, parts: CircuitParts) -> dict[str, Swe
     }
 
 
-def early_sweeps(sweep: SweepFunction, parts: CircuitParts) -> dict[str, Sweep]:
+def early_sweeps(
+    sweep: SweepFunction, parts: CircuitParts, early_mlps: Sequence[str]
+) -> dict[str, Sweep]:
     """Senders at YY into each early MLP, and on through the heads' values at YY (Appendix B)."""
     values = [f"{head}.v[YY]" for head in parts.heads]
     return {
         mlp: sweep([f"{mlp}@YY"], [*values, *parts.mlps], "YY")
-        for mlp in sorted(parts.early_mlps, key=_layer, reverse=True)
+        for mlp in sorted(early_mlps, key=_layer, reverse=True)
     }
 
 
@@ -188,7 +218,7 @@ def find_circuit(sweep: SweepFunction, share: float = 0.05, floor: float = 0.0) 
     senders = {kind: [*kept(into["v"], kind), *kept(into["k"], kind)] for kind in _KINDS}
     early, inputs_ = set(senders["mlp"]), set[str]()
     for mlp in sorted(early, key=_layer, reverse=True):
-        lower = early_sweeps(sweep, replace(parts, readers_of_YY=(mlp,)))[mlp]
+        lower = early_sweeps(sweep, parts, [mlp])[mlp]
         inputs_ |= {*kept(lower, "embed"), *kept(lower, "head")}
     readers = sorted({*senders["embed"], *senders["head"], *early}, key=_layer)
     return replace(parts, readers_of_YY=tuple(readers), early_inputs=tuple(sorted(inputs_)))

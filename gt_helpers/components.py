@@ -157,7 +157,10 @@ def inputs(names: str | Input | Iterable[str | Input]) -> list[Input]:
 
 
 def edges(text: str | Edge) -> list[Edge]:
-    """Parse ``"a9.h1@END -> m9"`` into edges (three when the receiver is a head without part)."""
+    """Parse ``"a9.h1@END -> m9"`` into edges (three when the receiver is a head without part).
+
+    Raises ValueError for what is no edge, or whose receiver listens to another row.
+    """
     if isinstance(text, Edge):
         return [text]
     sides = text.split("->") if isinstance(text, str) else []
@@ -165,7 +168,15 @@ def edges(text: str | Edge) -> list[Edge]:
         raise ValueError(
             f"{text!r} is not an edge; write 'sender -> receiver', e.g. 'a9.h1 -> m9'."
         )
-    return [Edge(component(sides[0]), receiver.any_row) for receiver in inputs(sides[1])]
+    sender = component(sides[0])
+    receivers = inputs(sides[1])
+    for receiver in receivers:
+        if receiver.row not in ("", sender.position):
+            raise ValueError(
+                f"{text!r} names another row than its sender's position {sender.position}; leave "
+                f"the row out, e.g. '{sender.name} -> {receiver.any_row.name}'."
+            )
+    return [Edge(sender, receiver.any_row) for receiver in receivers]
 
 
 @dataclass(frozen=True)
@@ -193,6 +204,12 @@ class Shape:
                 f"{node.name}: there is no position {node.position!r} in these prompts; "
                 f"allowed are {', '.join(self.positions)}."
             )
+
+    def check_input(self, receiver: Input) -> None:
+        """Raise ValueError if the model or the prompts lack the receiver or the row it reads."""
+        self.check(receiver.component)
+        if receiver.row:
+            self.check(replace(receiver.component, position=receiver.row))
 
     def reaches(self, sender: Component, receiver: Input) -> bool:
         """Whether a direct edge exists: the sender lies below, at a position that is read."""

@@ -147,7 +147,7 @@ class YearDataset:
         template: Template | None,
     ) -> None:
         if isinstance(clean_text, str) or isinstance(corrupted_text, str):
-            raise ValueError("the prompts are one text; give a list with one text per prompt")  # noqa: TRY004
+            raise ValueError("the prompts are one text; give a list with one text per prompt")
         clean_text, corrupted_text = list(clean_text), list(corrupted_text)
         years = [int(year) for year in years]
         nouns = [""] * len(years) if nouns is None else list(nouns)

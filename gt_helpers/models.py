@@ -149,18 +149,32 @@ def _refuse_unsupported(name: str, cfg: Any) -> None:
     }
     for reason, applies in reasons.items():
         if applies:
-            raise UnsupportedModelError(
-                f"{name} cannot be patched exactly: {reason}. Supported are GPT-2-family models, "
-                "e.g. 'gpt2-small', 'gpt2-medium' or 'distilgpt2'."
-            )
+            raise _unsupported(name, reason)
+
+
+def _unsupported(name: str, reason: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{name} cannot be patched exactly: {reason}. Supported are GPT-2-family models, "
+        "e.g. 'gpt2-small', 'gpt2-medium' or 'distilgpt2'."
+    )
 
 
 def _plain_view(name: str, bridge: Any, tokenizer: Any) -> Transformer:
     cfg = bridge.cfg
     config = bridge.original_model.config
 
+    def weights(module: Any, *names: str) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for weight in names:
+            value = getattr(module, weight, None)
+            if not isinstance(value, Tensor):
+                raise _unsupported(name, f"a layer of it has no {weight}, which GPT-2's have")
+            found[weight] = value
+        return found
+
     def norm(module: Any) -> Norm:
-        return Norm(module.weight, module.bias, cfg.eps)
+        gain, bias = weights(module, "weight", "bias").values()
+        return Norm(gain, bias, cfg.eps)
 
     blocks = []
     for layer, block in enumerate(bridge.blocks):
@@ -168,13 +182,12 @@ def _plain_view(name: str, bridge: Any, tokenizer: Any) -> Transformer:
         if cfg.scale_attn_by_inverse_layer_idx:
             scale /= layer + 1
         heads = ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O")
-        mlp = ("W_in", "b_in", "W_out", "b_out")
         blocks.append(
             Block(
                 ln1=norm(block.ln1),
                 ln2=norm(block.ln2),
-                **{name: getattr(block.attn, name) for name in heads},
-                **{name: getattr(block.mlp, name) for name in mlp},
+                **weights(block.attn, *heads),
+                **weights(block.mlp, "W_in", "b_in", "W_out", "b_out"),
                 act=_ACTIVATIONS[cfg.act_fn],
                 scale=scale,
             )

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .components import END, Component, Edge, Input, Shape, inputs
-from .metrics import bootstrap_ci, cutoff_sharpness, prob_diff
+from .metrics import Metric, bootstrap_ci, cutoff_sharpness, prob_diff
 from .runs import Run, compute_run
 from .transformer import Transformer
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from .circuits import Circuit
     from .dataset import YearDataset
 
-Metric = Callable[[Tensor, Tensor], Tensor]
 # The change that arrives at an input, by the position that the input reads it at.
 Changes = dict[tuple[Input, str], Tensor]
 
@@ -173,8 +172,8 @@ class PathPatching:
     @property
     def patch_probs(self) -> Tensor:
         """Year probabilities [prompt, year] of the patch run."""
-        everything = [Edge(Component("all"), LOGITS)]
-        return self._evaluate_edges(everything).exp()
+        stream = Component("all")
+        return self._evaluate_edges([Edge(stream, LOGITS)], {stream}).exp()
 
     def sweep(
         self,
@@ -195,7 +194,7 @@ class PathPatching:
         if not entries:
             raise ValueError("A sweep needs at least one receiver, e.g. sweep('logits').")
         for receiver in (*entries, *onward):
-            self.shape.check(receiver.component)
+            self.shape.check_input(receiver)
         senders = self.shape.senders(senders_at)
         self.shape.check(senders[-1])
         flow = self._flow(entries, onward)
@@ -244,18 +243,18 @@ class PathPatching:
     def evaluate(self, circuit: Circuit) -> Evaluation:
         """Answer with the circuit's edges on the patch run and everything else on the base run.
 
-        A sender that nothing in the circuit flows into holds its patch-run value; every other
-        component of the circuit is recomputed from the mixed input (paper, section 3.2).
+        The circuit's sources hold their patch-run value; every other component of the circuit is
+        recomputed from the mixed input (paper, section 3.2).
         """
-        return Evaluation(circuit.name, self._evaluate_edges(circuit.edges), self.dataset.YY)
+        log_probs = self._evaluate_edges(circuit.edges, set(circuit.sources))
+        return Evaluation(circuit.name, log_probs, self.dataset.YY)
 
-    def _evaluate_edges(self, circuit: Sequence[Edge]) -> Tensor:
+    def _evaluate_edges(self, circuit: Sequence[Edge], sources: set[Component]) -> Tensor:
         for edge in circuit:
             self.shape.check_edge(edge)
-        recomputed = {edge.receiver.component for edge in circuit}
-        flow = [edge for edge in circuit if edge.sender in recomputed]
-        sources = [edge for edge in circuit if edge.sender not in recomputed]
-        whole = {(e.receiver, e.sender.position) for e in sources if e.sender.kind == "all"}
+        flow = [edge for edge in circuit if edge.sender not in sources]
+        entering = [edge for edge in circuit if edge.sender in sources]
+        whole = {(e.receiver, e.sender.position) for e in entering if e.sender.kind == "all"}
         for edge in circuit:
             if edge.sender.kind != "all" and (edge.receiver, edge.sender.position) in whole:
                 raise ValueError(
@@ -264,15 +263,15 @@ class PathPatching:
                 )
 
         def answer(pair: _Pair) -> Tensor:
-            return self._answer(pair, self._arriving(pair, sources), flow)
+            return self._answer(pair, self._arriving(pair, entering), flow)
 
         return self._collect(answer)[0]
 
-    def _arriving(self, pair: _Pair, sources: Sequence[Edge]) -> Changes:
-        """What patch-run senders bring to their receivers, each [1, prompt, d_model]."""
+    def _arriving(self, pair: _Pair, entering: Sequence[Edge]) -> Changes:
+        """What the sources bring to their receivers, each [1, prompt, d_model]."""
         outputs: dict[Component, Tensor] = {}
         arriving: Changes = {}
-        for edge in sources:
+        for edge in entering:
             position = self._index(edge.sender.position)
             if position < self._start:
                 continue  # identical in both runs
@@ -289,12 +288,13 @@ class PathPatching:
         """The route's edges above the sender: entries' components to via inputs and the logits."""
         nodes = dict.fromkeys(r.component for r in (*entries, *onward) if r != LOGITS)
         targets = list(dict.fromkeys((*onward, LOGITS)))
-        return [
+        found = (
             Edge(node, receiver.any_row)
             for node in nodes
             for receiver in targets
             if self.shape.reaches(node, receiver)
-        ]
+        )
+        return list(dict.fromkeys(found))
 
     @torch.no_grad()
     def _answer(self, pair: _Pair, arriving: Changes, flow: Sequence[Edge]) -> Tensor:
