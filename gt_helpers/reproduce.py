@@ -1,0 +1,207 @@
+"""reproduce: the paper's circuit discovery from end to end, into a report and raw results."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import circuits
+from .circuits import PAPER, full_circuit, partial_circuit
+from .dataset import YearDataset
+from .models import hub_reachable, is_gpt2_small, load_model
+from .path_patching import Evaluation, PathPatching, Sweep
+from .report import write_report
+from .results import Results, load_results
+from .runs import end_logits
+from .scorecard import scorecard, to_text
+from .transformer import Transformer
+
+# The rule by which other models' circuits are found leaves a sender out below this share of its
+# sweep's strongest effect, or of the difference between clean and corrupted prompts.
+SHARE, FLOOR = 0.05, 0.001
+_PACKAGES = ("torch", "transformer_lens", "transformers", "numpy", "pandas", "plotly")
+# What must agree before a results folder is continued; the rest may differ between two sittings.
+_SAME = ("model", "prompts", "seed", "years", "dtype", "corruption", "balanced")
+
+
+def reproduce(
+    model: str | None = None,
+    prompts: int = 490,
+    seed: int = 0,
+    years: tuple[int, int] = (1100, 1800),
+    out: str | Path | None = None,
+    device: str | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Run the paper's circuit discovery on a model and return the path of the report.
+
+    Without ``model`` it is GPT-2 small when that can be had, and ``mini`` otherwise. On another
+    model than GPT-2 small the circuit is the one that its own sweeps find (``find_circuit``).
+    A folder that holds an interrupted run of the same settings is continued. Raises ValueError for
+    settings that cannot be, and OSError if a named model cannot be had.
+    """
+    chosen = model or ("gpt2-small" if hub_reachable() else "mini")
+    why = "" if model or chosen != "mini" else " (GPT-2 small is not cached and cannot be reached)"
+    say(f"Model: {chosen}{why}")
+    transformer = load_model(chosen, device)
+    if transformer.tokenizer is None:
+        raise ValueError(
+            f"The folder {chosen!r} holds no tokenizer; add GPT-2's tokenizer.json, or its "
+            "vocab.json and merges.txt."
+        )
+    dataset = YearDataset(transformer.tokenizer, prompts, years=years, seed=seed)
+    settings = _settings(transformer, dataset, seed, years)
+    folder = Path(out) if out else Path("reproduction") / _folder_name(settings)
+    results = _continue_or_start(folder, settings, dataset.YY, say)
+    say(f"Device: {transformer.device}; {len(dataset)} prompts; results go to {folder}")
+    _run(transformer, dataset, results, folder, say)
+    report = write_report(results, folder / "report.html")
+    table = scorecard(results)
+    table.to_csv(folder / "scorecard.csv", index=False)
+    say(to_text(table))
+    say(f"Report: {report.resolve()}")
+    return report
+
+
+def _run(
+    model: Transformer,
+    dataset: YearDataset,
+    results: Results,
+    folder: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Every experiment that the results do not hold yet, each saved as soon as it is finished."""
+    patching = PathPatching(model, dataset, progress=True)
+
+    @contextmanager
+    def step(name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        results.seconds[name] = round(time.perf_counter() - started, 2)
+        results.save(folder)
+        say(f"  {name}: {results.seconds[name]:.1f} s")
+
+    def sweep(receivers: Sequence[str], via: Sequence[str], senders_at: str) -> Sweep:
+        name = _sweep_name(receivers)
+        if name not in results.sweeps:
+            with step(f"sweep to {name}"):
+                results.sweeps[name] = patching.sweep(receivers, via, senders_at)
+        return results.sweeps[name]
+
+    def evaluation(name: str, measure: Callable[[], Tensor]) -> Evaluation:
+        if name not in results.evaluations:
+            with step(name):
+                results.evaluations[name] = Evaluation(name, measure(), dataset.YY)
+        return results.evaluations[name]
+
+    clean = evaluation("clean", lambda: patching.base_log_probs)
+    corrupted = evaluation("corrupted", lambda: patching.reversed().base_log_probs)
+    if results.softmax_of_mean is None:
+        with step("probabilities of mean logits"):
+            results.softmax_of_mean = softmax_of_mean_logits(model, dataset)
+    if results.settings["gpt2_small"]:
+        parts = PAPER
+    else:
+        gap = float((clean.prob_diff - corrupted.prob_diff).mean())
+        parts = circuits.find_circuit(sweep, SHARE, FLOOR * abs(gap))
+    results.parts = parts
+    circuits.end_sweeps(sweep, parts.mlps)
+    if parts.heads:
+        circuits.attention_sweeps(sweep, parts)
+        first_four = [f"m{layer}" for layer in range(min(4, model.n_layers))]
+        circuits.early_sweeps(sweep, parts, list(dict.fromkeys((*first_four, *parts.early_mlps))))
+    denoising = patching.reversed()
+    partial, full = partial_circuit(parts), full_circuit(parts)
+    evaluation("partial", lambda: denoising.evaluate(partial).log_probs)
+    evaluation("full", lambda: denoising.evaluate(full).log_probs)
+    evaluation("reverse", lambda: patching.evaluate(partial).log_probs)
+    results.save(folder)
+
+
+def softmax_of_mean_logits(model: Transformer, dataset: YearDataset) -> Tensor:
+    """Year probabilities [YY, year] of the logits averaged over prompts of equal YY, rows 02 to 98.
+
+    The order of the paper's circuit discovery code; a YY without a prompt is NaN.
+    """
+    sums = torch.zeros(97, model.W_U.shape[1], dtype=torch.float64)
+    row = dataset.YY - 2
+    first = 0
+    for logits in end_logits(model, dataset.clean):
+        sums.index_add_(0, row[first : first + len(logits)], logits.double().cpu())
+        first += len(logits)
+    mean = sums / torch.bincount(row, minlength=97)[:, None]
+    return mean.softmax(-1)[:, dataset.year_tokens].to(model.dtype)
+
+
+def _sweep_name(receivers: Sequence[str]) -> str:
+    """``m9``, ``m0@YY``, ``logits``, or for the inputs of several heads the part: ``v``."""
+    return receivers[0].split(".")[-1]
+
+
+def _settings(
+    model: Transformer, dataset: YearDataset, seed: int, years: tuple[int, int]
+) -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "gpt2_small": is_gpt2_small(model),
+        "prompts": len(dataset),
+        "seed": seed,
+        "years": list(years),
+        "balanced": True,
+        "corruption": dataset.corruption.name,
+        "changed_positions": list(dataset.changed_positions),
+        "clean_example": dataset.clean_text[0],
+        "corrupted_example": dataset.corrupted_text[0],
+        "device": str(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "n_layers": model.n_layers,
+        "n_heads": model.n_heads,
+        "d_model": model.d_model,
+        "check_report": model.check_report,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in _PACKAGES},
+        },
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["python -m gt_helpers", *sys.argv[1:]]),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _folder_name(settings: dict[str, Any]) -> str:
+    first, last = settings["years"]
+    model = Path(settings["model"]).name
+    return f"{model}-{settings['prompts']}-prompts-{first}-{last}-seed-{settings['seed']}"
+
+
+def _continue_or_start(
+    folder: Path, settings: dict[str, Any], YY: Tensor, say: Callable[[str], None]
+) -> Results:
+    if not (folder / "results.json").exists():
+        return Results(settings, YY)
+    results = load_results(folder)
+    different = [key for key in _SAME if results.settings.get(key) != settings.get(key)]
+    if different:
+        raise ValueError(
+            f"{folder} holds results of other settings ({', '.join(different)}); nothing was "
+            "changed. Give another folder, e.g. --out another-run."
+        )
+    if results.sweeps:
+        say(f"Continuing {folder}: {len(results.sweeps)} sweeps are already finished")
+    return results

@@ -1,0 +1,136 @@
+"""Results of one reproduction: kept on disk as they are finished, loaded by one call.
+
+A results folder holds ``results.json`` (settings, versions, circuit, routes) and one safetensors
+file per experiment; the axes of every tensor are given by the class that it is loaded into.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .circuits import CircuitParts
+from .components import Shape
+from .path_patching import Evaluation, Sweep
+
+FORMAT = 1
+
+
+@dataclass
+class Results:
+    """Everything that one reproduction measured.
+
+    ``settings`` says how: model, gpt2_small, prompts, seed, years, device, versions. ``sweeps`` are
+    keyed "logits", "m11", ..., "q", "k", "v", "m0@YY", ...; ``evaluations`` "clean", "corrupted",
+    "partial", "full", "reverse". ``softmax_of_mean`` [YY, year] holds the probabilities of the mean
+    logits of equal YY, the paper's other averaging order.
+    """
+
+    settings: dict[str, Any]
+    YY: Tensor
+    parts: CircuitParts | None = None
+    sweeps: dict[str, Sweep] = field(default_factory=dict)
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    softmax_of_mean: Tensor | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Write what is not yet on disk, so that an interrupted run keeps what it has finished."""
+        folder.mkdir(parents=True, exist_ok=True)
+        routes = {}
+        for name, sweep in self.sweeps.items():
+            routes[name] = {
+                "receivers": sweep.receivers,
+                "via": sweep.via,
+                "senders": sweep.senders,
+                "n_layers": sweep.shape.n_layers,
+                "n_heads": sweep.shape.n_heads,
+                "positions": sweep.shape.positions,
+            }
+        for name, tensors in self._tensors():
+            path = folder / f"{name}.safetensors"
+            if not path.exists():
+                _write(path, tensors)
+        text = {
+            "format": FORMAT,
+            "settings": self.settings,
+            "parts": asdict(self.parts) if self.parts else None,
+            "sweeps": routes,
+            "evaluations": {key: e.name for key, e in self.evaluations.items()},
+            "seconds": self.seconds,
+        }
+        temporary = folder / "results.json.part"
+        temporary.write_text(json.dumps(text, indent=1) + "\n")
+        temporary.replace(folder / "results.json")
+
+    def _tensors(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        prompts = {"YY": self.YY}
+        if self.softmax_of_mean is not None:
+            prompts["softmax_of_mean"] = self.softmax_of_mean
+            yield "behaviour", prompts
+        for name, sweep in self.sweeps.items():
+            yield f"sweep_{name}", {"values": sweep.values}
+        for name, evaluation in self.evaluations.items():
+            yield f"evaluation_{name}", {"log_probs": evaluation.log_probs, "YY": evaluation.YY}
+
+
+def load_results(folder: str | Path) -> Results:
+    """Load a results folder; raises FileNotFoundError or ValueError, saying what is missing."""
+    folder = Path(folder)
+    path = folder / "results.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no results.json in {str(folder)!r}; give the folder that "
+            "'python -m gt_helpers reproduce --out FOLDER' wrote."
+        )
+    text = json.loads(path.read_text())
+    if text.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} has format {text.get('format')!r}, this version reads {FORMAT}; run reproduce "
+            "again into another folder, e.g. --out new-results."
+        )
+    evaluations = {
+        key: Evaluation(name, **load_file(folder / f"evaluation_{key}.safetensors"))
+        for key, name in text["evaluations"].items()
+    }
+    sweeps = {
+        key: Sweep(
+            receivers=tuple(route["receivers"]),
+            via=tuple(route["via"]),
+            senders=tuple(route["senders"]),
+            values=load_file(folder / f"sweep_{key}.safetensors")["values"],
+            shape=Shape(route["n_layers"], route["n_heads"], tuple(route["positions"])),
+        )
+        for key, route in text["sweeps"].items()
+    }
+    behaviour_path = folder / "behaviour.safetensors"
+    behaviour = load_file(behaviour_path) if behaviour_path.exists() else {}
+    any_YY = next((e.YY for e in evaluations.values()), torch.zeros(0, dtype=torch.int64))
+    return Results(
+        settings=text["settings"],
+        YY=behaviour.get("YY", any_YY),
+        parts=_parts(text["parts"]) if text["parts"] else None,
+        sweeps=sweeps,
+        evaluations=evaluations,
+        softmax_of_mean=behaviour.get("softmax_of_mean"),
+        seconds=text["seconds"],
+    )
+
+
+def _parts(saved: dict[str, Any]) -> CircuitParts:
+    members = {name: tuple(value) for name, value in saved.items() if name != "source"}
+    return CircuitParts(**members, source=saved["source"])
+
+
+def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+    temporary = path.with_suffix(".part")
+    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary)
+    temporary.chmod(0o644)
+    temporary.replace(path)

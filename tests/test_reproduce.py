@@ -1,0 +1,172 @@
+"""The main job end to end on the embedded model: files, continuation, mistakes in the arguments."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from gt_helpers import reproduce as module
+from gt_helpers.__main__ import main
+from gt_helpers.circuits import PAPER
+from gt_helpers.path_patching import PathPatching
+from gt_helpers.reproduce import reproduce, softmax_of_mean_logits
+from gt_helpers.results import load_results
+
+PROMPTS = 24
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    reproduce("mini", PROMPTS, seed=3, out=out, device="cpu", say=lambda line: None)
+    return out
+
+
+def test_every_experiment_is_on_disk_and_loads(folder: Path) -> None:
+    results = load_results(folder)
+    assert set(results.evaluations) == {"clean", "corrupted", "partial", "full", "reverse"}
+    assert {"logits", "q", "k", "v", "m0@YY", "m1@YY", "m2@YY", "m3@YY"} <= set(results.sweeps)
+    assert set(results.parts.mlps) < set(results.sweeps)
+    for sweep in results.sweeps.values():
+        assert sweep.values.shape == (157, PROMPTS)
+    assert results.softmax_of_mean.shape == (97, 100)
+    assert results.settings["model"] == "mini" and not results.settings["gpt2_small"]
+    assert "html" in (folder / "report.html").read_text()[:100]
+    assert len(pd.read_csv(folder / "scorecard.csv")) > 20
+
+
+def test_the_circuit_is_the_models_own_and_works(folder: Path) -> None:
+    results = load_results(folder)
+    assert results.parts.heads != PAPER.heads
+    assert "own sweeps" in results.parts.source
+    value = {name: e.prob_diff.mean() for name, e in results.evaluations.items()}
+    assert value["corrupted"] < value["full"] < value["clean"]
+    assert value["partial"] > value["corrupted"] + 0.5 * (value["clean"] - value["corrupted"])
+    assert value["reverse"] < value["partial"]
+
+
+def test_a_finished_run_is_not_computed_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(PathPatching, "sweep", refuse)
+    monkeypatch.setattr(PathPatching, "evaluate", refuse)
+    monkeypatch.setattr(module, "softmax_of_mean_logits", refuse)
+    lines: list[str] = []
+    reproduce("mini", PROMPTS, seed=3, out=folder, device="cpu", say=lines.append)
+    assert any("already finished" in line for line in lines)
+
+
+def test_an_interrupted_run_keeps_what_it_finished_and_continues(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sweep = PathPatching.sweep
+
+    def interrupted(self: PathPatching, *arguments: object, **more: object) -> object:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append("one")
+        return sweep(self, *arguments, **more)
+
+    monkeypatch.setattr(PathPatching, "sweep", interrupted)
+    command = ["reproduce", "--model", "mini", "--prompts", str(PROMPTS), "--seed", "3"]
+    command += ["--out", str(tmp_path), "--device", "cpu"]
+    assert main(command) == 130
+    assert len(load_results(tmp_path).sweeps) == 2
+
+    monkeypatch.setattr(PathPatching, "sweep", sweep)
+    assert main(command) == 0
+    whole, continued = load_results(folder), load_results(tmp_path)
+    assert whole.sweeps.keys() == continued.sweeps.keys()
+    for name, result in whole.sweeps.items():
+        torch.testing.assert_close(continued.sweeps[name].values, result.values)
+    assert continued.parts == whole.parts
+
+
+def test_another_settings_folder_is_not_overwritten(
+    folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    before = (folder / "results.json").read_text()
+    command = ["reproduce", "--model", "mini", "--prompts", "5", "--out", str(folder)]
+    assert main(command) == 2
+    assert "other settings (prompts, seed)" in capsys.readouterr().err
+    assert (folder / "results.json").read_text() == before
+
+
+def test_without_a_model_it_says_which_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "hub_reachable", lambda: False)
+    monkeypatch.setattr(module, "_run", lambda *_: None)
+    lines: list[str] = []
+    reproduce(prompts=4, out=tmp_path, device="cpu", say=lines.append)
+    assert lines[0].startswith("Model: mini (GPT-2 small")
+
+
+def test_both_averaging_orders_agree_when_each_YY_has_one_prompt(folder: Path) -> None:
+    results = load_results(folder)
+    rows = results.YY - 2
+    assert len(rows.unique()) == PROMPTS
+    torch.testing.assert_close(
+        results.softmax_of_mean[rows], results.evaluations["clean"].probs, atol=1e-5, rtol=0
+    )
+    assert results.softmax_of_mean.isnan().any(1).sum() == 97 - PROMPTS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--model", "/no/such/folder"], "There is no folder"),
+        (["--model", "mini", "--years", "1732-1733"], "no valid year"),
+    ],
+)
+def test_settings_that_cannot_be_get_one_sentence(
+    arguments: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["reproduce", *arguments, "--out", str(tmp_path / "new")]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--prompts", "none"], "e.g. 490"),
+        (["--years", "1800"], "e.g. 1100-1800"),
+    ],
+)
+def test_arguments_that_do_not_parse(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["reproduce", *arguments])
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no results\.json"):
+        load_results(tmp_path)
+    (tmp_path / "results.json").write_text(json.dumps({"format": 0}))
+    with pytest.raises(ValueError, match="format 0"):
+        load_results(tmp_path)
+
+
+def test_softmax_of_mean_logits_streams_over_batches(folder: Path) -> None:
+    from gt_helpers.dataset import YearDataset
+    from gt_helpers.metrics import per_YY_probs
+    from gt_helpers.models import load_model
+    from gt_helpers.runs import end_logits
+
+    model = load_model("mini", device="cpu")
+    dataset = YearDataset(model.tokenizer, 150)
+    logits = torch.cat(list(end_logits(model, dataset.clean)))
+    expected = per_YY_probs(logits, dataset.YY, "softmax_of_mean", dataset.year_tokens)
+    measured = softmax_of_mean_logits(model, dataset)
+    torch.testing.assert_close(measured, expected, atol=1e-6, rtol=0)
