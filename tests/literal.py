@@ -1,0 +1,321 @@
+"""Path patching written down literally, slowly and without the package: what the engine must equal.
+
+The circuit is a tree: the logits read every component, each of which reads every component below
+it, down to the tokens. A patch is a set of *paths* from the logits down to a component; the
+component that a path ends at is computed from the patch prompts, everything else from the base
+prompts, and whatever lies on a path is recomputed from the sum of all that it reads. Components are
+evaluated anew for every path that meets them, nothing patched is remembered. The forward pass is
+this module's own, in float64, from the weights of a Hugging Face GPT-2.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel
+
+POSITIONS = ("eos", "The", "YY", "to", "XX", "END")
+FIRST_CHANGED = POSITIONS.index("YY")
+
+# A component is ("embed" | "head" | "mlp" | "all", layer, head, position), the logits are LOGITS.
+# A step of a path is (input, row, sender): input is "q", "k" or "v" of a head, "" otherwise, and
+# row the position of the stream that is read. A path is a tuple of steps from the logits down.
+Node = tuple[str, int, int, int]
+Step = tuple[str, int, Node]
+Steps = tuple[Step, ...]
+LOGITS: Node = ("logits", 10**6, 0, len(POSITIONS) - 1)
+
+
+@dataclass
+class Prompts:
+    """The parts of a dataset that the engine reads: random tokens, changed at YY and at XX."""
+
+    clean: Tensor
+    corrupted: Tensor
+    YY: Tensor
+    positions: dict[str, int]
+    year_tokens: Tensor
+
+    def __len__(self) -> int:
+        return len(self.YY)
+
+
+def random_prompts(n: int = 5, vocabulary: int = 131, seed: int = 0) -> Prompts:
+    """Prompts of six random tokens; clean and corrupted ones differ at YY and XX, not at END."""
+    generator = torch.Generator().manual_seed(seed)
+    clean = torch.randint(vocabulary, (n, len(POSITIONS)), generator=generator)
+    corrupted = clean.clone()
+    for name in ("YY", "XX"):
+        column = POSITIONS.index(name)
+        step = torch.randint(1, vocabulary, (n,), generator=generator)
+        corrupted[:, column] = (clean[:, column] + step) % vocabulary
+    return Prompts(
+        clean,
+        corrupted,
+        torch.randint(2, 99, (n,), generator=generator),
+        {name: index for index, name in enumerate(POSITIONS)},
+        torch.randperm(vocabulary, generator=generator)[:100],
+    )
+
+
+def save_random_gpt2(
+    folder: Path, n_layer: int = 3, n_head: int = 3, d_model: int = 12, vocabulary: int = 131
+) -> Path:
+    """Save a GPT-2 whose every weight, gain and bias is random and large enough to matter."""
+    config = GPT2Config(
+        vocab_size=vocabulary,
+        n_positions=16,
+        n_embd=d_model,
+        n_layer=n_layer,
+        n_head=n_head,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    model = GPT2LMHeadModel(config)
+    generator = torch.Generator().manual_seed(7)
+    for name, weight in model.named_parameters():
+        noise = torch.randn(weight.shape, generator=generator)
+        if name.endswith("bias"):
+            weight.data = 0.5 * noise
+        elif ".ln_" in name:
+            weight.data = 1 + 0.4 * noise
+        else:
+            weight.data = noise * (1.0 if "wte" in name or "wpe" in name else 1.5 / d_model**0.5)
+    model.save_pretrained(folder)
+    return folder
+
+
+def parse(name: str) -> tuple[Node, str]:
+    """``a1.h2.k@YY`` -> (("head", 1, 2, position of YY), "k"), with the tests' own few rules."""
+    if name == "logits":
+        return LOGITS, ""
+    label, _, position = name.partition("@")
+    at = POSITIONS.index(position or "END")
+    if label in ("embed", "all"):
+        return (label, -1, 0, at), ""
+    if label.startswith("m"):
+        return ("mlp", int(label[1:]), 0, at), ""
+    layer, head, *part = label[1:].split(".")
+    return ("head", int(layer), int(head[1:]), at), part[0] if part else ""
+
+
+def below(sender: Node, receiver: Node) -> bool:
+    """Whether the sender is among the summands of the stream that the receiver reads."""
+    if receiver[0] == "logits" or sender[0] in ("embed", "all"):
+        return sender[0] != "logits"
+    heads_come_first = sender[0] == "head" and receiver[0] == "mlp" and sender[1] == receiver[1]
+    return sender[1] < receiver[1] or heads_come_first
+
+
+def rows(node: Node, part: str) -> range:
+    """The positions of the stream that an input of a component reads."""
+    return range(node[3] + 1) if part in ("k", "v") else range(node[3], node[3] + 1)
+
+
+class Literal:
+    """A Hugging Face GPT-2 on base and patch prompts, evaluated path by path in float64."""
+
+    def __init__(self, hf: GPT2LMHeadModel, base: Tensor, patch: Tensor) -> None:
+        self.weights = {k: v.double() for k, v in hf.state_dict().items()}
+        self.config = hf.config
+        self.n_layers, self.n_heads = hf.config.n_layer, hf.config.n_head
+        self.base, self.patch = self._run(base), self._run(patch)
+
+    # The model, one function per part.
+    def _norm(self, name: str, x: Tensor) -> Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        scale = (centred.square().mean(-1, keepdim=True) + self.config.layer_norm_epsilon).sqrt()
+        weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
+        return centred / scale * weight + bias
+
+    def _project(self, layer: int, head: int, part: str, x: Tensor) -> Tensor:
+        """Query, key or value [..., d_head] of the stream x."""
+        width, d_head = self.config.n_embd, self.config.n_embd // self.n_heads
+        first = "qkv".index(part) * width + head * d_head
+        weight = self.weights[f"transformer.h.{layer}.attn.c_attn.weight"][
+            :, first : first + d_head
+        ]
+        bias = self.weights[f"transformer.h.{layer}.attn.c_attn.bias"][first : first + d_head]
+        return self._norm(f"transformer.h.{layer}.ln_1", x) @ weight + bias
+
+    def _attend(self, layer: int, head: int, query: Tensor, keys: list, values: list) -> Tensor:
+        scores = torch.stack([(query * key).sum(-1) for key in keys]) / math.sqrt(query.shape[-1])
+        weights = scores.exp() / scores.exp().sum(0)
+        z = sum(w[..., None] * value for w, value in zip(weights, values, strict=True))
+        first = head * z.shape[-1]
+        out = self.weights[f"transformer.h.{layer}.attn.c_proj.weight"]
+        return z @ out[first : first + z.shape[-1]]
+
+    def _mlp(self, layer: int, x: Tensor) -> Tensor:
+        name = f"transformer.h.{layer}.mlp"
+        x = self._norm(f"transformer.h.{layer}.ln_2", x)
+        x = x @ self.weights[f"{name}.c_fc.weight"] + self.weights[f"{name}.c_fc.bias"]
+        gelu = 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+        return gelu @ self.weights[f"{name}.c_proj.weight"]
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits [prompt, vocabulary] of the last stream, its norm live."""
+        return self._norm("transformer.ln_f", x) @ self.weights["lm_head.weight"].T
+
+    def _biases(self, node: Node) -> Tensor:
+        """Output biases of everything below a node: they belong to no component."""
+        total = torch.zeros(self.config.n_embd, dtype=torch.float64)
+        for layer in range(self.n_layers):
+            for kind, bias in (("head", "attn.c_proj.bias"), ("mlp", "mlp.c_proj.bias")):
+                if below((kind, layer, 0, 0), node):
+                    total = total + self.weights[f"transformer.h.{layer}.{bias}"]
+        return total
+
+    def writers(self, node: Node, row: int) -> list[Node]:
+        """Every component that adds to the stream which a node reads at a row."""
+        every: list[Node] = [("embed", -1, 0, row)]
+        for layer in range(self.n_layers):
+            every += [("head", layer, head, row) for head in range(self.n_heads)]
+            every += [("mlp", layer, 0, row)]
+        return [sender for sender in every if below(sender, node)]
+
+    def _run(self, tokens: Tensor) -> dict[Node, Tensor]:
+        """What every component writes [prompt, d_model] at every position."""
+        values: dict[Node, Tensor] = {}
+        for row in range(tokens.shape[1]):
+            word = self.weights["transformer.wte.weight"][tokens[:, row]]
+            values["embed", -1, 0, row] = word + self.weights["transformer.wpe.weight"][row]
+        for layer in range(self.n_layers):
+            heads: list[Node] = [
+                ("head", layer, head, row)
+                for head in range(self.n_heads)
+                for row in range(tokens.shape[1])
+            ]
+            mlps: list[Node] = [("mlp", layer, 0, row) for row in range(tokens.shape[1])]
+            for node in heads + mlps:
+                streams = {
+                    (part, row): self._stream(node, row, values)
+                    for part in ("q", "k", "v", "")
+                    for row in rows(node, part)
+                }
+                values[node] = self._compute(node, streams)
+        return values
+
+    def _stream(self, node: Node, row: int, values: dict[Node, Tensor]) -> Tensor:
+        return sum((values[s] for s in self.writers(node, row)), self._biases(node))
+
+    def _compute(self, node: Node, streams: dict[tuple[str, int], Tensor]) -> Tensor:
+        """A component's output, given the stream that each of its inputs reads at each row."""
+        kind, layer, head, position = node
+        if kind == "mlp":
+            return self._mlp(layer, streams["", position])
+        q, k, v = (
+            [self._project(layer, head, part, streams[part, row]) for row in rows(node, part)]
+            for part in ("q", "k", "v")
+        )
+        return self._attend(layer, head, q[0], k, v)
+
+    # The tree.
+    def value(self, node: Node, paths: list[Steps]) -> Tensor:
+        """What this instance of a component writes, given the paths that go on below it."""
+        if not paths:
+            return self.base[node]
+        if () in paths:
+            return self.patch[node]
+        parts = ("q", "k", "v") if node[0] == "head" else ("",)
+        return self._compute(
+            node,
+            {(p, row): self._read(node, p, row, paths) for p in parts for row in rows(node, p)},
+        )
+
+    def _read(self, node: Node, part: str, row: int, paths: list[Steps]) -> Tensor:
+        here = [path for path in paths if path[0][:2] == (part, row)]
+        if any(path[0][2][0] == "all" for path in here):
+            return self._stream(node, row, self.patch)
+        total = self._biases(node)
+        for sender in self.writers(node, row):
+            total = total + self.value(sender, [path[1:] for path in here if path[0][2] == sender])
+        return total
+
+    def answer(self, paths: Iterable[Steps]) -> Tensor:
+        """Logits [prompt, vocabulary] at END with every path's end on the patch prompts."""
+        return self.logits(self._read(LOGITS, "", LOGITS[3], list(paths)))
+
+
+def year_log_probs(logits: Tensor, prompts: Prompts) -> Tensor:
+    """Log-probabilities [prompt, year] under the full-vocabulary softmax."""
+    shifted = logits - logits.max(-1, keepdim=True).values
+    log_probs = shifted - shifted.exp().sum(-1, keepdim=True).log()
+    return log_probs[:, prompts.year_tokens]
+
+
+def year_prob_diff(logits: Tensor, prompts: Prompts) -> Tensor:
+    """Probability difference [prompt], prompt by prompt and year by year."""
+    probs = year_log_probs(logits, prompts).exp()
+    return torch.stack(
+        [
+            sum(p[y] if y > int(YY) else -p[y] for y in range(100))
+            for p, YY in zip(probs, prompts.YY, strict=True)
+        ]
+    )
+
+
+def paths_of_edges(edges: Iterable[str], sources: Iterable[str] | None = None) -> list[Steps]:
+    """Every path through a set of edges ``sender -> receiver`` from the logits to its very end.
+
+    With ``sources`` only the paths that end at one of them.
+    """
+    ends = None if sources is None else {parse(name)[0] for name in sources}
+    steps: dict[Node, list[Step]] = {}
+    for edge in edges:
+        left, right = (side.strip() for side in edge.split("->"))
+        sender, (receiver, part) = parse(left)[0], parse(right)
+        is_head = receiver[0] == "head"
+        for one in [part] if part or not is_head else ["q", "k", "v"]:
+            steps.setdefault(receiver, []).append((one, sender[3], sender))
+
+    def paths(node: Node) -> list[Steps]:
+        if node not in steps:
+            return [()] if ends is None or node in ends else []
+        return [(step, *rest) for step in steps[node] for rest in paths(step[2])]
+
+    return paths(LOGITS) if LOGITS in steps else []
+
+
+def paths_of_sweep(sender: str, receivers: Iterable[str], via: Iterable[str]) -> list[Steps]:
+    """Every path logits <- chain of via components <- receiver <- sender of one heatmap cell.
+
+    ``a2.h1.v[YY]`` reads the row YY only.
+    """
+
+    def listeners(names: Iterable[str]) -> dict[Node, list[tuple[str, range]]]:
+        found: dict[Node, list[tuple[str, range]]] = {}
+        for name in names:
+            row = name[name.index("[") + 1 : name.index("]")] if "[" in name else ""
+            node, part = parse(name.replace(f"[{row}]", ""))
+            for one in [part] if part or node[0] != "head" else ["q", "k", "v"]:
+                read = rows(node, one)
+                if row:
+                    read = range(POSITIONS.index(row), POSITIONS.index(row) + 1)
+                found.setdefault(node, []).append((one, read))
+        return found
+
+    first, onward = listeners(receivers), listeners(via)
+    source = parse(sender)[0]
+    nodes = [n for n in dict.fromkeys(itertools.chain(first, onward)) if n != LOGITS]
+
+    def extend(node: Node) -> list[Steps]:
+        """Paths from a component on a route down to the sender."""
+        found: list[Steps] = []
+        for part, read in first.get(node, []):
+            if source[3] in read and below(source, node):
+                found.append(((part, source[3], source),))
+        inputs_read = [("", rows(LOGITS, ""))] if node == LOGITS else onward.get(node, [])
+        for part, read in inputs_read:
+            for other in nodes:
+                if other[3] in read and below(other, node):
+                    found += [((part, other[3], other), *rest) for rest in extend(other)]
+        return list(dict.fromkeys(found))
+
+    return extend(LOGITS)
