@@ -206,10 +206,17 @@ class Shape:
             )
 
     def check_input(self, receiver: Input) -> None:
-        """Raise ValueError if the model or the prompts lack the receiver or the row it reads."""
+        """Raise ValueError if the receiver does not exist, or does not read the row it names."""
         self.check(receiver.component)
-        if receiver.row:
-            self.check(replace(receiver.component, position=receiver.row))
+        if not receiver.row:
+            return
+        self.check(replace(receiver.component, position=receiver.row))
+        own, row = (self.positions.index(p) for p in (receiver.component.position, receiver.row))
+        if row > own or (receiver.part == "q" and row != own):
+            raise ValueError(
+                f"{receiver.name} reads no row {receiver.row}: a head reads keys and values of its "
+                "own and earlier positions and its query at its own, e.g. a7.h10.v[YY]@END."
+            )
 
     def reaches(self, sender: Component, receiver: Input) -> bool:
         """Whether a direct edge exists: the sender lies below, at a position that is read."""

@@ -133,10 +133,8 @@ class PathPatching:
                 f"Clean and corrupted prompts must have the same shape; got "
                 f"{tuple(dataset.clean.shape)} and {tuple(dataset.corrupted.shape)}."
             )
-        n_vocab, highest = (
-            model.W_U.shape[1],
-            int(max(dataset.clean.max(), dataset.corrupted.max())),
-        )
+        n_vocab = model.W_U.shape[1]
+        highest = int(max(dataset.clean.max(), dataset.corrupted.max()))
         if highest >= n_vocab:
             raise ValueError(
                 f"The prompts hold token id {highest} but {model.name} knows only {n_vocab} tokens"

@@ -609,6 +609,6 @@ code, pre { font: 13px/1.5 "SF Mono", Menlo, Consolas, "Liberation Mono", monosp
 pre { background: #f2f4f6; padding: 12px 16px; overflow-x: auto; border-radius: 4px; }
 @media (max-width: 720px) { main { padding: 20px 16px; } h1 { font-size: 36px; } }
 @media print { body { background: white; font-size: 12px; } main { max-width: none; padding: 0; }
-  nav { display: none; } article, figure, tr { break-inside: avoid; }
+  nav, .modebar { display: none; } article, figure, tr { break-inside: avoid; }
   h2, h3 { break-after: avoid; } .scroll, figure { overflow: visible; } }
 """

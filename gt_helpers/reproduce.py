@@ -20,6 +20,7 @@ from .circuits import PAPER, full_circuit, partial_circuit
 from .dataset import YearDataset
 from .models import hub_reachable, is_gpt2_small, load_model
 from .path_patching import Evaluation, PathPatching, Sweep
+from .prompts import load_nouns, valid_years
 from .report import write_report
 from .results import Results, load_results
 from .runs import end_logits
@@ -157,6 +158,8 @@ def _settings(
         "prompts": len(dataset),
         "seed": seed,
         "years": list(years),
+        "pool_size": len(valid_years(model.tokenizer, *years)),
+        "nouns": len(load_nouns()),
         "balanced": True,
         "corruption": dataset.corruption.name,
         "changed_positions": list(dataset.changed_positions),

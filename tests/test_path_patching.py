@@ -755,6 +755,8 @@ def test_whole_and_single_edges_into_different_inputs_or_rows_are_fine(
         ({"receivers": "m1@YY", "via": ["a1.h0.v"]}, "through via=['a1.h0.v@END']; add what"),
         ({"receivers": "logits@YY"}, "the logits are read at END only; write 'logits'"),
         ({"receivers": "a1.h1.v[then]"}, "no position 'then' in these prompts; allowed are"),
+        ({"receivers": "a1.h1.v[END]@YY"}, "reads no row END: a head reads keys and values of"),
+        ({"receivers": "a1.h1.q[YY]@END"}, "reads no row YY: a head reads keys and values of"),
     ],
 )
 def test_impossible_sweeps_are_refused(
