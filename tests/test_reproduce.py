@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from huggingface_hub import constants
 
 from gt_helpers import reproduce as module
 from gt_helpers.__main__ import main
 from gt_helpers.circuits import PAPER
+from gt_helpers.models import MINI
 from gt_helpers.path_patching import PathPatching
 from gt_helpers.reproduce import reproduce, softmax_of_mean_logits
 from gt_helpers.results import load_results
@@ -108,6 +111,28 @@ def test_without_a_model_it_says_which_it_takes(
     lines: list[str] = []
     reproduce(prompts=4, out=tmp_path, device="cpu", say=lines.append)
     assert lines[0].startswith("Model: mini (GPT-2 small")
+
+
+def test_a_cached_gpt2_small_is_taken_and_judged_by_the_papers_circuit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mini stands in for GPT-2 small in a local hub cache: same names, so the paper's lists run."""
+    cached = tmp_path / "hub" / "models--openai-community--gpt2"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(MINI, cached / "snapshots" / ("0" * 40))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    lines: list[str] = []
+    reproduce(prompts=PROMPTS, out=tmp_path / "out", device="cpu", say=lines.append)
+    assert lines[0] == "Model: gpt2-small"
+    results = load_results(tmp_path / "out")
+    assert results.parts == PAPER and results.settings["gpt2_small"]
+    assert list(results.sweeps) == [
+        *("logits", "m11", "m10", "m9", "m8"),
+        *("q", "k", "v", "m3@YY", "m2@YY", "m1@YY", "m0@YY"),
+    ]
+    verdicts = pd.read_csv(tmp_path / "out" / "scorecard.csv")["verdict"]
+    assert {"agrees", "disagrees"} <= set(verdicts) and "not comparable" not in set(verdicts)
 
 
 def test_both_averaging_orders_agree_when_each_YY_has_one_prompt(folder: Path) -> None:
