@@ -597,6 +597,22 @@ def test_p17_norms_on_the_way_are_recomputed(
         assert (frozen_through - through[index]).abs().max() > 1e-6
 
 
+def test_p18_all_neurons_of_an_mlp_together_are_the_mlp(
+    patching: PathPatching, model: Transformer, prompts: Prompts
+) -> None:
+    end = len(POSITIONS) - 1
+    (pair,) = patching._pairs()
+    block = model.blocks[2]
+    neurons = [
+        block.act(block.ln2(run.before_mlp(2, end)) @ block.W_in + block.b_in)
+        for run in (pair.patch, pair.base)
+    ]
+    change = (neurons[0] - neurons[1]) @ block.W_out
+    stream = pair.base.at_layer(N_LAYERS, end) + change
+    expected = model.log_probs(stream, prompts.year_tokens)
+    close(answers(patching, Circuit(["m2 -> logits"])), expected)
+
+
 # ---------------------------------------------------------------- chunks, sharing, cost
 
 
