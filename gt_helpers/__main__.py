@@ -76,15 +76,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _at_least_one(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of prompts, e.g. 490")
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more, e.g. 490")
     return int(text)
 
 
 def _years(text: str) -> tuple[int, int]:
     first, _, end = text.partition("-")
-    if not (first.isdigit() and end.isdigit() and int(first) < int(end)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a range of years, e.g. 1100-1800")
+    if not (first.isdecimal() and end.isdecimal() and int(first) < int(end)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no range, FIRST below END, e.g. 1100-1800")
     return int(first), int(end)
 
 

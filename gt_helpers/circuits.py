@@ -26,10 +26,12 @@ class Circuit:
 
     def __init__(
         self,
-        edges: Iterable[str | Edge] = (),
+        edges: str | Edge | Iterable[str | Edge] = (),
         name: str = "circuit",
-        sources: Iterable[str | Component] | None = None,
+        sources: str | Component | Iterable[str | Component] | None = None,
     ) -> None:
+        edges = [edges] if isinstance(edges, (str, Edge)) else edges
+        sources = [sources] if isinstance(sources, (str, Component)) else sources
         parsed = tuple(dict.fromkeys(edge for text in edges for edge in parse_edges(text)))
         entered = {edge.receiver.component for edge in parsed}
         free = tuple(dict.fromkeys(e.sender for e in parsed if e.sender not in entered))
@@ -79,7 +81,10 @@ class Circuit:
 
 
 def connect(senders: Iterable[str], receivers: Iterable[str | Input]) -> Circuit:
-    """Every direct edge that exists from the senders to the receivers, e.g. heads to later MLPs."""
+    """Every direct edge that layers allow from the senders to the receivers.
+
+    Whether a position comes before another is checked when the circuit is evaluated.
+    """
     targets = inputs(receivers)
     found = []
     for sender in (component(name) for name in senders):

@@ -17,7 +17,8 @@ _NAME = re.compile(
     r"(?:\.(?P<part>[qkv])(?:\[(?P<row>\w+)\])?)?"
     r"|m(?P<m_layer>\d+))(?:@(?P<position>\w+))?"
 )
-_EXAMPLES = "e.g. embed@YY, a9.h1@END, m10, a7.h10.v@END or logits"
+_EXAMPLES = "embed@YY, a9.h1@END, m10, a7.h10.v@END, logits"
+_RECEIVERS = "m10, a7.h10.v@END, m3@YY or logits"
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,8 @@ def inputs(names: str | Input | Iterable[str | Input]) -> list[Input]:
     """
     if isinstance(names, (str, Input)):
         names = [names]
+    if not isinstance(names, Iterable):
+        raise ValueError(f"{names!r} names no input; give names, e.g. {_RECEIVERS}.")
     found: dict[Input, None] = {}
     for name in names:
         if isinstance(name, Input):
@@ -150,7 +153,9 @@ def inputs(names: str | Input | Iterable[str | Input]) -> list[Input]:
             continue
         receiver, part, row = _parse(name)
         if receiver.kind in ("embed", "all"):
-            raise ValueError(f"{name!r} reads nothing and cannot be a receiver; use {_EXAMPLES}.")
+            raise ValueError(
+                f"{name!r} reads nothing and cannot be a receiver; use e.g. {_RECEIVERS}."
+            )
         parts = [part] if part or receiver.kind != "head" else ["q", "k", "v"]
         found.update({Input(receiver, p, row): None for p in parts})
     return list(found)

@@ -49,7 +49,9 @@ def load_model(
     Raises OSError if the hub is needed and cannot be reached, and UnsupportedModelError, a
     ValueError, for a model that the engine cannot treat exactly.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device(device)
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype {dtype} is not exact enough; use float32 or float64.")
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     folder = _folder(str(name))
@@ -62,7 +64,7 @@ def load_model(
 
 def is_gpt2_small(model: Transformer) -> bool:
     """Whether the model was loaded under GPT-2 small's name, so that the paper's numbers apply."""
-    return _HUB_NAMES.get(model.name, model.name) in ("openai-community/gpt2", "gpt2")
+    return _HUB_NAMES.get(model.name, model.name) == "openai-community/gpt2"
 
 
 def hub_reachable(name: str = "gpt2-small") -> bool:
@@ -74,10 +76,23 @@ def hub_reachable(name: str = "gpt2-small") -> bool:
     return True
 
 
+def _device(name: str | None) -> str:
+    """The device of a name, CUDA when there is one for no name; ValueError for one not here."""
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name is None:
+        return "cuda" if n_gpus else "cpu"
+    allowed = ["cpu", *(["cuda"] if n_gpus else []), *(f"cuda:{i}" for i in range(n_gpus))]
+    if str(name) not in allowed:
+        raise ValueError(f"There is no device {str(name)!r} here; allowed: {', '.join(allowed)}.")
+    return str(name)
+
+
 def _folder(name: str) -> Path | None:
     """The local folder that a name stands for, or None for a hub name."""
     if name == "mini":
         return MINI
+    if name in _HUB_NAMES or name in _HUB_NAMES.values():
+        return None  # always the hub's, so that a name says what was measured; a folder is ./gpt2
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -94,6 +109,7 @@ def _folder(name: str) -> Path | None:
 def _hub_snapshot(repo: str) -> Path | None:
     """The cached snapshot of a hub model, or None if the hub answers; OSError if neither."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import RepositoryNotFoundError
 
     weights = [try_to_load_from_cache(repo, f) for f in ("model.safetensors", "pytorch_model.bin")]
     cached = [Path(path) for path in weights if isinstance(path, str)]
@@ -101,11 +117,14 @@ def _hub_snapshot(repo: str) -> Path | None:
     if cached and isinstance(tokenizer, str):
         return cached[0].parent
     if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON"):
-        raise OSError("HF_HUB_OFFLINE is set")
+        raise OSError("the Hugging Face hub cannot be reached (HF_HUB_OFFLINE is set)")
     try:
         get_hf_file_metadata(hf_hub_url(repo, "config.json"), timeout=_HUB_SECONDS)
-    except Exception as error:  # the hub client raises many kinds; all mean: not to be had
-        raise OSError(str(error)) from error
+    except RepositoryNotFoundError as error:
+        raise OSError(f"the Hugging Face hub has no model {repo!r}") from error
+    except Exception as error:  # the hub client raises many kinds; all mean: no answer
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise OSError(f"the Hugging Face hub cannot be reached ({reason})") from error
     return None
 
 
@@ -119,9 +138,9 @@ def _boot(name: str, folder: Path | None, device: str, dtype: torch.dtype) -> tu
             source = str(_hub_snapshot(source) or source)
         except OSError as error:
             raise OSError(
-                f"The model {name!r} is neither in the local cache nor can the Hugging Face hub be "
-                f"reached ({str(error).splitlines()[0]}); use load_model('mini'), or give a local "
-                "folder, e.g. load_model('./gpt2')."
+                f"The model {name!r} is not in the local cache, and {error}. Known names are "
+                f"{', '.join(_HUB_NAMES)}; without a network use 'mini' or a local folder, "
+                "e.g. './gpt2'."
             ) from error
     bridge = TransformerBridge.boot_transformers(source, device=device, dtype=dtype)
     bridge.eval()

@@ -189,6 +189,8 @@ class PathPatching:
         to [..., prompt]. Raises ValueError for unknown or impossible names and for no receivers.
         """
         entries, onward = inputs(receivers), inputs(via)
+        if not callable(metric):
+            raise ValueError(f"metric is {metric!r}; give a function, e.g. metric=prob_diff.")
         if not entries:
             raise ValueError("A sweep needs at least one receiver, e.g. sweep('logits').")
         for receiver in (*entries, *onward):
@@ -242,8 +244,13 @@ class PathPatching:
         """Answer with the circuit's edges on the patch run and everything else on the base run.
 
         The circuit's sources hold their patch-run value; every other component of the circuit is
-        recomputed from the mixed input (paper, section 3.2).
+        recomputed from the mixed input (paper, section 3.2). Edges from which no path leads to the
+        logits change nothing. Raises ValueError for what is no circuit, or not one of this model.
         """
+        if not hasattr(circuit, "edges"):
+            raise ValueError("evaluate takes a circuit, e.g. Circuit(['a9.h1 -> logits']).")
+        for source in circuit.sources:
+            self.shape.check(source)
         log_probs = self._evaluate_edges(circuit.edges, set(circuit.sources))
         return Evaluation(circuit.name, log_probs, self.dataset.YY)
 

@@ -32,7 +32,7 @@ from .transformer import Transformer
 SHARE, FLOOR = 0.05, 0.001
 _PACKAGES = ("torch", "transformer_lens", "transformers", "numpy", "pandas", "plotly")
 # What must agree before a results folder is continued; the rest may differ between two sittings.
-_SAME = ("model", "prompts", "seed", "years", "dtype", "corruption", "balanced")
+_SAME = ("model", "weights", "prompts", "seed", "years", "dtype", "corruption", "balanced")
 
 
 def reproduce(
@@ -51,6 +51,8 @@ def reproduce(
     A folder that holds an interrupted run of the same settings is continued. Raises ValueError for
     settings that cannot be, and OSError if a named model cannot be had.
     """
+    if out is not None and Path(out).exists() and not Path(out).is_dir():
+        raise ValueError(f"{str(out)!r} is a file; give a folder for the results, e.g. my-run.")
     chosen = model or ("gpt2-small" if hub_reachable() else "mini")
     why = "" if model or chosen != "mini" else " (GPT-2 small is not cached and cannot be reached)"
     say(f"Model: {chosen}{why}")
@@ -65,8 +67,10 @@ def reproduce(
     folder = Path(out) if out else Path("reproduction") / _folder_name(settings)
     results = _continue_or_start(folder, settings, dataset.YY, say)
     say(f"Device: {transformer.device}; {len(dataset)} prompts; results go to {folder}")
-    _run(transformer, dataset, results, folder, say)
-    report = write_report(results, folder / "report.html")
+    try:
+        _run(transformer, dataset, results, folder, say)
+    finally:  # an interrupted run leaves a report of what it finished
+        report = write_report(results, folder / "report.html")
     table = scorecard(results)
     table.to_csv(folder / "scorecard.csv", index=False)
     say(to_text(table))
@@ -155,6 +159,7 @@ def _settings(
     return {
         "model": model.name,
         "gpt2_small": is_gpt2_small(model),
+        "weights": model.fingerprint(),
         "prompts": len(dataset),
         "seed": seed,
         "years": list(years),
@@ -197,7 +202,14 @@ def _continue_or_start(
     folder: Path, settings: dict[str, Any], YY: Tensor, say: Callable[[str], None]
 ) -> Results:
     if not (folder / "results.json").exists():
-        return Results(settings, YY)
+        if stale := sorted(folder.glob("*.safetensors")):
+            raise ValueError(
+                f"{folder} holds {stale[0].name} but no results.json, so what it belongs to is "
+                "unknown; nothing was changed. Give another folder, e.g. --out another-run."
+            )
+        results = Results(settings, YY)
+        results.save(folder)
+        return results
     results = load_results(folder)
     different = [key for key in _SAME if results.settings.get(key) != settings.get(key)]
     if different:

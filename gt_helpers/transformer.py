@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -103,6 +104,14 @@ class Transformer:
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.W_U.device
+
+    def fingerprint(self) -> str:
+        """A hash of all weights, the same on every device; it tells models of one name apart."""
+        digest = hashlib.sha256()
+        for name, weight in sorted(self.bridge.original_model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(weight.detach().cpu().contiguous().numpy().data)
+        return digest.hexdigest()[:16]
 
     @property
     def dtype(self) -> torch.dtype:

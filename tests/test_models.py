@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import huggingface_hub
 import pytest
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import RepositoryNotFoundError
 from literal import save_random_gpt2
 from transformers import (
     AutoModelForCausalLM,
@@ -253,9 +255,21 @@ def test_without_the_hub_one_clear_error_offers_what_works(no_network: None, nam
     with pytest.raises(OSError) as caught:
         load_model(name)
     sentence = str(caught.value)
-    assert sentence.startswith(f"The model '{name}' is neither in the local cache nor can the")
+    assert sentence.startswith(f"The model '{name}' is not in the local cache, and the Hugging")
     assert "Name or service not known" in sentence and "\n" not in sentence
-    assert "load_model('mini')" in sentence and "load_model('./gpt2')" in sentence
+    assert "Known names are gpt2-small" in sentence
+    assert "use 'mini' or a local folder, e.g. './gpt2'" in sentence
+
+
+def test_a_name_the_hub_does_not_have_is_not_blamed_on_the_network(
+    no_network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise RepositoryNotFoundError("404", response=MagicMock())
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", missing)
+    with pytest.raises(OSError, match="the Hugging Face hub has no model 'gpt2-smal'"):
+        load_model("gpt2-smal")
 
 
 def test_offline_mode_is_named_and_asks_no_hub(
@@ -291,3 +305,23 @@ def test_only_gpt2_small_is_gpt2_small(model: Transformer) -> None:
     assert not is_gpt2_small(model)
     assert not is_gpt2_small(replace(model, name="gpt2-medium"))
     assert not is_gpt2_small(replace(model, name="mini"))
+
+
+def test_a_hub_name_is_never_a_folder_of_that_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a folder called gpt2 would be judged as GPT-2 small."""
+    (tmp_path / "gpt2").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(OSError, match="not in the local cache"):
+        load_model("gpt2", device="cpu")
+    assert not is_gpt2_small(load_model("./gpt2", device="cpu"))
+
+
+def test_fingerprints_tell_weights_apart(folder: Path) -> None:
+    one, same = (load_model(folder, device="cpu") for _ in range(2))
+    assert one.fingerprint() == same.fingerprint()
+    with torch.no_grad():
+        same.blocks[0].b_O.add_(1e-6)
+    assert one.fingerprint() != same.fingerprint()

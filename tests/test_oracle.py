@@ -1,12 +1,15 @@
-"""Cell by cell against the outputs of the paper's own code on a substitute model."""
+"""Cell by cell against the outputs of the paper's own code on a substitute model.
+
+The recording is too large for the repository; without it beside the checkout these tests skip.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from literal import Prompts
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -30,20 +33,6 @@ YEAR_TOKENS = """405 486 2999 3070 3023 2713 3312 2998 2919 2931 940 1157 1065 1
 3324 3695 3720 1795 6659 6469 5999 5705 5332 4521 5774 3459 4531 3829 6420 5892 6052 5824 3865 4846
 5607 4089 2079"""
 LATE = ("m8", "m9", "m10", "m11")
-
-
-@dataclass
-class Prompts:
-    """The parts of a dataset that the engine reads, filled with the recorded prompts."""
-
-    clean: Tensor
-    corrupted: Tensor
-    YY: Tensor
-    positions: dict[str, int]
-    year_tokens: Tensor
-
-    def __len__(self) -> int:
-        return len(self.YY)
 
 
 @pytest.fixture(scope="module")

@@ -720,7 +720,7 @@ def test_a_sweep_knows_its_senders_and_its_grid(patching: PathPatching) -> None:
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        (["a9h1 -> m9"], "'a9h1 ' is not a component name; allowed are names like: e.g. embed@YY"),
+        (["a9h1 -> m9"], "'a9h1 ' is not a component name; allowed are names like: embed@YY"),
         (["a1.h1 m2"], "'a1.h1 m2' is not an edge; write 'sender -> receiver'"),
         (["a1.h1.q -> m2"], "'a1.h1.q ' is an input of a head, not a component; write 'a1.h1@END'"),
         (["a3.h0 -> logits"], "a3.h0 does not exist: the model has layers 0 to 2"),

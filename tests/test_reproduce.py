@@ -83,6 +83,7 @@ def test_an_interrupted_run_keeps_what_it_finished_and_continues(
     command += ["--out", str(tmp_path), "--device", "cpu"]
     assert main(command) == 130
     assert len(load_results(tmp_path).sweeps) == 2
+    assert "This run is not complete" in (tmp_path / "report.html").read_text()
 
     monkeypatch.setattr(PathPatching, "sweep", sweep)
     assert main(command) == 0
@@ -101,6 +102,24 @@ def test_another_settings_folder_is_not_overwritten(
     assert main(command) == 2
     assert "other settings (prompts, seed)" in capsys.readouterr().err
     assert (folder / "results.json").read_text() == before
+
+
+def test_tensors_of_an_unknown_run_are_not_mixed_in(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "sweep_v.safetensors", tmp_path)
+    with pytest.raises(ValueError, match="holds sweep_v.safetensors but no results.json"):
+        reproduce("mini", PROMPTS, out=tmp_path, device="cpu", say=lambda line: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sweep_v.safetensors"]
+
+
+def test_a_run_is_not_continued_with_other_weights(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "run")
+    text = json.loads((folder / "results.json").read_text())
+    text["settings"]["weights"] = "others"
+    (tmp_path / "run" / "results.json").write_text(json.dumps(text))
+    with pytest.raises(ValueError, match=r"other settings \(weights\)"):
+        reproduce(
+            "mini", PROMPTS, seed=3, out=tmp_path / "run", device="cpu", say=lambda line: None
+        )
 
 
 def test_without_a_model_it_says_which_it_takes(
@@ -150,6 +169,7 @@ def test_both_averaging_orders_agree_when_each_YY_has_one_prompt(folder: Path) -
     [
         (["--model", "/no/such/folder"], "There is no folder"),
         (["--model", "mini", "--years", "1732-1733"], "no valid year"),
+        (["--model", "mini", "--device", "tpu"], "no device 'tpu' here; allowed: cpu"),
     ],
 )
 def test_settings_that_cannot_be_get_one_sentence(
