@@ -31,7 +31,7 @@ Changes = dict[tuple[Input, str], Tensor]
 
 LOGITS = Input(Component("logits"))
 _ROWS = 8192  # senders x prompts that are recomputed together
-_PROMPTS = 512  # prompts whose two runs are computed together
+_PROMPTS = 256  # prompts whose two runs are computed together
 _CACHE_BYTES = 1_500_000_000  # runs beyond this are computed anew whenever they are needed
 
 

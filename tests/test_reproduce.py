@@ -13,11 +13,14 @@ from huggingface_hub import constants
 
 from gt_helpers import reproduce as module
 from gt_helpers.__main__ import main
-from gt_helpers.circuits import PAPER
-from gt_helpers.models import MINI
+from gt_helpers.circuits import PAPER, Circuit, find_circuit, partial_circuit
+from gt_helpers.dataset import YearDataset
+from gt_helpers.metrics import per_YY_probs
+from gt_helpers.models import MINI, load_model
 from gt_helpers.path_patching import PathPatching
 from gt_helpers.reproduce import reproduce, softmax_of_mean_logits
 from gt_helpers.results import load_results
+from gt_helpers.runs import end_logits
 
 PROMPTS = 24
 
@@ -203,12 +206,15 @@ def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
         load_results(tmp_path)
 
 
-def test_softmax_of_mean_logits_streams_over_batches(folder: Path) -> None:
-    from gt_helpers.dataset import YearDataset
-    from gt_helpers.metrics import per_YY_probs
-    from gt_helpers.models import load_model
-    from gt_helpers.runs import end_logits
+def test_a_found_circuit_takes_one_line() -> None:
+    model = load_model("mini", device="cpu")
+    patching = PathPatching(model, YearDataset(model.tokenizer, 20))
+    circuit = partial_circuit(find_circuit(patching.sweep))
+    found = patching.reversed().evaluate(circuit).prob_diff.mean()
+    assert found > patching.reversed().evaluate(Circuit()).prob_diff.mean() + 0.5
 
+
+def test_softmax_of_mean_logits_streams_over_batches(folder: Path) -> None:
     model = load_model("mini", device="cpu")
     dataset = YearDataset(model.tokenizer, 150)
     logits = torch.cat(list(end_logits(model, dataset.clean)))
