@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .components import Component
+from .components import END, Shape
 from .runs import Run, compute_run, end_logits
 from .transformer import Transformer
 
@@ -33,9 +33,8 @@ def self_check(model: Transformer, n_prompts: int = 4, n_positions: int = 10) ->
     base_run, patch_run = compute_run(model, base), compute_run(model, patch)
     base_logits, patch_logits = (torch.cat(list(end_logits(model, t))) for t in (base, patch))
     end = n_positions - 1
-    changes = [
-        patch_run.output(node, end) - base_run.output(node, end) for node in _all_components(model)
-    ]
+    components = Shape(model.n_layers, model.n_heads, (END,)).senders(END)
+    changes = [patch_run.output(node, end) - base_run.output(node, end) for node in components]
     everything = base_run.at_layer(model.n_layers, end) + torch.stack(changes).sum(0)
     report = {
         "components add up to the residual stream": _additivity_error(base_run),
@@ -57,12 +56,6 @@ def self_check(model: Transformer, n_prompts: int = 4, n_positions: int = 10) ->
                 "Supported are GPT-2-family models in float32 or float64, e.g. 'gpt2-small'."
             )
     return report
-
-
-def _all_components(model: Transformer) -> list[Component]:
-    layers = range(model.n_layers)
-    heads = [Component("head", layer, head) for layer in layers for head in range(model.n_heads)]
-    return [Component("embed"), *heads, *(Component("mlp", layer) for layer in layers)]
 
 
 def _error(value: Tensor, reference: Tensor) -> float:

@@ -354,8 +354,9 @@ class PathPatching:
             else:
                 new_values[row] = block.value(head, stream[:, row] + change)
         scores = torch.einsum("snd,npd->snp", query, keys)
-        if new_keys and len(query) < max(len(k) for k in new_keys.values()):
-            scores = scores.repeat(max(len(k) for k in new_keys.values()), 1, 1)
+        n_senders = max(map(len, new_keys.values()), default=1)
+        if len(scores) < n_senders:
+            scores = scores.repeat(n_senders, 1, 1)
         for row, key in new_keys.items():
             scores[..., row] = (query * key).sum(-1)
         pattern = (scores * block.scale).softmax(-1)
