@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 import torch
 from torch import LongTensor
 from transformers import PreTrainedTokenizerBase
@@ -84,6 +85,35 @@ def valid_years(
     for year in raw:
         centuries.setdefault(year // 100, []).append(year)
     return [year for century in centuries.values() for year in century[1:-1]]
+
+
+def year_range(text: str) -> tuple[int, int]:
+    """The first year and the excluded end of a range as one types it, "1100-1800".
+
+    Raises ValueError for anything else.
+    """
+    first, _, end = text.replace(" ", "").partition("-")
+    if not (first.isdecimal() and end.isdecimal() and int(first) < int(end)):
+        raise ValueError(f"{text!r} is no range, FIRST below END, e.g. 1100-1800")
+    return int(first), int(end)
+
+
+def year_pool(
+    tokenizer: PreTrainedTokenizerBase, start: int = 1100, end: int = 1800
+) -> pd.DataFrame:
+    """Every year of [start, end): year, century, YY, its tokens, and why it is in the pool or not.
+
+    ``status`` is "kept", "first or last" (splits well, but left out as `valid_years` says), "one
+    token", or "other split", for which no two-digit token is changed or asked for.
+    """
+    kept, raw = (set(valid_years(tokenizer, start, end, trim=trim)) for trim in (True, False))
+    years = range(start, end)
+    rows = []
+    for year, ids in zip(years, tokenize(tokenizer, [f" {y}" for y in years]), strict=True):
+        odd = "one token" if len(ids) == 1 else "other split"
+        status = "kept" if year in kept else "first or last" if year in raw else odd
+        rows.append((year, year // 100, year % 100, token_texts(tokenizer, ids), status))
+    return pd.DataFrame(rows, columns=["year", "century", "YY", "tokens", "status"])
 
 
 def is_two_digit(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> bool:

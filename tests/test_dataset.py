@@ -22,6 +22,8 @@ from gt_helpers.prompts import (
     Template,
     load_nouns,
     valid_years,
+    year_pool,
+    year_range,
     year_tokens,
 )
 
@@ -550,3 +552,20 @@ def test_the_papers_recorded_prompts(gpt2_tokenizer: Tokenizer, reference: Path)
     assert torch.equal(dataset.valid, recorded["good_mask"].bool())
     assert set(years.tolist()) <= set(valid_years(gpt2_tokenizer, *PAPER_CODE))
     assert set(dataset.nouns) <= set(load_nouns())
+
+
+def test_year_pool_says_why_a_year_is_left_out(tokenizer: PreTrainedTokenizerBase) -> None:
+    pool = year_pool(tokenizer, 1000, 1900)
+    kept = pool[pool["status"] == "kept"]
+    assert kept["year"].tolist() == valid_years(tokenizer, 1000, 1900)
+    status = pool.set_index("year")["status"]
+    assert status[1701] == status[1799] == "first or last"
+    assert status[1800] == "one token" and status[1502] == "other split"
+    assert pool.set_index("year")["tokens"][1502] == "' 150' + '2'"
+
+
+@pytest.mark.parametrize("text", ["1100", "1800-1100", "a-b", "", "1100-1800-1900"])
+def test_year_range_refuses(text: str) -> None:
+    assert year_range(" 1100 - 1800") == (1100, 1800)
+    with pytest.raises(ValueError, match="e.g. 1100-1800"):
+        year_range(text)

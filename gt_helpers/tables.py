@@ -1,0 +1,114 @@
+"""Tables from results, as HTML that shows itself in a notebook: nothing is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.resources import files
+
+from .circuits import CircuitParts
+from .components import component
+from .dataset import YearDataset
+from .path_patching import Sweep
+from .prompts import token_text
+from .results import Results
+from .scorecard import scorecard
+from .words import in_words, interval_in_words
+
+_CELL = "padding:3px 10px;text-align:left;vertical-align:top;border-bottom:1px solid #8884"
+_CHANGED = "background:#c0392b;color:white;border-radius:3px;padding:0 3px"
+_VERDICTS = {"agrees": "#2a8a6a", "disagrees": "#c0392b"}
+
+
+class Html(str):
+    """HTML text that a notebook renders when it is the last value of a cell."""
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> Html:
+    """A table of HTML cells under a head, and a note below it; cells are not escaped."""
+    lines = ["".join(f'<td style="{_CELL}">{cell}</td>' for cell in row) for row in rows]
+    top = "".join(f'<th style="{_CELL}">{cell}</th>' for cell in head)
+    below = f'<div style="margin:4px 10px;opacity:.8">{note}</div>' if note else ""
+    body = "".join(f'<tr style="background:none">{line}</tr>' for line in lines)
+    return Html(
+        '<table style="border-collapse:collapse;font-size:13px;margin:6px 0">'
+        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>{below}"
+    )
+
+
+def one_edge_drawing() -> Html:
+    """Path patching in one picture: base run, patch run, and one edge between them patched."""
+    return Html(files(__package__).joinpath("data", "one_edge.svg").read_text(encoding="utf-8"))
+
+
+def token_table(dataset: YearDataset, prompt: int, tokenizer: object) -> Html:
+    """One prompt token by token: position, clean and corrupted token with id, changes marked."""
+    rows = []
+    pairs = zip(dataset.clean[prompt].tolist(), dataset.corrupted[prompt].tolist(), strict=True)
+    for (name, index), (clean, corrupted) in zip(dataset.positions.items(), pairs, strict=True):
+        texts = []
+        for token, style in ((clean, ""), (corrupted, _CHANGED if clean != corrupted else "")):
+            text = escape(repr(token_text(tokenizer, token)))  # type: ignore[arg-type]
+            texts.append(f'<code style="{style}">{text}</code>')
+        rows.append((str(index), f"<b>{name}</b>", texts[0], str(clean), texts[1], str(corrupted)))
+    head = ("", "position", "clean token", "id", "corrupted token", "id")
+    return table(head, rows)
+
+
+def top_components(sweep: Sweep, parts: CircuitParts, n: int = 8) -> Html:
+    """The strongest senders of a sweep: effect, 95 % interval, and whether ``parts`` has them."""
+    members = {*parts.heads, *parts.mlps} if sweep.senders[0].endswith("@END") else set()
+    if sweep.senders[0].endswith("@YY"):
+        members = {*parts.readers_of_YY, *parts.early_inputs}
+    found = sweep.to_frame().head(n)
+    rows = [
+        (
+            f"<b>{row.component}</b>",
+            in_words(float(row.effect), "points"),
+            interval_in_words(float(row.low), float(row.high), "points"),
+            "yes" if component(str(row.component)).label in members else "no",
+        )
+        for row in found.itertuples()
+        if row.effect
+    ]
+    if not rows:
+        return Html("<p>Every sender has exactly no effect.</p>")
+    head = ("component", "effect", "95 % interval", "in the circuit")
+    return table(head, rows)
+
+
+def beside_the_paper(results: Results, claims: Iterable[str]) -> Html:
+    """Claims of the paper, by their ids, beside what these results measured (see `scorecard`).
+
+    Raises ValueError for an unknown id.
+    """
+    frame = scorecard(results).set_index("id")
+    wanted = list(claims)
+    if unknown := [name for name in wanted if name not in frame.index]:
+        raise ValueError(f"There is no claim {unknown[0]!r}; known are {', '.join(frame.index)}.")
+    rows = []
+    for claim in frame.loc[wanted].itertuples():
+        colour = _VERDICTS.get(str(claim.verdict), "inherit")
+        measured = in_words(float(claim.measured), str(claim.unit))
+        interval = interval_in_words(float(claim.low), float(claim.high), str(claim.unit))
+        detail = f"<br><small>{escape(claim.detail)}</small>" if claim.detail else ""
+        rows.append(
+            (
+                f"{escape(claim.claim)}<br><small>{escape(claim.source)}</small>",
+                escape(claim.paper),
+                f"<b>{measured}</b>"
+                + (f"<br><small>{interval}</small>" if claim.low == claim.low else ""),
+                f'<span style="color:{colour}">{claim.verdict}</span>{detail}',
+            )
+        )
+    note = ""
+    if results.settings.get("gpt2_small") is not True:
+        name = escape(str(results.settings.get("model")))
+        note = (
+            f"This run is about <b>{name}</b>, so nothing here confirms or contradicts the paper, "
+            "whose numbers are GPT-2 small's."
+        )
+    return table(("claim", "reported", "this run", "verdict"), rows, note)

@@ -1,0 +1,322 @@
+"""Explorers: ipywidgets controls over the package's functions and figures; nothing computed here.
+
+Only core widgets are used, of ipywidgets 7.7 (Colab) and 8. A plotly figure inside a widget is
+drawn in a frame of its own, because widget managers strip or isolate the scripts of outputs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import count
+from typing import Any
+
+import ipywidgets as widgets
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from .attention import attention_pattern
+from .circuits import CircuitParts
+from .corruptions import CORRUPTIONS
+from .dataset import YearDataset
+from .environment import in_colab
+from .metrics import cutoff_sharpness, prob_diff
+from .path_patching import PathPatching
+from .plots import pattern_heatmap, sweep_heatmap, year_curve
+from .prompts import YEAR_STRINGS, load_nouns
+from .runs import Run
+from .tables import table, token_table, top_components
+from .transformer import Transformer
+from .words import in_words
+
+_DELAY = 0.15  # seconds without a further change before a figure is drawn anew
+_numbers = count(1)
+
+
+@dataclass(frozen=True)
+class View:
+    """What an explorer shows: a figure, and HTML that needs no scripts and is always visible."""
+
+    figure: go.Figure | None
+    text: str = ""
+
+
+class Explorer(widgets.VBox):
+    """Controls, a line that says what is going on, a figure and a text, redrawn on every change.
+
+    ``draw`` takes the controls' values by name and returns a `View`. An exception is shown as one
+    sentence, and what was drawn last stays. Changes that arrive while a figure is computed are
+    answered once, with the newest values.
+    """
+
+    def __init__(self, draw: Callable[..., View], controls: Mapping[str, Any]) -> None:
+        self.draw, self.controls = draw, dict(controls)
+        self.state, self.text, self.figure = widgets.HTML(), widgets.HTML(), FigureFrame()
+        self._waiting: asyncio.TimerHandle | None = None
+        row = widgets.Box(
+            list(self.controls.values()),
+            layout=widgets.Layout(flex_flow="row wrap", align_items="center"),
+        )
+        super().__init__([row, self.state, self.figure, self.text])
+        for control in self.controls.values():
+            control.observe(self._changed, names="value")
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Draw with the controls' present values."""
+        self._waiting = None
+        self._say("working", "working …")
+        started = time.perf_counter()
+        try:
+            view = self.draw(**{name: control.value for name, control in self.controls.items()})
+            self.figure.show(view.figure)
+            self.text.value = view.text
+        except Exception as error:  # whatever it is, the user is to see it
+            self._say("error", _error_html(error))
+        else:
+            self._say("done", f"done in {time.perf_counter() - started:.1f} s")
+
+    def _changed(self, change: object) -> None:
+        self._say("working", "working …")
+        if self._waiting:
+            self._waiting.cancel()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # no kernel, as in a plain script
+            self.refresh()
+        else:
+            self._waiting = loop.call_later(_DELAY, self.refresh)
+
+    def _say(self, state: str, text: str) -> None:
+        colour = {"working": "#b06a00", "error": "#c0392b", "done": "#5b6570"}[state]
+        self.state.value = (
+            f'<div class="gt-state" data-state="{state}" style="color:{colour};'
+            f'line-height:1.4;margin:2px 0">{text}</div>'
+        )
+
+
+class FigureFrame(widgets.VBox):
+    """A plotly figure in a frame that loads plotly once and is then only sent figures.
+
+    The figure travels in a second, invisible frame, whose script hands it to the first; both belong
+    to the notebook's page, so this needs neither a widget extension nor plotly in the page.
+    """
+
+    def __init__(self) -> None:
+        self._name = f"gt-figure-{next(_numbers)}-{time.time_ns()}"
+        self._page, self._message = widgets.HTML(), widgets.HTML()
+        super().__init__([self._page, self._message])
+
+    def show(self, figure: go.Figure | None) -> None:
+        """Draw a figure in the place of the last one; None leaves the place empty."""
+        self.layout.display = None if figure is not None else "none"
+        if figure is None:
+            return
+        if not self._page.value:
+            size = f"width:{figure.layout.width}px;height:{figure.layout.height}px"
+            page = _PAGE.replace("NAME", self._name).replace("PLOTLY", _plotly_script())
+            self._page.value = _frame(page, f"{size};border:0;max-width:100%", self._name)
+        json = figure.to_json().replace("</", "<\\/")
+        message = _MESSAGE.replace("NAME", self._name).replace("FIGURE", json)
+        self._message.value = _frame(message, "display:none")
+
+
+def _frame(page: str, style: str, name: str = "") -> str:
+    return f'<iframe name="{name}" style="{style}" srcdoc="{escape(page)}"></iframe>'
+
+
+def _plotly_script() -> str:
+    if in_colab():  # Colab is always online, and keeps what is sent to it in the notebook
+        from plotly.offline import get_plotlyjs_version
+
+        return f'<script src="https://cdn.plot.ly/plotly-{get_plotlyjs_version()}.min.js"></script>'
+    return f"<script>{get_plotlyjs()}</script>"
+
+
+# Whichever frame is ready last draws: the message leaves the figure with the page around both.
+_PAGE = """<!DOCTYPE html><html><head><meta charset="utf-8">PLOTLY</head>
+<body style="margin:0;background:white;font-family:sans-serif">
+<p id="hint" style="margin:8px;color:#5b6570">The figure is drawn by scripts, which do not run here;
+its numbers stand below.</p><div id="figure"></div>
+<script>
+function draw() {
+  const figure = (parent.gtFigures || {})["NAME"];
+  if (!figure || !window.Plotly) return;
+  document.getElementById("hint").style.display = "none";
+  frameElement.style.height = figure.layout.height + "px";
+  frameElement.style.width = figure.layout.width + "px";
+  Plotly.react("figure", figure.data, figure.layout, {
+    displaylogo: false, toImageButtonOptions: {format: "svg"}});
+}
+draw();
+</script></body></html>"""
+_MESSAGE = """<!DOCTYPE html><script>
+parent.gtFigures = parent.gtFigures || {};
+parent.gtFigures["NAME"] = FIGURE;
+for (const frame of parent.document.getElementsByName("NAME"))
+  if (frame.contentWindow.draw) frame.contentWindow.draw();
+</script>"""
+
+
+def _error_html(error: Exception) -> str:
+    """A mistake in the values as its own sentence; a bug with its traceback folded away."""
+    sentence = escape(str(error).strip() or type(error).__name__)
+    if isinstance(error, (ValueError, OSError)):
+        return f"{sentence} <i>Below is what was drawn before.</i>"
+    trace = escape("".join(traceback.format_exception(error)))
+    return (
+        f"{type(error).__name__}: {sentence}<details><summary>where it happened</summary>"
+        f"<pre>{trace}</pre></details>"
+    )
+
+
+# ---- the explorers of the notebooks -----------------------------------------------------------
+
+
+def prompt_tracer(model: Transformer) -> Explorer:
+    """Choose noun, start year and corruption; see both prompts and the model's end years."""
+
+    def draw(noun: str, year: int, corruption: str) -> View:
+        dataset = YearDataset(model.tokenizer, 1, years=[year], nouns=[noun], corruption=corruption)
+        patching = PathPatching(model, dataset)
+        runs = {"clean": patching.base_probs, "corrupted": patching.patch_probs}
+        rows = [
+            (
+                f"<b>{name}</b>",
+                escape(text),
+                f"{YEAR_STRINGS[int(probs[0].argmax())]} ({float(probs.max()):.1%})",
+                in_words(float(prob_diff(probs, dataset.YY)), digits=1),
+            )
+            for (name, probs), text in zip(
+                runs.items(), (dataset.clean_text[0], dataset.corrupted_text[0]), strict=True
+            )
+        ]
+        head = ("", "prompt", "top end year", f"probability difference for YY = {year % 100:02d}")
+        figure = year_curve({name: probs[0] for name, probs in runs.items()}, year % 100)
+        return View(figure, table(head, rows) + token_table(dataset, 0, model.tokenizer))
+
+    return Explorer(
+        draw,
+        {
+            "noun": widgets.Dropdown(options=load_nouns(), value="plague", description="noun"),
+            "year": widgets.IntSlider(
+                1732, 1000, 1899, description="start year", continuous_update=False
+            ),
+            "corruption": widgets.Dropdown(options=list(CORRUPTIONS), description="corruption"),
+        },
+    )
+
+
+_METRICS = {"probability difference": prob_diff, "cutoff sharpness": cutoff_sharpness}
+
+
+def path_explorer(patching: PathPatching, parts: CircuitParts) -> Explorer:
+    """Choose a route, the senders' position, the direction and the metric; see the sweep."""
+    quiet = patching.reversed()
+    quiet.progress = False
+    directions = {"noising": quiet.reversed(), "denoising": quiet}
+    routes = _routes(parts)
+    n = len(patching.dataset)
+
+    def draw(
+        receivers: str, via: str, senders_at: str, direction: str, metric: str, prompts: int
+    ) -> View:
+        chosen = directions[direction]
+        if prompts < n:
+            chosen = PathPatching(patching.model, patching.dataset[:prompts], chosen.base)
+        sweep = chosen.sweep(_names(receivers), _names(via), senders_at, _METRICS[metric])
+        marked = [*parts.heads, *parts.mlps] if senders_at == "END" else parts.readers_of_YY
+        return View(sweep_heatmap(sweep, marked=marked), top_components(sweep, parts))
+
+    wide = widgets.Layout(width="420px")
+    controls: dict[str, Any] = {
+        "receivers": widgets.Text("logits", description="receivers", continuous_update=False),
+        "via": widgets.Text("", description="via", continuous_update=False, layout=wide),
+        "senders_at": widgets.Dropdown(
+            options=list(patching.dataset.positions), value="END", description="senders at"
+        ),
+        "direction": widgets.ToggleButtons(options=list(directions), description="direction"),
+        "metric": widgets.Dropdown(options=list(_METRICS), description="metric"),
+        "prompts": widgets.IntSlider(
+            n if patching.model.device.type == "cuda" else min(n, 97),
+            1,
+            n,
+            description="prompts",
+            continuous_update=False,
+        ),
+    }
+    route = widgets.Dropdown(options=list(routes), description="route", layout=wide)
+    explorer = Explorer(draw, controls)
+
+    def fill_in(change: dict[str, Any]) -> None:
+        names = ("receivers", "via", "senders_at")
+        for name, value in zip(names, routes[change["new"]], strict=True):
+            controls[name].value = value
+
+    route.observe(fill_in, names="value")
+    explorer.children = (route, *explorer.children)
+    return explorer
+
+
+def _routes(parts: CircuitParts) -> dict[str, tuple[str, str, str]]:
+    """The paper's sweeps by name: receivers, via and the senders' position, as one types them."""
+    late = list(parts.mlps)
+    routes = {"to the logits": ("logits", "", "END")}
+    for mlp in reversed(late):
+        routes[f"to {mlp}"] = (mlp, ", ".join(late[late.index(mlp) + 1 :]), "END")
+    if not parts.heads:
+        return routes
+    for part, word in (("q", "queries"), ("k", "keys"), ("v", "values")):
+        heads = ", ".join(f"{head}.{part}" for head in parts.heads)
+        routes[f"from YY to the heads' {word}"] = (heads, ", ".join(late), "YY")
+    values = ", ".join([*(f"{head}.v[YY]" for head in parts.heads), *late])
+    for mlp in reversed(parts.early_mlps):
+        routes[f"from YY to {mlp} at YY"] = (f"{mlp}@YY", values, "YY")
+    return routes
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+_WEIGHTINGS = {"attention": False, "times norm moved": True}
+
+
+def attention_explorer(run: Run, dataset: YearDataset, heads: Sequence[str] = ()) -> Explorer:
+    """Choose a head, plain or value-weighted attention and some YYs; see the mean pattern.
+
+    ``run`` holds the dataset's clean prompts; ``heads``, such as a circuit's, are listed first.
+    """
+    names = list(dataset.positions)
+    decades = {
+        f"{YY:02d} to {YY + 9:02d}": (dataset.YY // 10 == YY // 10) for YY in range(0, 99, 10)
+    }
+    prompts = {"all": dataset.YY >= 0, **{name: d for name, d in decades.items() if d.any()}}
+
+    def draw(head: str, shown: str, YY: str) -> View:
+        chosen = prompts[YY]
+        pattern = attention_pattern(run, head, _WEIGHTINGS[shown])[chosen].mean(0)
+        rows = [
+            (names[key], f"{float(pattern[-1, key]):.3f}")
+            for key in pattern[-1].argsort(descending=True)[:5].tolist()
+        ]
+        title = f"{head}, mean over {int(chosen.sum())} prompts"
+        zmax = None if _WEIGHTINGS[shown] else 1.0
+        figure = pattern_heatmap(pattern, names, title, zmax, shown)
+        return View(figure, table(("END looks at", shown), rows))
+
+    others = [f"a{i}.h{j}" for i in range(run.model.n_layers) for j in range(run.model.n_heads)]
+    listed = [(f"{name} (circuit)", name) for name in heads]
+    listed += [(name, name) for name in others if name not in heads]
+    return Explorer(
+        draw,
+        {
+            "head": widgets.Dropdown(options=listed, description="head"),
+            "shown": widgets.ToggleButtons(options=list(_WEIGHTINGS), description="shown"),
+            "YY": widgets.Dropdown(options=list(prompts), description="prompts YY"),
+        },
+    )
