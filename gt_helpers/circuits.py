@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from .components import Component, Edge, Input, at, component, inputs
+import pandas as pd
+from tqdm.auto import tqdm
+
+from .components import Component, Edge, Input, Shape, at, component, inputs
 from .components import edges as parse_edges
-from .path_patching import Sweep
+from .metrics import bootstrap_ci, prob_diff
+from .models import is_gpt2_small
+from .path_patching import PathPatching, Sweep
 
 
 @dataclass(frozen=True, init=False)
@@ -63,21 +69,44 @@ class Circuit:
         nodes = {e.sender for e in self.edges} | {e.receiver.component for e in self.edges}
         return tuple(node.name for node in sorted(nodes, key=lambda n: (n.depth, n.name)))
 
-    def without(self, *names: str) -> Circuit:
-        """The circuit less every edge that starts or ends at the named components.
+    @property
+    def links(self) -> tuple[str, ...]:
+        """Names of the pairs that edges join; a head's q, k and v inputs share one name."""
+        pairs = dict.fromkeys((e.sender, e.receiver.component) for e in self.edges)
+        return tuple(f"{sender.name} -> {receiver.name}" for sender, receiver in pairs)
 
-        What loses its last input by that stays as in the base run. Raises ValueError for a
-        component that is not in the circuit.
+    def without(self, *names: str) -> Circuit:
+        """The circuit less the named edges, and every edge at the named components.
+
+        An edge to a head without q, k or v, as in `links`, is all the edges between the two. What
+        loses its last input stays as in the base run. Raises ValueError for what is not in the
+        circuit.
         """
-        gone = {component(name) for name in names}
-        for node in gone:
+        if not names:
+            return self
+        texts = [str(name) for name in names]
+        edges = {name: set(parse_edges(name)) & set(self.edges) for name in texts if "->" in name}
+        for name, found in edges.items():
+            if not found:
+                raise ValueError(f"{name!r} is no edge of {self.name}; {_it_has(self.links)}.")
+        nodes = {component(name) for name in texts if name not in edges}
+        for node in nodes:
             if node.name not in self.components:
-                raise ValueError(
-                    f"{node.name} is not in {self.name}, which has {', '.join(self.components)}."
-                )
-        kept = [e for e in self.edges if e.sender not in gone and e.receiver.component not in gone]
-        name = f"{self.name} without {', '.join(sorted(node.name for node in gone))}"
-        return Circuit(kept, name, [source for source in self.sources if source not in gone])
+                raise ValueError(f"{node.name} is not in {self.name}; {_it_has(self.components)}.")
+        gone = {edge for found in edges.values() for edge in found}
+        gone |= {e for e in self.edges if e.sender in nodes or e.receiver.component in nodes}
+        name = f"{self.name} without {', '.join(sorted({*edges, *(node.name for node in nodes)}))}"
+        return Circuit(
+            [edge for edge in self.edges if edge not in gone],
+            name,
+            [source for source in self.sources if source not in nodes],
+        )
+
+
+def _it_has(names: Sequence[str]) -> str:
+    """What a circuit has, for an error; a long list is cut short."""
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return f"it has {', '.join(names[:12]) or 'no edges'}{more}"
 
 
 def connect(senders: Iterable[str], receivers: Iterable[str | Input]) -> Circuit:
@@ -155,6 +184,93 @@ def full_circuit(parts: CircuitParts = PAPER) -> Circuit:
     return Circuit(edges, "full circuit", ["all", *dict.fromkeys(sources)])
 
 
+def leave_out(
+    patching: PathPatching, circuit: Circuit, names: str | Iterable[str] | None = None
+) -> pd.DataFrame:
+    """How a circuit's probability difference changes when it loses one thing at a time.
+
+    ``names`` are components or edges as in `Circuit.without`: by default every component but the
+    logits; ``circuit.links`` is every edge. Columns: ``name``, ``prob_diff`` (mean over prompts,
+    without it), ``change`` (that minus the whole circuit's: negative means that the circuit needs
+    it), ``low`` and ``high`` (95 % bootstrap interval of the change, paired by prompt). Strongest
+    first. Raises ValueError for a name that is not in the circuit.
+    """
+    if names is None:
+        names = [name for name in circuit.components if name != "logits"]
+    names = [names] if isinstance(names, str) else list(names)
+    smaller = [circuit.without(name) for name in names]  # refuses before anything is computed
+    whole = patching.evaluate(circuit).prob_diff
+    bar = tqdm(smaller, desc="leave out", disable=not patching.progress, leave=False)
+    diffs = [patching.evaluate(one).prob_diff for one in bar]
+    rows = []
+    for name, diff in zip(names, diffs, strict=True):
+        change, low, high = (float(value) for value in bootstrap_ci(diff - whole))
+        rows.append((name, float(diff.mean()), change, low, high))
+    table = pd.DataFrame(rows, columns=["name", "prob_diff", "change", "low", "high"])
+    return table.sort_values("change", key=abs, ascending=False, kind="stable", ignore_index=True)
+
+
+def random_parts(parts: CircuitParts, shape: Shape, seed: int = 0) -> CircuitParts:
+    """Parts of equal size with other heads, drawn at random: the control for a circuit's heads.
+
+    Every head, at END and at YY, gives way to one of its own layer that the circuit has in no role;
+    MLPs and the embedding stay. So there are as many edges as before, between the same layers.
+    Raises ValueError if a layer has too few other heads.
+    """
+    names = dict.fromkeys((*parts.heads, *parts.readers_of_YY, *parts.early_inputs))
+    own = [node for node in map(component, names) if node.kind == "head"]
+    rng = random.Random(f"random parts {seed}")
+    stand_ins: dict[str, str] = {}
+    for layer in sorted({node.layer for node in own}):
+        heads = [node for node in own if node.layer == layer]
+        for node in heads:
+            shape.check(node)
+        taken = {node.head for node in heads}
+        others = [head for head in range(shape.n_heads) if head not in taken]
+        if len(others) < len(heads):
+            raise ValueError(
+                f"The circuit has {len(heads)} of the {shape.n_heads} heads of layer {layer}, so "
+                f"only {len(others)} are left to stand in; at most half of a layer can be replaced."
+            )
+        others.sort(key=lambda _: rng.random())  # random() alone is the same in every Python
+        stand_ins |= {node.label: f"a{layer}.h{h}" for node, h in zip(heads, others, strict=False)}
+
+    def swapped(names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(stand_ins.get(component(name).label, name) for name in names)
+
+    return CircuitParts(
+        swapped(parts.heads),
+        parts.mlps,
+        swapped(parts.readers_of_YY),
+        swapped(parts.early_inputs),
+        f"random heads, seed {seed}",
+    )
+
+
+def random_circuits(
+    patching: PathPatching,
+    parts: CircuitParts,
+    n: int = 100,
+    seed: int = 0,
+    build: Callable[[CircuitParts], Circuit] = partial_circuit,
+) -> pd.DataFrame:
+    """Probability difference of ``n`` circuits of `random_parts`: what to compare a circuit with.
+
+    One row per draw, columns ``seed`` (of `random_parts`, counted up), ``heads`` (the stand-ins at
+    END) and ``prob_diff`` (mean over prompts). ``build`` makes a circuit of parts. Raises
+    ValueError as `random_parts` does, and for n below 1.
+    """
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f"n is {n!r}; it is the number of random circuits, e.g. n=100.")
+    rows = []
+    bar = tqdm(range(n), desc="random circuits", disable=not patching.progress, leave=False)
+    for one in (seed + draw for draw in bar):
+        drawn = random_parts(parts, patching.shape, one)
+        diff = patching.evaluate(build(drawn)).prob_diff
+        rows.append((one, ", ".join(drawn.heads), float(diff.mean())))
+    return pd.DataFrame(rows, columns=["seed", "heads", "prob_diff"])
+
+
 SweepFunction = Callable[[Sequence[str], Sequence[str], str], Sweep]
 
 
@@ -227,6 +343,22 @@ def find_circuit(sweep: SweepFunction, share: float = 0.05, floor: float = 0.0) 
         inputs_ |= {*kept(lower, "embed"), *kept(lower, "head")}
     readers = sorted({*senders["embed"], *senders["head"], *early}, key=_layer)
     return replace(parts, readers_of_YY=tuple(readers), early_inputs=tuple(sorted(inputs_)))
+
+
+def circuit_parts(patching: PathPatching, sweep: SweepFunction | None = None) -> CircuitParts:
+    """The paper's circuit on GPT-2 small; on any other model the one that its own sweeps find.
+
+    A sender is found if it keeps 5 % of its sweep's strongest effect and 0.1 % of the gap between
+    clean and corrupted prompts (see `find_circuit`). ``sweep`` may stand in for the patching's own,
+    to keep what is swept. Raises ValueError unless the patching's base is "clean".
+    """
+    if patching.base != "clean":
+        raise ValueError("circuit_parts needs the clean base, e.g. PathPatching(model, dataset).")
+    if is_gpt2_small(patching.model):
+        return PAPER
+    YY = patching.dataset.YY
+    gap = prob_diff(patching.base_probs, YY) - prob_diff(patching.patch_probs, YY)
+    return find_circuit(sweep or patching.sweep, floor=0.001 * abs(float(gap.mean())))
 
 
 _KINDS = ("embed", "head", "mlp")

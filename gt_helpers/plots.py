@@ -670,6 +670,48 @@ def depth_plot(
     return figure
 
 
+def effects_heatmap(
+    effects: pd.DataFrame, title: str | None = None, zmax: float | None = None
+) -> go.Figure:
+    """Mean effects of components (columns), one row per sweep, as `compare_effects` gives them.
+
+    Red is negative: patching hurts. Every row has its own scale, its largest effect, unless
+    ``zmax`` gives one for all; hover for the percentage points.
+    """
+    values = effects.to_numpy(float)
+    limits = np.abs(values).max(axis=1, keepdims=True, initial=0.0) if zmax is None else zmax
+    words = np.vectorize(lambda value: f"{100 * value:+.3f}".translate(_MINUS))(values)
+    figure = go.Figure(
+        go.Heatmap(
+            x=list(effects.columns),
+            y=[str(name) for name in effects.index],
+            z=values / np.where(limits == 0, 1.0, limits),
+            customdata=words,
+            colorscale="RdBu",
+            zmin=-1,
+            zmax=1,
+            zmid=0,
+            xgap=1,
+            ygap=1,
+            hovertemplate="<b>%{y}</b><br>%{x}: %{customdata} percentage points<extra></extra>",
+            colorbar=_colorbar(
+                "effect / the row's largest" if zmax is None else f"effect / {100 * zmax:g} points"
+            )
+            | {"nticks": 5},
+        )
+    )
+    figure.update_layout(
+        template=_TEMPLATE,
+        title=title,
+        width=210 + 34 * max(len(effects.columns), 12),
+        height=(110 if title is None else 138) + 30 * max(len(effects), 5),
+        margin={"t": 36 if title is None else 64},
+    )
+    figure.update_xaxes(type="category", tickangle=-45, dtick=1, showgrid=False)
+    figure.update_yaxes(type="category", autorange="reversed", dtick=1, showgrid=False)
+    return figure
+
+
 _LEGEND = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
 
 
@@ -715,7 +757,13 @@ def changes_plot(
         legend=_LEGEND,
         showlegend=True,
     )
-    figure.update_xaxes(title={"text": f"{x_title} (percentage points of probability difference)"})
+    low, high = (100 * end for end in (changes["low"].min(), changes["high"].max()))
+    low, high = min(0.0, low), max(0.0, high)  # a NaN of an empty table comes second
+    room = 0.03 * (high - low) or 1.0
+    figure.update_xaxes(
+        title={"text": f"{x_title} (percentage points of probability difference)"},
+        range=[low - room, high + room],
+    )
     figure.update_yaxes(
         range=[len(labels) - 0.5, -0.5], categoryorder="array", categoryarray=labels, dtick=1
     )

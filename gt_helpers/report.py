@@ -27,10 +27,9 @@ from .scorecard import (
     RULE,
     claims,
     headline_numbers,
-    in_words,
-    interval_in_words,
     scorecard,
 )
+from .words import in_words, interval_in_words
 
 SLICE_YY = 41  # the paper's example
 TOP = 10

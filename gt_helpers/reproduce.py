@@ -16,20 +16,21 @@ import torch
 from torch import Tensor
 
 from . import circuits
-from .circuits import PAPER, full_circuit, partial_circuit
+from .attention import attention_map
+from .circuits import full_circuit, partial_circuit
 from .dataset import YearDataset
+from .logit_lens import logit_lens
+from .metrics import mean_by_YY
 from .models import hub_reachable, is_gpt2_small, load_model
 from .path_patching import Evaluation, PathPatching, Sweep
 from .prompts import load_nouns, valid_years
 from .report import write_report
 from .results import Results, load_results
-from .runs import end_logits
+from .runs import compute_run, end_logits
 from .scorecard import scorecard, to_text
 from .transformer import Transformer
 
-# The rule by which other models' circuits are found leaves a sender out below this share of its
-# sweep's strongest effect, or of the difference between clean and corrupted prompts.
-SHARE, FLOOR = 0.05, 0.001
+_PROMPTS = 512  # whose whole residual stream is kept at once
 _PACKAGES = ("torch", "transformer_lens", "transformers", "numpy", "pandas", "plotly")
 # What must agree before a results folder is continued; the rest may differ between two sittings.
 _SAME = ("model", "weights", "prompts", "seed", "years", "dtype", "corruption", "balanced")
@@ -63,9 +64,9 @@ def reproduce(
             "vocab.json and merges.txt."
         )
     dataset = YearDataset(transformer.tokenizer, prompts, years=years, seed=seed)
-    settings = _settings(transformer, dataset, seed, years)
-    folder = Path(out) if out else Path("reproduction") / _folder_name(settings)
-    results = _continue_or_start(folder, settings, dataset.YY, say)
+    results = new_results(transformer, dataset, seed, years)
+    folder = Path(out) if out else Path("reproduction") / _folder_name(results.settings)
+    results = _continue_or_start(folder, results, say)
     say(f"Device: {transformer.device}; {len(dataset)} prompts; results go to {folder}")
     try:
         _run(transformer, dataset, results, folder, say)
@@ -109,17 +110,12 @@ def _run(
                 results.evaluations[name] = Evaluation(name, measure(), dataset.YY)
         return results.evaluations[name]
 
-    clean = evaluation("clean", lambda: patching.base_log_probs)
-    corrupted = evaluation("corrupted", lambda: patching.reversed().base_log_probs)
+    evaluation("clean", lambda: patching.base_log_probs)
+    evaluation("corrupted", lambda: patching.reversed().base_log_probs)
     if results.softmax_of_mean is None:
         with step("probabilities of mean logits"):
             results.softmax_of_mean = softmax_of_mean_logits(model, dataset)
-    if results.settings["gpt2_small"]:
-        parts = PAPER
-    else:
-        gap = float((clean.prob_diff - corrupted.prob_diff).mean())
-        parts = circuits.find_circuit(sweep, SHARE, FLOOR * abs(gap))
-    results.parts = parts
+    results.parts = parts = circuits.circuit_parts(patching, sweep)
     circuits.end_sweeps(sweep, parts.mlps)
     if parts.heads:
         circuits.attention_sweeps(sweep, parts)
@@ -130,6 +126,11 @@ def _run(
     evaluation("partial", lambda: denoising.evaluate(partial).log_probs)
     evaluation("full", lambda: denoising.evaluate(full).log_probs)
     evaluation("reverse", lambda: patching.evaluate(partial).log_probs)
+    if results.attention is None:
+        with step("attention and logit lens"):
+            results.attention, results.lens = looks_and_writes(
+                model, dataset, [*parts.heads, *parts.mlps]
+            )
     results.save(folder)
 
 
@@ -148,15 +149,34 @@ def softmax_of_mean_logits(model: Transformer, dataset: YearDataset) -> Tensor:
     return mean.softmax(-1)[:, dataset.year_tokens].to(model.dtype)
 
 
+def looks_and_writes(
+    model: Transformer, dataset: YearDataset, names: Sequence[str]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Attention [layer, head, prompt] from END to YY, and named components' logit lens [YY, year].
+
+    On the clean prompts, in chunks that bound the memory.
+    """
+    end, YY = dataset.position("END"), dataset.position("YY")
+    attention, lens = list[Tensor](), {name: list[Tensor]() for name in names}
+    for tokens in dataset.clean.split(_PROMPTS):
+        run = compute_run(model, tokens, start=end)
+        attention.append(attention_map(run, end, YY))
+        for name, found in lens.items():
+            found.append(logit_lens(run, name, dataset.year_tokens))
+    tables = {name: mean_by_YY(torch.cat(found), dataset.YY) for name, found in lens.items()}
+    return torch.cat(attention, dim=-1), tables
+
+
 def _sweep_name(receivers: Sequence[str]) -> str:
     """``m9``, ``m0@YY``, ``logits``, or for the inputs of several heads the part: ``v``."""
     return receivers[0].split(".")[-1]
 
 
-def _settings(
+def new_results(
     model: Transformer, dataset: YearDataset, seed: int, years: tuple[int, int]
-) -> dict[str, Any]:
-    return {
+) -> Results:
+    """Results that hold the settings of a run on balanced prompts, and no measurement yet."""
+    settings = {
         "model": model.name,
         "gpt2_small": is_gpt2_small(model),
         "weights": model.fingerprint(),
@@ -183,6 +203,7 @@ def _settings(
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python -m gt_helpers", *sys.argv[1:]]),
     }
+    return Results(settings, dataset.YY)
 
 
 def _version(package: str) -> str:
@@ -198,20 +219,17 @@ def _folder_name(settings: dict[str, Any]) -> str:
     return f"{model}-{settings['prompts']}-prompts-{first}-{last}-seed-{settings['seed']}"
 
 
-def _continue_or_start(
-    folder: Path, settings: dict[str, Any], YY: Tensor, say: Callable[[str], None]
-) -> Results:
+def _continue_or_start(folder: Path, fresh: Results, say: Callable[[str], None]) -> Results:
     if not (folder / "results.json").exists():
         if stale := sorted(folder.glob("*.safetensors")):
             raise ValueError(
                 f"{folder} holds {stale[0].name} but no results.json, so what it belongs to is "
                 "unknown; nothing was changed. Give another folder, e.g. --out another-run."
             )
-        results = Results(settings, YY)
-        results.save(folder)
-        return results
+        fresh.save(folder)
+        return fresh
     results = load_results(folder)
-    different = [key for key in _SAME if results.settings.get(key) != settings.get(key)]
+    different = [key for key in _SAME if results.settings.get(key) != fresh.settings.get(key)]
     if different:
         raise ValueError(
             f"{folder} holds results of other settings ({', '.join(different)}); nothing was "

@@ -30,7 +30,9 @@ class Results:
     ``settings`` says how: model, gpt2_small, prompts, seed, years, device, versions. ``sweeps`` are
     keyed "logits", "m11", ..., "q", "k", "v", "m0@YY", ...; ``evaluations`` "clean", "corrupted",
     "partial", "full", "reverse". ``softmax_of_mean`` [YY, year] holds the probabilities of the mean
-    logits of equal YY, the paper's other averaging order.
+    logits of equal YY, the paper's other averaging order. Of the clean prompts, ``attention``
+    [layer, head, prompt] is every head's from END to YY, and ``lens`` holds the logit lens
+    [YY, year] of components by their labels.
     """
 
     settings: dict[str, Any]
@@ -39,6 +41,8 @@ class Results:
     sweeps: dict[str, Sweep] = field(default_factory=dict)
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     softmax_of_mean: Tensor | None = None
+    attention: Tensor | None = None
+    lens: dict[str, Tensor] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
@@ -79,6 +83,10 @@ class Results:
             yield f"sweep_{name}", {"values": sweep.values}
         for name, evaluation in self.evaluations.items():
             yield f"evaluation_{name}", {"log_probs": evaluation.log_probs, "YY": evaluation.YY}
+        if self.attention is not None:
+            yield "attention", {"END_to_YY": self.attention}
+        if self.lens:
+            yield "lens", self.lens
 
 
 def load_results(folder: str | Path) -> Results:
@@ -110,8 +118,10 @@ def load_results(folder: str | Path) -> Results:
         )
         for key, route in text["sweeps"].items()
     }
-    behaviour_path = folder / "behaviour.safetensors"
-    behaviour = load_file(behaviour_path) if behaviour_path.exists() else {}
+    behaviour, attention, lens = (
+        load_file(path) if (path := folder / f"{name}.safetensors").exists() else {}
+        for name in ("behaviour", "attention", "lens")
+    )
     any_YY = next((e.YY for e in evaluations.values()), torch.zeros(0, dtype=torch.int64))
     return Results(
         settings=text["settings"],
@@ -120,6 +130,8 @@ def load_results(folder: str | Path) -> Results:
         sweeps=sweeps,
         evaluations=evaluations,
         softmax_of_mean=behaviour.get("softmax_of_mean"),
+        attention=attention.get("END_to_YY"),
+        lens=lens,
         seconds=text["seconds"],
     )
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
+
+import pandas as pd
+from torch import Tensor
 
 from .circuits import CircuitParts
 from .components import component
 from .dataset import YearDataset
+from .logit_lens import lens_numbers
 from .path_patching import Sweep
 from .prompts import token_text
 from .results import Results
-from .scorecard import scorecard
+from .scorecard import EVALUATIONS, headline_numbers, scorecard
 from .words import in_words, interval_in_words
 
 _CELL = "padding:3px 10px;text-align:left;vertical-align:top;border-bottom:1px solid #8884"
@@ -80,6 +84,48 @@ def top_components(sweep: Sweep, parts: CircuitParts, n: int = 8) -> Html:
     return table(head, rows)
 
 
+def lens_table(lenses: Mapping[str, Tensor]) -> Html:
+    """What named lenses [YY, year] show, in shares of YYs and a correlation; chance comes last."""
+    titles = {
+        "diagonal": "YY is the top year",
+        "near diagonal": "top year within 10 of YY",
+        "triangle": "y > YY above y ≤ YY",
+        "own triangle": "the same, mean row out",
+        "own step": "correlation with a step at YY, mean row out",
+        "band": "YY+1 to YY+50 above later",
+    }
+    chance = ("1 %", "about 20 %", "50 %", "50 %", "0", "50 %")
+    rows = []
+    for name, numbers in lens_numbers(lenses).iterrows():
+        words = {key: in_words(float(numbers[key]), digits=0) for key in titles}
+        words["own step"] = f"{numbers['own step']:.2f}".replace("-", "−")
+        rows.append((f"<b>{escape(str(name))}</b>", *words.values()))
+    note = (
+        "Shares of the YYs that have prompts. The mean row is what a component writes whatever YY "
+        "is: without it only what depends on YY counts, and a pure step at YY has 0.68."
+    )
+    return table(("", *titles.values()), [*rows, ("<i>chance</i>", *chance)], note)
+
+
+def headline_table(results: Results) -> Html:
+    """Per evaluation what `headline_numbers` holds, each number with its 95 % interval."""
+    metrics = {
+        "prob_diff": "probability difference",
+        "cutoff_sharpness": "cutoff sharpness",
+        "recovered": "recovered: circuit / clean",
+        "recovered_above_corrupted": "recovered above corrupted",
+    }
+    rows = []
+    for row in headline_numbers(results).to_dict("records"):
+        cells = [f"<b>{escape(EVALUATIONS.get(row['evaluation'], row['evaluation']))}</b>"]
+        for metric in metrics:
+            interval = interval_in_words(row[f"{metric}_low"], row[f"{metric}_high"], "share")
+            small = f"<br><small>{interval}</small>" if row[metric] == row[metric] else ""
+            cells.append(in_words(row[metric]) + small)
+        rows.append(cells)
+    return table(("", *metrics.values()), rows)
+
+
 def beside_the_paper(results: Results, claims: Iterable[str]) -> Html:
     """Claims of the paper, by their ids, beside what these results measured (see `scorecard`).
 
@@ -112,3 +158,55 @@ def beside_the_paper(results: Results, claims: Iterable[str]) -> Html:
             "whose numbers are GPT-2 small's."
         )
     return table(("claim", "reported", "this run", "verdict"), rows, note)
+
+
+def task_behaviour(summary: pd.DataFrame) -> Html:
+    """What a model does with prompt families (`tasks.summary`), each score with its interval."""
+    rows = [
+        (
+            f"<b>{escape(row['task'])}</b>",
+            escape(row["asks"]),
+            str(row["prompts"]),
+            _with_interval(row, "clean"),
+            _with_interval(row, "corrupted"),
+            in_words(row["top_right"], digits=0),
+            in_words(row["top_YY"], digits=0),
+            escape(row["expects"]),
+        )
+        for row in summary.to_dict("records")
+    ]
+    head = ("family", "right", "prompts", "clean", "corrupted", "top year right", "top year is YY")
+    note = "Scores: the probability of right end years less that of all others, YY among these."
+    return table((*head, "the paper (section 5)"), rows, note)
+
+
+def task_recovery(summary: pd.DataFrame) -> Html:
+    """What a circuit does of a model's behaviour in prompt families (`tasks.summary`)."""
+    names = {
+        "clean": "model",
+        "partial": "circuit alone",
+        "recovered": "recovered",
+        "above_corrupted": "recovered above corrupted",
+        "change": "change when impaired",
+    }
+    rows = []
+    for row in summary.to_dict("records"):
+        cells = [
+            _with_interval(row, name, "points" if name == "change" else "share") for name in names
+        ]
+        label = f"<b>{escape(row['task'])}</b> ({escape(row['asks'])})"
+        rows.append((label, *cells, escape(row["expects"])))
+    note = (
+        "Recovered: the circuit's score / the model's, as in the paper; above corrupted: the same "
+        "after the corrupted prompts' score is taken from both. A dash: the model's score (or its "
+        "distance from the corrupted one) cannot be told from 0. Impaired: the circuit is corrupted"
+        ", everything else clean."
+    )
+    return table(("family", *names.values(), "the paper (section 5)"), rows, note)
+
+
+def _with_interval(row: dict, name: str, unit: str = "share") -> str:
+    """A number of a row in words, and its interval from the columns _low and _high below it."""
+    small = interval_in_words(row[f"{name}_low"], row[f"{name}_high"], unit, 1)
+    value = in_words(row[name], unit, 1)
+    return value if small == "–" else f"{value}<br><small>{small}</small>"

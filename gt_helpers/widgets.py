@@ -17,19 +17,24 @@ from typing import Any
 
 import ipywidgets as widgets
 import plotly.graph_objects as go
+import torch
 from plotly.offline import get_plotlyjs
 
 from .attention import attention_pattern
-from .circuits import CircuitParts
+from .circuits import Circuit, CircuitParts, full_circuit, partial_circuit
+from .components import Shape
 from .corruptions import CORRUPTIONS
 from .dataset import YearDataset
 from .environment import in_colab
-from .metrics import cutoff_sharpness, prob_diff
-from .path_patching import PathPatching
-from .plots import pattern_heatmap, sweep_heatmap, year_curve
+from .graph import circuit_svg
+from .logit_lens import beyond_mean_row, direct_effect, logit_lens, relative_to_00
+from .metrics import cutoff_sharpness, mean_by_YY, per_YY_probs, prob_diff
+from .path_patching import Evaluation, PathPatching
+from .plots import lens_heatmap, pattern_heatmap, sweep_heatmap, year_curve, year_heatmaps
 from .prompts import YEAR_STRINGS, load_nouns
+from .results import Results
 from .runs import Run
-from .tables import table, token_table, top_components
+from .tables import headline_table, lens_table, table, token_table, top_components
 from .transformer import Transformer
 from .words import in_words
 
@@ -218,16 +223,21 @@ def path_explorer(patching: PathPatching, parts: CircuitParts) -> Explorer:
     """Choose a route, the senders' position, the direction and the metric; see the sweep."""
     quiet = patching.reversed()
     quiet.progress = False
-    directions = {"noising": quiet.reversed(), "denoising": quiet}
-    routes = _routes(parts)
-    n = len(patching.dataset)
+    routes, n = _routes(parts), len(patching.dataset)
+    kept = {n: quiet.reversed()}  # by number of prompts: all, and the last smaller choice
+
+    def some(prompts: int) -> PathPatching:
+        if prompts not in kept:
+            for number in kept.keys() - {n}:
+                del kept[number]
+            spread = torch.linspace(0, n - 1, prompts).round().long()  # over all YY
+            kept[prompts] = PathPatching(patching.model, patching.dataset.take(spread))
+        return kept[prompts]
 
     def draw(
         receivers: str, via: str, senders_at: str, direction: str, metric: str, prompts: int
     ) -> View:
-        chosen = directions[direction]
-        if prompts < n:
-            chosen = PathPatching(patching.model, patching.dataset[:prompts], chosen.base)
+        chosen = some(prompts) if direction == "noising" else some(prompts).reversed()
         sweep = chosen.sweep(_names(receivers), _names(via), senders_at, _METRICS[metric])
         marked = [*parts.heads, *parts.mlps] if senders_at == "END" else parts.readers_of_YY
         return View(sweep_heatmap(sweep, marked=marked), top_components(sweep, parts))
@@ -239,10 +249,12 @@ def path_explorer(patching: PathPatching, parts: CircuitParts) -> Explorer:
         "senders_at": widgets.Dropdown(
             options=list(patching.dataset.positions), value="END", description="senders at"
         ),
-        "direction": widgets.ToggleButtons(options=list(directions), description="direction"),
+        "direction": widgets.ToggleButtons(
+            options=["noising", "denoising"], description="direction"
+        ),
         "metric": widgets.Dropdown(options=list(_METRICS), description="metric"),
         "prompts": widgets.IntSlider(
-            n if patching.model.device.type == "cuda" else min(n, 97),
+            n if patching.model.device.type == "cuda" else min(n, 49),
             1,
             n,
             description="prompts",
@@ -283,7 +295,7 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-_WEIGHTINGS = {"attention": False, "times norm moved": True}
+_WEIGHTINGS = {"attention": False, "attention × norm moved": True}
 
 
 def attention_explorer(run: Run, dataset: YearDataset, heads: Sequence[str] = ()) -> Explorer:
@@ -316,7 +328,88 @@ def attention_explorer(run: Run, dataset: YearDataset, heads: Sequence[str] = ()
         draw,
         {
             "head": widgets.Dropdown(options=listed, description="head"),
-            "shown": widgets.ToggleButtons(options=list(_WEIGHTINGS), description="shown"),
+            "shown": widgets.Dropdown(options=list(_WEIGHTINGS), description="shown"),
             "YY": widgets.Dropdown(options=list(prompts), description="prompts YY"),
         },
     )
+
+
+_LENSES = {"logit lens": logit_lens, "direct effect": direct_effect}
+_SHOWN = {
+    "as it is": lambda logits: logits,
+    "relative to 00": relative_to_00,
+    "without its mean row": beyond_mean_row,
+}
+
+
+def lens_explorer(run: Run, dataset: YearDataset, names: Sequence[str] = ()) -> Explorer:
+    """Choose a component, a lens and what it is shown relative to; see the years it writes.
+
+    ``run`` holds the dataset's clean prompts; ``names``, such as a circuit's, are listed first.
+    """
+
+    def draw(component: str, lens: str, shown: str) -> View:
+        logits = _LENSES[lens](run, component, dataset.year_tokens)
+        cells = _SHOWN[shown](mean_by_YY(logits, dataset.YY))
+        label = "logit" if lens == "logit lens" else "part of the logit"
+        figure = lens_heatmap(cells, f"{component}: {lens}, {shown}", label=label)
+        return View(figure, lens_table({component: cells}))
+
+    shape = Shape(run.model.n_layers, run.model.n_heads, ("END",))
+    others = [node.label for node in shape.senders("END")]
+    listed = [(f"{name} (circuit)", name) for name in names]
+    listed += [(name, name) for name in others if name not in names]
+    return Explorer(
+        draw,
+        {
+            "component": widgets.Dropdown(options=listed, description="component"),
+            "lens": widgets.ToggleButtons(options=list(_LENSES), description="lens"),
+            "shown": widgets.Dropdown(options=list(_SHOWN), description="shown"),
+        },
+    )
+
+
+_SENT = {"clean values into the corrupted run": 0, "corrupted values into the clean run": 1}
+
+
+def circuit_builder(patching: PathPatching, parts: CircuitParts) -> Explorer:
+    """Switch components and edges of a circuit off, or add edges; see how well it does, and it."""
+    noising = patching if patching.base == "clean" else patching.reversed()
+    partial, full = partial_circuit(parts), full_circuit(parts)
+    starts = {"partial circuit": partial, "full circuit": full, "no edges": Circuit()}
+    engines = (noising.reversed(), noising)
+    runs = {"corrupted": engines[0].base_log_probs, "clean": noising.base_log_probs}
+    YY, positions = patching.dataset.YY, patching.dataset.positions
+
+    def draw(start: str, sends: str, without: Sequence[str], cut: Sequence[str], add: str) -> View:
+        circuit = starts[start]
+        for off in (without, cut):
+            circuit = circuit.without(*{*off} & {*circuit.components, *circuit.links})
+        circuit |= Circuit(_names(add))
+        name = "reverse of this circuit" if _SENT[sends] else "this circuit"
+        answers = runs | {name: engines[_SENT[sends]].evaluate(circuit).log_probs}
+        results = Results({}, YY, evaluations={k: Evaluation(k, v, YY) for k, v in answers.items()})
+        heatmaps = {k: per_YY_probs(answers[k], YY) for k in ("clean", name, "corrupted")}
+        drawing = circuit_svg(circuit, positions=positions)
+        return View(year_heatmaps(heatmaps), headline_table(results) + drawing)
+
+    wide = widgets.Layout(width="330px")
+    controls = {
+        "start": widgets.Dropdown(options=list(starts), description="start from"),
+        "sends": widgets.Dropdown(options=list(_SENT), description="it sends", layout=wide),
+        "without": widgets.SelectMultiple(
+            options=[name for name in full.components if name != "logits"],
+            description="without",
+            rows=9,
+        ),
+        "cut": widgets.SelectMultiple(
+            options=full.links, description="cut edges", rows=9, layout=wide
+        ),
+        "add": widgets.Text(
+            description="add edges",
+            placeholder="a9.h1 -> m9, m9 -> logits",
+            continuous_update=False,
+            layout=wide,
+        ),
+    }
+    return Explorer(draw, controls)

@@ -13,11 +13,13 @@ from literal import Prompts
 from safetensors.torch import load_file
 from torch import Tensor
 
+from gt_helpers.attention import attention_pattern
 from gt_helpers.circuits import PAPER, partial_circuit
+from gt_helpers.logit_lens import logit_lens
 from gt_helpers.metrics import mean_by_YY, per_YY_probs, prob_diff
 from gt_helpers.models import load_model
 from gt_helpers.path_patching import PathPatching
-from gt_helpers.runs import end_logits
+from gt_helpers.runs import compute_run, end_logits
 from gt_helpers.transformer import Transformer
 
 ORACLE = Path(__file__).parents[2] / "shared" / "oracle"
@@ -105,3 +107,17 @@ def test_sweep_cell_by_cell(
 def test_partial_circuit(patching: PathPatching, golden: dict) -> None:
     measured = patching.reversed().evaluate(partial_circuit()).prob_diff
     torch.testing.assert_close(measured, golden["ms_prob_diff"], atol=5e-5, rtol=0)
+
+
+def test_attention_pattern(patching: PathPatching, golden: dict) -> None:
+    run = compute_run(patching.model, golden["good_toks"][:20].long())
+    pattern = attention_pattern(run, "a8.h11")
+    torch.testing.assert_close(pattern, golden["attn_a8h11"], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["a7.h10", "m10"])
+def test_logit_lens(patching: PathPatching, golden: dict, name: str) -> None:
+    data = patching.dataset
+    run = compute_run(patching.model, data.clean, start=data.positions["END"])
+    lens = mean_by_YY(logit_lens(run, name, data.year_tokens), data.YY)
+    torch.testing.assert_close(lens, golden[f"logit_lens_{name}"], atol=2e-5, rtol=0)

@@ -198,3 +198,24 @@ def test_positions_of_senders_are_the_axis_title() -> None:
     sweep = a_sweep(["m3@YY"], "YY")
     assert component(sweep.senders[0]).position == "YY"
     assert plots.sweep_heatmap(sweep).layout.xaxis.title.text.startswith("head at YY")
+
+
+def test_year_heatmaps_choose_a_range_for_other_models() -> None:
+    table = torch.full((97, 100), 0.01, dtype=torch.float64)
+    table[0] = torch.nan
+    table[50, :5] = 0.9  # fewer than 0.5 % of the cells
+    assert plots.year_heatmaps({"": table}, zmax=None).layout.coloraxis.cmax == 0.01
+
+
+def test_year_pool_map_shows_every_year_once() -> None:
+    statuses = ["kept", "first or last", "one token", "other split"]
+    pool = pd.DataFrame(
+        [(1700 + y, 17, y, f"' 17' + '{y:02d}'", statuses[y % 4]) for y in range(100)],
+        columns=["year", "century", "YY", "tokens", "status"],
+    )
+    figure = plots.year_pool_map(pool)
+    cells = np.stack([np.asarray(t.z, float) for t in figure.data if t.type == "heatmap"])
+    assert ((~np.isnan(cells)).sum(0) == 1).all()
+    assert next(t.name for t in figure.data if t.type == "scatter") == "kept (25)"
+    with pytest.raises(ValueError, match="'lost' is unknown"):
+        plots.year_pool_map(pool.assign(status="lost"))

@@ -40,6 +40,9 @@ def test_every_experiment_is_on_disk_and_loads(folder: Path) -> None:
     for sweep in results.sweeps.values():
         assert sweep.values.shape == (157, PROMPTS)
     assert results.softmax_of_mean.shape == (97, 100)
+    assert results.attention.shape == (12, 12, PROMPTS)
+    assert results.lens.keys() == {*results.parts.heads, *results.parts.mlps}
+    assert {lens.shape for lens in results.lens.values()} == {(97, 100)}
     assert results.settings["model"] == "mini" and not results.settings["gpt2_small"]
     assert "html" in (folder / "report.html").read_text()[:100]
     assert len(pd.read_csv(folder / "scorecard.csv")) > 20
@@ -64,6 +67,7 @@ def test_a_finished_run_is_not_computed_again(
     monkeypatch.setattr(PathPatching, "sweep", refuse)
     monkeypatch.setattr(PathPatching, "evaluate", refuse)
     monkeypatch.setattr(module, "softmax_of_mean_logits", refuse)
+    monkeypatch.setattr(module, "looks_and_writes", refuse)
     lines: list[str] = []
     reproduce("mini", PROMPTS, seed=3, out=folder, device="cpu", say=lines.append)
     assert any("already finished" in line for line in lines)
@@ -95,6 +99,32 @@ def test_an_interrupted_run_keeps_what_it_finished_and_continues(
     for name, result in whole.sweeps.items():
         torch.testing.assert_close(continued.sweeps[name].values, result.values)
     assert continued.parts == whole.parts
+    torch.testing.assert_close(continued.attention, whole.attention)
+    torch.testing.assert_close(continued.lens, whole.lens, equal_nan=True)
+
+
+def test_a_folder_from_before_attention_and_lens_loads_and_continues(
+    folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "run")
+    for name in ("attention", "lens"):
+        (tmp_path / "run" / f"{name}.safetensors").unlink()
+    old = load_results(tmp_path / "run")
+    assert old.attention is None and old.lens == {}
+    reproduce("mini", PROMPTS, seed=3, out=tmp_path / "run", device="cpu", say=lambda line: None)
+    torch.testing.assert_close(
+        load_results(tmp_path / "run").attention, load_results(folder).attention
+    )
+
+
+def test_attention_and_lens_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model("mini", device="cpu")
+    dataset = YearDataset(model.tokenizer, PROMPTS)
+    attention, lens = module.looks_and_writes(model, dataset, ["a7.h10", "m10"])
+    monkeypatch.setattr(module, "_PROMPTS", 7)
+    in_chunks = module.looks_and_writes(model, dataset, ["a7.h10", "m10"])
+    torch.testing.assert_close(in_chunks[0], attention)
+    torch.testing.assert_close(in_chunks[1], lens, equal_nan=True, atol=1e-5, rtol=1e-4)
 
 
 def test_another_settings_folder_is_not_overwritten(

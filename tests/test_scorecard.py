@@ -14,25 +14,24 @@ from torch import Tensor
 
 from gt_helpers.circuits import PAPER
 from gt_helpers.components import Shape, component, inputs
+from gt_helpers.measures import MEASURES
 from gt_helpers.metrics import bootstrap_ci
 from gt_helpers.path_patching import Evaluation, Sweep
 from gt_helpers.results import Results
 from gt_helpers.scorecard import (
     COLUMNS,
-    MEASURES,
     VERDICTS,
     _row,
     certainty_in_words,
     claims,
     headline_numbers,
-    in_words,
-    interval_in_words,
     scorecard,
     to_text,
 )
+from gt_helpers.words import in_words, interval_in_words
 
 N = 40
-YY = torch.tensor([60] * 6 + list(range(26, 60)))
+YY = torch.tensor([60] * 4 + [9, 60] + list(range(26, 60)))
 SHAPE = Shape(12, 12, ("eos", "The", "NOUN", "lasted", "from", "XX1", "YY", "to", "END"))
 SEVEN = ("a5.h1", "a5.h5", "a6.h9", "a7.h10", "a8.h8", "a8.h11", "a9.h1")
 LATE = ("m8", "m9", "m10", "m11")
@@ -67,6 +66,15 @@ def a_sweep(
         if any(SHAPE.reaches(sender, target) for target in targets):
             values[i] = effects.get(sender.label, 0.0005) + jitter
     return Sweep(tuple(receivers), via, tuple(s.name for s in senders), values, SHAPE)
+
+
+def lenses() -> dict[str, Tensor]:
+    """Logit lenses [YY, year] of the shapes that the paper describes."""
+    after = torch.arange(100) - torch.arange(2, 99)[:, None]
+    shapes = {"diagonal": after == 0, "peak": after.abs() <= 4, "step": after > 0}
+    shapes["band"] = (after > 0) & (after <= 50)
+    of = {"a7.h10": "diagonal", "a8.h11": "diagonal", "m8": "peak", "m9": "step", "m10": "step"}
+    return {name: shapes[kind].double() for name, kind in (of | {"m11": "band"}).items()}
 
 
 def agreeing_results() -> Results:
@@ -113,7 +121,10 @@ def agreeing_results() -> Results:
         "years": [1100, 1800],
         "balanced": True,
     }
-    return Results(settings, YY, PAPER, sweeps, evaluations)
+    attention = torch.full((12, 12, N), 0.1, dtype=torch.float64)
+    for head in map(component, SEVEN):
+        attention[head.layer, head.head] = torch.where(YY < 10, 0.6, 0.8)
+    return Results(settings, YY, PAPER, sweeps, evaluations, attention=attention, lens=lenses())
 
 
 AGREEING = agreeing_results()
@@ -145,6 +156,20 @@ def one_year(results: Results) -> None:
     probs = torch.full((N, 100), 0.001, dtype=torch.float64)
     probs[torch.arange(N), YY + 5] = 0.9
     results.evaluations["clean"] = Evaluation("clean", probs.log(), YY)
+
+
+def looks(layer: int, head: int, low: float, high: float) -> Callable[[Results], None]:
+    def change(results: Results) -> None:
+        results.attention[layer, head] = torch.where(YY < 10, low, high)
+
+    return change
+
+
+def writes(name: str, like: str) -> Callable[[Results], None]:
+    def change(results: Results) -> None:
+        results.lens[name] = -lenses()["m11"] if like == "later" else lenses()[like]
+
+    return change
 
 
 ALTERNATING = torch.tensor([0.7, -0.7]).repeat(N // 2)
@@ -191,6 +216,13 @@ BREAKING: dict[str, Callable[[Results], None]] = {
     "early_top_head": effect("m3@YY", "a1.h1@YY", -0.06),
     "full_prob_diff": answers("full", 0.66),
     "full_below_partial": answers("full", 0.74),
+    "attention_to_YY": looks(8, 11, 0.4, 0.4),
+    "attention_a7h10_dip": looks(7, 10, 0.9, 0.8),
+    "lens_heads_diagonal": writes("a8.h11", like="m9"),
+    "lens_mlps_triangle": writes("m10", like="m8"),
+    "lens_m8_peak": writes("m8", like="later"),
+    "lens_m8_no_step": writes("m8", like="m9"),
+    "lens_m11_band": writes("m11", like="later"),
 }
 
 
@@ -314,6 +346,46 @@ def test_a_verdict_rests_on_the_numbers_beside_it() -> None:
     row = card(AGREEING).loc["clean_prob_diff"]
     mean, low, high = bootstrap_ci(AGREEING.evaluations["clean"].prob_diff)
     assert [row["measured"], row["low"], row["high"]] == [float(mean), float(low), float(high)]
+
+
+def test_lens_and_attention_cost_only_their_own_claims() -> None:
+    results = copy.deepcopy(AGREEING)
+    results.attention, results.lens = None, {}
+    table = card(results)
+    gone = table.index[table["verdict"] == "not measured"]
+    assert set(gone) == {claim for claim in table.index if claim.startswith(("attention", "lens"))}
+    assert "logit lens of m8 is missing" in table.loc["lens_m8_peak", "detail"]
+
+
+def test_claims_about_low_YYs_need_some() -> None:
+    results = copy.deepcopy(AGREEING)
+    results.YY = results.YY.clamp(min=10)
+    results.lens["m11"][:47] = math.nan  # only YYs without a year after YY + 50 are left
+    table = card(results)
+    assert table.loc["attention_a7h10_dip", "verdict"] == "not measured"
+    assert table.loc["lens_m11_band", "verdict"] == "not measured"
+    assert table.loc["lens_mlps_triangle", "verdict"] == "agrees"
+
+
+def test_the_interval_of_a_gap_between_groups_is_about_its_standard_error() -> None:
+    results = copy.deepcopy(AGREEING)
+    results.YY = YY.clone()
+    results.YY[:10] = 5
+    noise = torch.randn(N, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 20
+    results.attention[7, 10] = 0.8 + noise
+    results.attention[7, 10, :10] -= 0.2
+    row = card(results).loc["attention_a7h10_dip"]
+    groups = results.attention[7, 10, 10:], results.attention[7, 10, :10]
+    assert row["measured"] == pytest.approx(float(groups[0].mean() - groups[1].mean()))
+    error = math.sqrt(sum(float(g.var(unbiased=False)) / len(g) for g in groups))
+    assert (row["high"] - row["low"]) / (2 * 1.96) == pytest.approx(error, rel=0.1)
+
+
+def test_a_triangle_that_is_the_same_for_every_YY_is_told_apart() -> None:
+    results = copy.deepcopy(AGREEING)
+    results.lens["m9"] = torch.arange(100.0).expand(97, 100)
+    row = card(results).loc["lens_mlps_triangle"]
+    assert row["measured"] == 1 and row["detail"].endswith("mean rows: 0.0 % and 100.0 %")
 
 
 def test_headline_numbers_name_both_conventions() -> None:

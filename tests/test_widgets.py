@@ -169,6 +169,7 @@ def test_path_explorer_follows_route_direction_and_metric(patching: PathPatching
     controls["direction"].value = "denoising"
     assert drawn(explorer).data[0].z != shown
     controls["metric"].value = "cutoff sharpness"
+    controls["prompts"].value = 7
     assert state(explorer) == "done"
 
 
