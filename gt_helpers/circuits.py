@@ -67,7 +67,7 @@ class Circuit:
     def components(self) -> tuple[str, ...]:
         """Names of everything that an edge starts or ends at, upstream first."""
         nodes = {e.sender for e in self.edges} | {e.receiver.component for e in self.edges}
-        return tuple(node.name for node in sorted(nodes, key=lambda n: (n.depth, n.name)))
+        return tuple(node.name for node in sorted(nodes, key=lambda n: (n.depth, n.head, n.name)))
 
     @property
     def links(self) -> tuple[str, ...]:

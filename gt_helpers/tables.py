@@ -38,7 +38,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") ->
     below = f'<div style="margin:4px 10px;opacity:.8">{note}</div>' if note else ""
     body = "".join(f'<tr style="background:none">{line}</tr>' for line in lines)
     return Html(
-        '<table style="border-collapse:collapse;font-size:13px;margin:6px 0">'
+        '<table style="border-collapse:collapse;font-size:13px;line-height:1.4;margin:6px 0">'
         f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>{below}"
     )
 

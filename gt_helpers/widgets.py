@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import count
@@ -19,6 +19,7 @@ import ipywidgets as widgets
 import plotly.graph_objects as go
 import torch
 from plotly.offline import get_plotlyjs
+from torch import Tensor
 
 from .attention import attention_pattern
 from .circuits import Circuit, CircuitParts, full_circuit, partial_circuit
@@ -26,15 +27,25 @@ from .components import Shape
 from .corruptions import CORRUPTIONS
 from .dataset import YearDataset
 from .environment import in_colab
+from .geometry import fit_pca, nearest_gap, read
 from .graph import circuit_svg
 from .logit_lens import beyond_mean_row, direct_effect, logit_lens, relative_to_00
 from .metrics import cutoff_sharpness, mean_by_YY, per_YY_probs, prob_diff
+from .neurons import Neurons, counts_up_to, ranking
 from .path_patching import Evaluation, PathPatching
-from .plots import lens_heatmap, pattern_heatmap, sweep_heatmap, year_curve, year_heatmaps
+from .plots import (
+    lens_heatmap,
+    pattern_heatmap,
+    pca_panels,
+    sweep_heatmap,
+    year_curve,
+    year_heatmaps,
+)
 from .prompts import YEAR_STRINGS, load_nouns
 from .results import Results
 from .runs import Run
-from .tables import headline_table, lens_table, table, token_table, top_components
+from .tables import headline_table, lens_table, table, task_recovery, token_table, top_components
+from .tasks import TASKS, Task, TaskStudy, study, summary
 from .transformer import Transformer
 from .words import in_words
 
@@ -389,9 +400,9 @@ def circuit_builder(patching: PathPatching, parts: CircuitParts) -> Explorer:
         name = "reverse of this circuit" if _SENT[sends] else "this circuit"
         answers = runs | {name: engines[_SENT[sends]].evaluate(circuit).log_probs}
         results = Results({}, YY, evaluations={k: Evaluation(k, v, YY) for k, v in answers.items()})
-        heatmaps = {k: per_YY_probs(answers[k], YY) for k in ("clean", name, "corrupted")}
+        heatmaps = {k: per_YY_probs(answers[k], YY) for k in ("clean", name)}
         drawing = circuit_svg(circuit, positions=positions)
-        return View(year_heatmaps(heatmaps), headline_table(results) + drawing)
+        return View(year_heatmaps(heatmaps, zmax=None), headline_table(results) + drawing)
 
     wide = widgets.Layout(width="330px")
     controls = {
@@ -413,3 +424,121 @@ def circuit_builder(patching: PathPatching, parts: CircuitParts) -> Explorer:
         ),
     }
     return Explorer(draw, controls)
+
+
+def task_explorer(
+    model: Transformer, parts: CircuitParts, tasks: Iterable[Task] = (), seed: int = 0
+) -> Explorer:
+    """Choose a prompt family and what is shown of it: end years, or a sweep into the circuit.
+
+    ``tasks`` are families of one's own, listed before the ten.
+    """
+    known = {task.name: task for task in (*tasks, *TASKS.values())}
+    late = list(parts.mlps)
+    # The runs of a family take much memory: only those of the one on show are kept.
+    kept: dict[str, tuple[PathPatching, TaskStudy]] = {}
+
+    def of(family: str) -> tuple[PathPatching, TaskStudy]:
+        if family not in kept:
+            kept.clear()
+            patching = PathPatching(model, known[family].dataset(model.tokenizer, seed=seed))
+            kept[family] = patching, study(known[family], patching, parts)
+        return kept[family]
+
+    def draw(family: str, shown: str) -> View:
+        patching, found = of(family)
+        text = task_recovery(summary([found])) + token_table(found.dataset, 0, model.tokenizer)
+        if shown == "end years":
+            names = {"clean": "clean", "partial": "circuit alone", "reverse": "circuit impaired"}
+            answers = {
+                name: per_YY_probs(found.log_probs[run], found.dataset.YY)
+                for run, name in names.items()
+            }
+            return View(year_heatmaps(answers, zmax=None), text)
+        sweep, receiver = found.sweep, shown.removeprefix("into ")
+        if receiver in late:
+            higher = late[late.index(receiver) + 1 :]
+            sweep = patching.sweep(receiver, higher, metric=found.task.metric)
+        figure = sweep_heatmap(sweep, f"{family}: {shown}", marked=[*parts.heads, *late])
+        return View(figure, top_components(sweep, parts) + text)
+
+    views = ["end years", "into the logits", *(f"into {mlp}" for mlp in reversed(late))]
+    return Explorer(
+        draw,
+        {
+            "family": widgets.Dropdown(options=list(known), description="family"),
+            "shown": widgets.Dropdown(options=views, description="shown"),
+        },
+    )
+
+
+def neuron_explorer(neurons: Neurons, effects: Tensor) -> Explorer:
+    """Choose a rank and how many neurons from there on; see what they write for every YY.
+
+    ``effects`` [neuron, prompt] are those of `Neurons.effects`, which rank the neurons.
+    """
+    order, YY = ranking(effects), neurons.dataset.YY
+    shown_as = {"logit lens": neurons.lens, "direct effect": neurons.year_effect}
+
+    def draw(rank: int, number: int, shown: str) -> View:
+        chosen = order[rank - 1 : rank - 1 + number]
+        cells = mean_by_YY(shown_as[shown](chosen), YY)
+        last = rank - 1 + len(chosen)
+        ranks = f"rank {rank}" if last == rank else f"ranks {rank} to {last}"
+        title = f"{neurons.mlp}, {ranks} of {len(neurons)}: {shown}, less 00’s"
+        joint = in_words(float(neurons.joint_effect(chosen).mean()), "points", 3)
+        single = in_words(float(effects[chosen].mean(-1).sum()), "points", 3)
+        head = ("neurons", "patched together", "single effects added up")
+        listed = ", ".join(map(str, chosen[:10].tolist())) + (" …" if len(chosen) > 10 else "")
+        note = "Changes of the probability difference; negative: the neurons help."
+        text = table(head, [(listed, joint, single)], note) + lens_table({ranks: cells})
+        return View(lens_heatmap(cells, title), text)
+
+    return Explorer(
+        draw,
+        {
+            "rank": widgets.IntSlider(
+                1, 1, len(neurons), description="from rank", continuous_update=False
+            ),
+            "number": widgets.Dropdown(
+                options=counts_up_to(len(neurons)), value=1, description="how many"
+            ),
+            "shown": widgets.ToggleButtons(options=list(shown_as), description="shown"),
+        },
+    )
+
+
+def pca_explorer(fitted: Run, shown: Run, dataset: YearDataset, heads: Sequence[str]) -> Explorer:
+    """Choose a place at END or YY; see the prompts that PCA was not fitted on in its plane.
+
+    ``shown`` holds the dataset's clean prompts, ``fitted`` others of the same template, both from
+    the first position on; ``heads``, such as a circuit's, are listed first.
+    """
+    model = shown.model
+    others = [f"a{i}.h{j}" for i in range(model.n_layers) for j in range(model.n_heads)]
+    inputs = [f"m{i} input" for i in range(model.n_layers)]
+    mlps = [f"m{i}" for i in range(model.n_layers)]
+    names = [*(f"{name} (circuit)" for name in heads), *inputs, *mlps, *others, "embed"]
+
+    def draw(place: str, position: str) -> View:
+        name, _, word = place.removesuffix(" (circuit)").partition(" ")
+        at = f"{name}@{position} {word}".strip()
+        train, test = (read(run, at, dataset.positions) for run in (fitted, shown))
+        pca = fit_pca(train)
+        points, explained = pca.project(test), pca.explained(test)
+        rows = [
+            (
+                *(in_words(float(share), digits=0) for share in explained),
+                f"{nearest_gap(points, dataset.YY):.1f}",
+            )
+        ]
+        head = ("component 1", "component 2", "years to the nearest of another YY (chance: 33)")
+        return View(pca_panels({at: points}, {at: explained}, dataset.YY), table(head, rows))
+
+    return Explorer(
+        draw,
+        {
+            "place": widgets.Dropdown(options=names, description="place"),
+            "position": widgets.ToggleButtons(options=["END", "YY"], description="position"),
+        },
+    )
