@@ -88,7 +88,7 @@ class YearDataset:
         nouns = load_nouns() if nouns is None else _checked_nouns(nouns)
         names = _check_template(tokenizer, template, nouns, pool[0])
 
-        prompts = _draw(random.Random(seed), n, pool, nouns, balanced)
+        prompts = draw_prompts(random.Random(seed), n, pool, nouns, balanced)
         corrupted = _corrupt(tokenizer, template, corruption, prompts, nouns, names, seed)
         self._build(
             tokenizer,
@@ -319,9 +319,10 @@ def _pick(rng: random.Random, options: Sequence[T]) -> T:
     return options[int(rng.random() * len(options))]
 
 
-def _draw(
+def draw_prompts(
     rng: random.Random, n: int, pool: Sequence[int], nouns: Sequence[str], balanced: bool
 ) -> list[Prompt]:
+    """``n`` prompts with years of the pool and nouns; balanced, its YYs come in turn."""
     years_of: dict[int, list[int]] = {}
     for year in pool:
         years_of.setdefault(year % 100, []).append(year)

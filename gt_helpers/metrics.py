@@ -30,6 +30,16 @@ def prob_diff(probs: Tensor, YY: Tensor) -> Tensor:
     return (probs * sign.to(probs.dtype)).sum(-1)
 
 
+def prob_diff_below(probs: Tensor, YY: Tensor) -> Tensor:
+    """The less-than counterpart [..., prompt] of `prob_diff`: mass below YY minus mass from YY on.
+
+    An end year equal to YY counts as wrong (section 5). Raises ValueError as `prob_diff` does.
+    """
+    YY = _check(probs, YY, 0, 99)
+    sign = torch.where(torch.arange(100, device=probs.device) < YY[:, None], 1.0, -1.0)
+    return (probs * sign.to(probs.dtype)).sum(-1)
+
+
 def cutoff_sharpness(probs: Tensor, YY: Tensor) -> Tensor:
     """Cutoff sharpness [..., prompt] in [-1, 1]: p(YY + 1) minus p(YY - 1) (section 2).
 

@@ -703,7 +703,7 @@ def effects_heatmap(
     figure.update_layout(
         template=_TEMPLATE,
         title=title,
-        width=210 + 34 * max(len(effects.columns), 12),
+        width=200 + 26 * max(len(effects.columns), 12),
         height=(110 if title is None else 138) + 30 * max(len(effects), 5),
         margin={"t": 36 if title is None else 64},
     )

@@ -165,7 +165,7 @@ def task_behaviour(summary: pd.DataFrame) -> Html:
     rows = [
         (
             f"<b>{escape(row['task'])}</b>",
-            escape(row["asks"]),
+            _one_line(row["asks"]),
             str(row["prompts"]),
             _with_interval(row, "clean"),
             _with_interval(row, "corrupted"),
@@ -194,19 +194,23 @@ def task_recovery(summary: pd.DataFrame) -> Html:
         cells = [
             _with_interval(row, name, "points" if name == "change" else "share") for name in names
         ]
-        label = f"<b>{escape(row['task'])}</b> ({escape(row['asks'])})"
-        rows.append((label, *cells, escape(row["expects"])))
+        label = f"<b>{escape(row['task'])}</b>"
+        rows.append((label, _one_line(row["asks"]), *cells, escape(row["expects"])))
     note = (
         "Recovered: the circuit's score / the model's, as in the paper; above corrupted: the same "
         "after the corrupted prompts' score is taken from both. A dash: the model's score (or its "
         "distance from the corrupted one) cannot be told from 0. Impaired: the circuit is corrupted"
         ", everything else clean."
     )
-    return table(("family", *names.values(), "the paper (section 5)"), rows, note)
+    return table(("family", "right", *names.values(), "the paper (section 5)"), rows, note)
+
+
+def _one_line(text: str) -> str:
+    return f'<span style="white-space:nowrap">{escape(text)}</span>'
 
 
 def _with_interval(row: dict, name: str, unit: str = "share") -> str:
     """A number of a row in words, and its interval from the columns _low and _high below it."""
     small = interval_in_words(row[f"{name}_low"], row[f"{name}_high"], unit, 1)
     value = in_words(row[name], unit, 1)
-    return value if small == "–" else f"{value}<br><small>{small}</small>"
+    return value if small == "–" else f"{value}<br><small>{_one_line(small)}</small>"

@@ -449,7 +449,7 @@ def task_explorer(
         patching, found = of(family)
         text = task_recovery(summary([found])) + token_table(found.dataset, 0, model.tokenizer)
         if shown == "end years":
-            names = {"clean": "clean", "partial": "circuit alone", "reverse": "circuit impaired"}
+            names = {"clean": "model", "partial": "circuit alone", "reverse": "circuit impaired"}
             answers = {
                 name: per_YY_probs(found.log_probs[run], found.dataset.YY)
                 for run, name in names.items()
