@@ -7,6 +7,7 @@ only ``attention_html`` returns CircuitsVis' HTML.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -742,7 +743,7 @@ def neuron_effects(effects: Tensor, mlp: str, title: str | None = None) -> go.Fi
     figure.update_xaxes(
         title={"text": f"neurons of {mlp}, by size of effect"}, **_counts(len(order))
     )
-    figure.update_yaxes(title={"text": "change in probability<br>difference, perc. points"})
+    figure.update_yaxes(title={"text": "change in probability<br>difference (pp)"})
     return figure
 
 
@@ -825,6 +826,25 @@ def pca_panels(
     )
     figure.update_layout(coloraxis_colorbar=_colorbar("start year YY"))
     figure.update_annotations(font_size=14)
+    return figure
+
+
+def scorecard_plot(table: pd.DataFrame, title: str | None = None) -> go.Figure:
+    """The shares of a `scorecard` that the paper gives as a value, beside the measured ones.
+
+    Raises ValueError for a table without such a claim that was measured.
+    """
+    shown = table.dropna(subset=["reported", "measured"])
+    shown = shown[shown["unit"] == "share"]
+    if shown.empty:
+        raise ValueError("No claim of this table has a reported value and was measured.")
+    labels = ["<br>".join(textwrap.wrap(claim, 48)) for claim in shown["claim"]]
+    other = "not comparable" in set(shown["verdict"])
+    reported = "reported (GPT-2 small)" if other else "reported"
+    figure = interval_plot(shown.assign(label=labels), "share", title, reported)
+    figure.update_layout(width=860)
+    figure.update_xaxes(tickformat=".0%", zeroline=True)
+    figure.update_yaxes(automargin=True, tickfont={"size": 11})
     return figure
 
 

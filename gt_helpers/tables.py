@@ -16,7 +16,7 @@ from .logit_lens import lens_numbers
 from .path_patching import Sweep
 from .prompts import token_text
 from .results import Results
-from .scorecard import EVALUATIONS, headline_numbers, scorecard
+from .scorecard import EVALUATIONS, VERDICTS, headline_numbers, sample_of, scorecard
 from .words import in_words, interval_in_words
 
 _CELL = "padding:3px 10px;text-align:left;vertical-align:top;border-bottom:1px solid #8884"
@@ -131,10 +131,11 @@ def beside_the_paper(results: Results, claims: Iterable[str]) -> Html:
 
     Raises ValueError for an unknown id.
     """
-    frame = scorecard(results).set_index("id")
     wanted = list(claims)
+    frame = scorecard(results, wanted).set_index("id")
     if unknown := [name for name in wanted if name not in frame.index]:
-        raise ValueError(f"There is no claim {unknown[0]!r}; known are {', '.join(frame.index)}.")
+        known = ", ".join(scorecard(results)["id"])
+        raise ValueError(f"There is no claim {unknown[0]!r}; known are {known}.")
     rows = []
     for claim in frame.loc[wanted].itertuples():
         colour = _VERDICTS.get(str(claim.verdict), "inherit")
@@ -150,14 +151,26 @@ def beside_the_paper(results: Results, claims: Iterable[str]) -> Html:
                 f'<span style="color:{colour}">{claim.verdict}</span>{detail}',
             )
         )
-    note = ""
+    sample = sample_of(frame)
+    note = f"Measured on {escape(sample)}. " if sample else ""
     if results.settings.get("gpt2_small") is not True:
         name = escape(str(results.settings.get("model")))
-        note = (
+        note += (
             f"This run is about <b>{name}</b>, so nothing here confirms or contradicts the paper, "
             "whose numbers are GPT-2 small's."
         )
     return table(("claim", "reported", "this run", "verdict"), rows, note)
+
+
+def verdict_counts(card: pd.DataFrame) -> Html:
+    """How many claims of a `scorecard` have which verdict, by theme, and in all."""
+    verdicts = [verdict for verdict in VERDICTS if verdict in set(card["verdict"])]
+    themes = [(f"<b>{escape(t)}</b>", part) for t, part in card.groupby("theme", sort=False)]
+    rows = []
+    for name, part in [*themes, ("all", card)]:
+        counts = part["verdict"].value_counts()
+        rows.append((name, *(str(counts.get(verdict, 0)) for verdict in verdicts)))
+    return table(("", *verdicts), rows)
 
 
 def task_behaviour(summary: pd.DataFrame) -> Html:

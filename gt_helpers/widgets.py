@@ -37,6 +37,7 @@ from .plots import (
     lens_heatmap,
     pattern_heatmap,
     pca_panels,
+    scorecard_plot,
     sweep_heatmap,
     year_curve,
     year_heatmaps,
@@ -44,7 +45,16 @@ from .plots import (
 from .prompts import YEAR_STRINGS, load_nouns
 from .results import Results
 from .runs import Run
-from .tables import headline_table, lens_table, table, task_recovery, token_table, top_components
+from .scorecard import VERDICTS, scorecard
+from .tables import (
+    beside_the_paper,
+    headline_table,
+    lens_table,
+    table,
+    task_recovery,
+    token_table,
+    top_components,
+)
 from .tasks import TASKS, Task, TaskStudy, study, summary
 from .transformer import Transformer
 from .words import in_words
@@ -540,5 +550,28 @@ def pca_explorer(fitted: Run, shown: Run, dataset: YearDataset, heads: Sequence[
         {
             "place": widgets.Dropdown(options=names, description="place"),
             "position": widgets.ToggleButtons(options=["END", "YY"], description="position"),
+        },
+    )
+
+
+def scorecard_explorer(results: Results) -> Explorer:
+    """Choose a theme and a verdict; see these claims beside what the results show."""
+    card = scorecard(results)
+
+    def draw(theme: str, verdict: str) -> View:
+        shown = card[card["theme"].isin([theme] if theme != "all" else card["theme"])]
+        shown = shown[shown["verdict"].isin([verdict] if verdict != "all" else VERDICTS)]
+        if shown.empty:
+            return View(None, "No claim has this theme and this verdict.")
+        values = shown.dropna(subset=["reported", "measured"])
+        figure = scorecard_plot(shown) if "share" in set(values["unit"]) else None
+        return View(figure, beside_the_paper(results, shown["id"]))
+
+    themes = ["all", *card["theme"].unique()]
+    return Explorer(
+        draw,
+        {
+            "theme": widgets.Dropdown(options=themes, value=themes[1], description="theme"),
+            "verdict": widgets.Dropdown(options=["all", *VERDICTS], description="verdict"),
         },
     )

@@ -6,9 +6,14 @@ import math
 
 
 def in_words(value: float, unit: str = "share", digits: int | None = None) -> str:
-    """A fraction as "81.7 %" (share) or "+3.21 pp" (points, percentage points); NaN as a dash."""
+    """A fraction as "81.7 %" (share) or "+3.21 pp" (points, percentage points); NaN as a dash.
+
+    Of the unit "number" the number itself, "0.078".
+    """
     if math.isnan(value):
         return "–"
+    if unit == "number":
+        return f"{value:.{3 if digits is None else digits}f}".replace("-", "−")
     places = digits if digits is not None else (1 if unit == "share" else 2)
     value = 100 * value
     if round(value, places) == 0:
