@@ -215,8 +215,10 @@ def random_parts(parts: CircuitParts, shape: Shape, seed: int = 0) -> CircuitPar
 
     Every head, at END and at YY, gives way to one of its own layer that the circuit has in no role;
     MLPs and the embedding stay. So there are as many edges as before, between the same layers.
-    Raises ValueError if a layer has too few other heads.
+    Raises ValueError if there are no heads, or too few others in a layer.
     """
+    if not parts.heads:
+        raise ValueError("The circuit has no heads at END that others could stand in for.")
     names = dict.fromkeys((*parts.heads, *parts.readers_of_YY, *parts.early_inputs))
     own = [node for node in map(component, names) if node.kind == "head"]
     rng = random.Random(f"random parts {seed}")

@@ -1,4 +1,4 @@
-"""Explorers: ipywidgets controls over the package's functions and figures; nothing computed here.
+"""Explorers: ipywidgets controls over the package's functions and figures; nothing new is computed.
 
 Only core widgets are used, of ipywidgets 7.7 (Colab) and 8. A plotly figure inside a widget is
 drawn in a frame of its own, because widget managers strip or isolate the scripts of outputs.
@@ -102,7 +102,8 @@ class Explorer(widgets.VBox):
             self.figure.show(view.figure)
             self.text.value = view.text
         except Exception as error:  # whatever it is, the user is to see it
-            self._say("error", _error_html(error))
+            before = " <i>Below is what was drawn before.</i>" if self.text.value else ""
+            self._say("error", _error_html(error) + before)
         else:
             self._say("done", f"done in {time.perf_counter() - started:.1f} s")
 
@@ -192,7 +193,7 @@ def _error_html(error: Exception) -> str:
     """A mistake in the values as its own sentence; a bug with its traceback folded away."""
     sentence = escape(str(error).strip() or type(error).__name__)
     if isinstance(error, (ValueError, OSError)):
-        return f"{sentence} <i>Below is what was drawn before.</i>"
+        return sentence
     trace = escape("".join(traceback.format_exception(error)))
     return (
         f"{type(error).__name__}: {sentence}<details><summary>where it happened</summary>"
@@ -207,7 +208,11 @@ def prompt_tracer(model: Transformer) -> Explorer:
     """Choose noun, start year and corruption; see both prompts and the model's end years."""
 
     def draw(noun: str, year: int, corruption: str) -> View:
-        dataset = YearDataset(model.tokenizer, 1, years=[year], nouns=[noun], corruption=corruption)
+        other = next(word for word in load_nouns() if word != noun)  # for the corruption "noun"
+        drawn = YearDataset(
+            model.tokenizer, 16, years=[year], nouns=[noun, other], corruption=corruption
+        )
+        dataset = drawn[drawn.nouns.index(noun)]
         patching = PathPatching(model, dataset)
         runs = {"clean": patching.base_probs, "corrupted": patching.patch_probs}
         rows = [
@@ -282,15 +287,23 @@ def path_explorer(patching: PathPatching, parts: CircuitParts) -> Explorer:
             continuous_update=False,
         ),
     }
-    route = widgets.Dropdown(options=list(routes), description="route", layout=wide)
+    own = "(as typed below)"
+    route = widgets.Dropdown(options=[*routes, own], description="route", layout=wide)
     explorer = Explorer(draw, controls)
+    fields = [controls[name] for name in ("receivers", "via", "senders_at")]
 
     def fill_in(change: dict[str, Any]) -> None:
-        names = ("receivers", "via", "senders_at")
-        for name, value in zip(names, routes[change["new"]], strict=True):
-            controls[name].value = value
+        for field, value in zip(fields, routes.get(change["new"], ()), strict=False):
+            field.value = value
+
+    def follow(change: dict[str, Any]) -> None:  # so that every route can be chosen again
+        chosen = routes.get(route.value)
+        if chosen and change["new"] != chosen[fields.index(change["owner"])]:
+            route.value = own
 
     route.observe(fill_in, names="value")
+    for field in fields:
+        field.observe(follow, names="value")
     explorer.children = (route, *explorer.children)
     return explorer
 
@@ -406,7 +419,7 @@ def circuit_builder(patching: PathPatching, parts: CircuitParts) -> Explorer:
         circuit = starts[start]
         for off in (without, cut):
             circuit = circuit.without(*{*off} & {*circuit.components, *circuit.links})
-        circuit |= Circuit(_names(add))
+        circuit |= Circuit([e for e in Circuit(_names(add)).edges if e not in circuit.edges])
         name = "reverse of this circuit" if _SENT[sends] else "this circuit"
         answers = runs | {name: engines[_SENT[sends]].evaluate(circuit).log_probs}
         results = Results({}, YY, evaluations={k: Evaluation(k, v, YY) for k, v in answers.items()})

@@ -208,3 +208,8 @@ def test_random_circuits_are_evaluated_one_by_one(patching: PathPatching) -> Non
 def test_the_number_of_random_circuits_is_checked(n: float, patching: PathPatching) -> None:
     with pytest.raises(ValueError, match=r"it is the number of random circuits, e.g. n=100"):
         random_circuits(patching, PAPER, n=n)
+
+
+def test_random_parts_need_heads() -> None:
+    with pytest.raises(ValueError, match="no heads"):
+        random_parts(CircuitParts((), ("m11",), (), ()), SHAPE)
