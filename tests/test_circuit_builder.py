@@ -14,7 +14,7 @@ from gt_helpers.models import load_model
 from gt_helpers.path_patching import Evaluation, PathPatching
 from gt_helpers.results import Results
 from gt_helpers.tables import headline_table
-from gt_helpers.widgets import Explorer
+from gt_helpers.explorer import Explorer
 from gt_helpers.words import in_words
 
 

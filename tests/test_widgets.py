@@ -1,135 +1,17 @@
-"""Explorers driven from Python; in a browser they are driven by test_browser.py."""
+"""The notebooks' explorers driven from Python; test_browser.py drives them in a browser."""
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import json
-import re
-from html import unescape
-from typing import Any
-
-import ipywidgets
 import numpy as np
-import plotly.graph_objects as go
 import pytest
-from ipywidgets import IntSlider
+from explorers import drawn, numbers, state
 
-from gt_helpers import environment, widgets
+from gt_helpers import widgets
 from gt_helpers.circuits import PAPER, CircuitParts, circuit_parts
 from gt_helpers.dataset import YearDataset
 from gt_helpers.models import load_model
 from gt_helpers.path_patching import PathPatching
 from gt_helpers.transformer import Transformer
-from gt_helpers.widgets import Explorer, View
-
-
-def state(explorer: Explorer) -> str:
-    found = re.search('data-state="(.*?)"', explorer.state.value)
-    assert found
-    return found[1]
-
-
-def drawn(explorer: Explorer) -> go.Figure:
-    """The figure that the browser is sent."""
-    page = unescape(re.search('srcdoc="(.*?)"', explorer.figure._message.value, re.DOTALL)[1])
-    text = re.search(r'gtFigures\["[\w-]+"\] = (.*?);\nfor', page, re.DOTALL)[1]
-    return go.Figure(json.loads(text.replace("<\\/", "</")))
-
-
-def numbers(sent: Any) -> np.ndarray:
-    """An array of a figure as it was sent: plotly 6 and later pack it, plotly 5 does not."""
-    if not isinstance(sent, dict):
-        return np.array(sent, dtype=float)
-    flat = np.frombuffer(base64.b64decode(sent["bdata"]), sent["dtype"])
-    return flat.reshape([int(n) for n in sent["shape"].split(",")])
-
-
-def line(value: int) -> View:
-    if value == 13:
-        raise ValueError("13 is unlucky; choose another, e.g. 12.")
-    if value == 14:
-        raise KeyError("a bug")
-    figure = go.Figure(go.Scatter(y=[value, 2]), layout={"width": 300, "height": 200})
-    return View(figure, f"<b>{value}</b>")
-
-
-@pytest.fixture
-def explorer() -> Explorer:
-    return Explorer(line, {"value": IntSlider(3)})
-
-
-def test_a_change_draws_anew(explorer: Explorer) -> None:
-    assert state(explorer) == "done"
-    assert drawn(explorer).data[0].y == (3, 2)
-    explorer.controls["value"].value = 5
-    assert drawn(explorer).data[0].y == (5, 2)
-    assert explorer.text.value == "<b>5</b>"
-
-
-def test_a_mistake_is_one_sentence_and_keeps_what_was_drawn(explorer: Explorer) -> None:
-    explorer.controls["value"].value = 13
-    assert state(explorer) == "error"
-    assert "13 is unlucky; choose another, e.g. 12." in explorer.state.value
-    assert drawn(explorer).data[0].y == (3, 2)
-    explorer.controls["value"].value = 4
-    assert state(explorer) == "done"
-
-
-def test_a_bug_is_shown_with_its_traceback(explorer: Explorer) -> None:
-    explorer.controls["value"].value = 14
-    assert state(explorer) == "error"
-    assert "KeyError" in explorer.state.value and "test_widgets.py" in explorer.state.value
-
-
-def test_quick_changes_are_answered_once_with_the_newest_value(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    calls: list[int] = []
-
-    def draw(value: int) -> View:
-        calls.append(value)
-        return View(None, str(value))
-
-    async def drive() -> str:
-        explorer = Explorer(draw, {"value": IntSlider(0)})
-        for value in range(1, 6):
-            explorer.controls["value"].value = value
-            await asyncio.sleep(0)
-        assert state(explorer) == "working" and calls == [0]
-        await asyncio.sleep(4 * widgets._DELAY)
-        return explorer.text.value
-
-    assert asyncio.run(drive()) == "5"
-    assert calls == [0, 5]
-
-
-def test_the_frame_is_self_contained_and_loads_plotly_once(explorer: Explorer) -> None:
-    page = explorer.figure._page.value
-    assert "script src" not in page and len(page) > 1e6
-    assert "its numbers stand below" in page  # what is seen where scripts do not run
-    explorer.controls["value"].value = 7
-    assert explorer.figure._page.value is page
-    assert len(explorer.figure._message.value) < 20_000
-
-
-def test_in_colab_plotly_comes_from_its_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(widgets, "in_colab", lambda: True)
-    page = Explorer(line, {"value": IntSlider(3)}).figure._page.value
-    assert "cdn.plot.ly/plotly-" in page and len(page) < 5000
-    assert environment.in_colab() is False
-
-
-def test_only_core_widgets(explorer: Explorer) -> None:
-    def all_widgets(widget: ipywidgets.Widget) -> list[ipywidgets.Widget]:
-        children = getattr(widget, "children", ())
-        return [widget, *(w for child in children for w in all_widgets(child))]
-
-    names = {widget._model_module for widget in all_widgets(explorer)}
-    assert names == {"@jupyter-widgets/controls"}
-
-
-# ---- the notebooks' explorers -----------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
