@@ -1,4 +1,4 @@
-"""The command line: python -m gt_helpers reproduce | check | train-mini."""
+"""The command line: python -m gt_helpers reproduce | scorecard | check | publish | train-mini."""
 
 from __future__ import annotations
 
@@ -25,9 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .environment import check_environment
 
         return 0 if check_environment() else 1
-    from .reproduce import reproduce
-
+    if options.command == "publish":
+        return _publish(options.repository, options.branch)
     try:
+        if options.command == "scorecard":
+            return _scorecard(options)
+        from .reproduce import reproduce
+
         reproduce(
             options.model,
             options.prompts,
@@ -37,13 +41,48 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.device,
         )
     except (ValueError, OSError) as error:
-        print(f"gt_helpers reproduce: {error}", file=sys.stderr)
+        print(f"gt_helpers {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
             "\nInterrupted. What was finished is kept: the same command continues.", file=sys.stderr
         )
         return 130
+    return 0
+
+
+def _scorecard(options: argparse.Namespace) -> int:
+    """Run what the claims need; 1 if one of them fails."""
+    from .experiments import run_scorecard
+    from .scorecard import to_text
+
+    table, folder = run_scorecard(
+        options.model,
+        options.prompts,
+        options.seed,
+        options.years,
+        options.out,
+        options.device,
+        [name.strip() for name in options.only.split(",")] if options.only else (),
+        options.skip_long,
+        options.at_most,
+    )
+    print(to_text(table))
+    print(f"Scorecard: {(folder / 'scorecard.html').resolve()}")
+    return int("disagrees" in set(table["verdict"]))
+
+
+def _publish(repository: str | None, branch: str) -> int:
+    from .publish import ROOT, publish
+
+    try:
+        changed = publish(repository, branch)
+    except (ValueError, OSError) as error:
+        print(f"gt_helpers publish: {error}", file=sys.stderr)
+        return 2
+    for path in changed:
+        print(f"stamped {path.relative_to(ROOT)}")
+    print(f"{len(changed)} files changed." if changed else "Everything was up to date.")
     return 0
 
 
@@ -54,23 +93,38 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("reproduce", help="the paper's circuit discovery, into a report")
-    run.add_argument(
-        "--model",
-        help="gpt2-small, another GPT-2-family name, a local folder, or mini "
-        "(default: gpt2-small when it can be had, else mini)",
+    card = commands.add_parser(
+        "scorecard", help="every claim, measured; the exit code is 1 if one fails"
     )
-    run.add_argument("--prompts", type=_at_least_one, default=490, help="default: 490")
-    run.add_argument("--seed", type=int, default=0, help="of the dataset (default: 0)")
-    run.add_argument(
-        "--years",
-        type=_years,
-        default=(1100, 1800),
-        metavar="FIRST-END",
-        help="pool of start years, END excluded (default: 1100-1800; the paper's code: 1000-1900)",
+    for command in (run, card):
+        command.add_argument(
+            "--model",
+            help="gpt2-small, another GPT-2-family name, a local folder, or mini "
+            "(default: gpt2-small when it can be had, else mini)",
+        )
+        command.add_argument("--prompts", type=_at_least_one, default=490, help="default: 490")
+        command.add_argument("--seed", type=int, default=0, help="of the dataset (default: 0)")
+        command.add_argument(
+            "--years",
+            type=_years,
+            default=(1100, 1800),
+            metavar="FIRST-END",
+            help="pool of start years, END excluded (default: 1100-1800; the paper's code: "
+            "1000-1900)",
+        )
+        command.add_argument("--out", help="folder for the results (default: reproduction/...)")
+        command.add_argument("--device", help="cuda or cpu (default: cuda when there is one)")
+    card.add_argument("--only", metavar="ID,...", help="claims, by their ids (default: all)")
+    card.add_argument(
+        "--skip-long", action="store_true", help="leave out what takes above ten minutes on a CPU"
     )
-    run.add_argument("--out", help="folder for the report (default: reproduction/...)")
-    run.add_argument("--device", help="cuda or cpu (default: cuda when there is one)")
+    card.add_argument(
+        "--at-most", type=_at_least_one, metavar="N", help="prompts per further experiment"
+    )
     commands.add_parser("check", help="is everything installed that the notebooks need?")
+    address = commands.add_parser("publish", help="write the repository's address everywhere")
+    address.add_argument("repository", nargs="?", help="OWNER/NAME (default: git's origin)")
+    address.add_argument("--branch", default="main", help="default: main")
     commands.add_parser("train-mini", help="train the embedded model again", add_help=False)
     return parser
 

@@ -85,7 +85,11 @@ def _sd(values: Tensor) -> Measurement:
 # ---- what claims are measured from ------------------------------------------------------------
 
 
-def _evaluation(results: Results, name: str) -> Evaluation:
+def _evaluation(results: Results, name: str, experiment: str = "") -> Evaluation:
+    """An evaluation of the named experiment if that was run, else of the discovery."""
+    outcome = results.experiments.get(experiment)
+    if outcome is not None:
+        return Evaluation(name, outcome.tensors[name], outcome.tensors["YY"])
     if name not in results.evaluations:
         raise NotMeasured(f"the evaluation {name!r} is missing")
     return results.evaluations[name]
@@ -166,6 +170,7 @@ def _lowest_lens(
 
 
 _HEADS, _GRID = ("head",), ("head", "mlp")
+_PARTIAL = ("partial", "clean")
 
 
 # ---- one function per claim -------------------------------------------------------------------
@@ -173,30 +178,32 @@ _HEADS, _GRID = ("head",), ("head", "mlp")
 
 @measures("clean_prob_diff")
 def _clean_prob_diff(results: Results) -> Measurement:
-    return average(_evaluation(results, "clean").prob_diff)
+    return average(_evaluation(results, "clean", "large").prob_diff)
 
 
-measures("clean_prob_diff_balanced")(_clean_prob_diff)
+@measures("clean_prob_diff_balanced")
+def _clean_prob_diff_balanced(results: Results) -> Measurement:
+    return average(_evaluation(results, "clean", "bos").prob_diff)
 
 
 @measures("clean_prob_diff_sd")
 def _clean_prob_diff_sd(results: Results) -> Measurement:
-    return _sd(_evaluation(results, "clean").prob_diff)
+    return _sd(_evaluation(results, "clean", "large").prob_diff)
 
 
 @measures("clean_cutoff_sharpness")
 def _clean_cutoff_sharpness(results: Results) -> Measurement:
-    return average(_evaluation(results, "clean").cutoff_sharpness)
+    return average(_evaluation(results, "clean", "large").cutoff_sharpness)
 
 
 @measures("clean_cutoff_sharpness_sd")
 def _clean_cutoff_sharpness_sd(results: Results) -> Measurement:
-    return _sd(_evaluation(results, "clean").cutoff_sharpness)
+    return _sd(_evaluation(results, "clean", "large").cutoff_sharpness)
 
 
 @measures("corrupted_prob_diff")
 def _corrupted_prob_diff(results: Results) -> Measurement:
-    return average(_evaluation(results, "corrupted").prob_diff)
+    return average(_evaluation(results, "corrupted", "bos").prob_diff)
 
 
 @measures("year_mass")
@@ -338,36 +345,36 @@ def _unreachable(results: Results) -> Measurement:
 
 @measures("partial_prob_diff")
 def _partial_prob_diff(results: Results) -> Measurement:
-    return average(_evaluation(results, "partial").prob_diff)
+    return average(_evaluation(results, "partial", "large").prob_diff)
 
 
 @measures("partial_recovered")
 def _partial_recovered(results: Results) -> Measurement:
-    partial, clean = (_evaluation(results, name).prob_diff for name in ("partial", "clean"))
+    partial, clean = (_evaluation(results, name, "large").prob_diff for name in _PARTIAL)
     return ratio(partial.double(), clean.double())
 
 
 @measures("partial_cutoff_sharpness")
 def _partial_cutoff_sharpness(results: Results) -> Measurement:
-    return average(_evaluation(results, "partial").cutoff_sharpness)
+    return average(_evaluation(results, "partial", "large").cutoff_sharpness)
 
 
 @measures("partial_sharper")
 def _partial_sharper(results: Results) -> Measurement:
-    partial, clean = (_evaluation(results, name).cutoff_sharpness for name in ("partial", "clean"))
+    partial, clean = (_evaluation(results, name, "large").cutoff_sharpness for name in _PARTIAL)
     return average(partial.double() - clean.double())
 
 
 @measures("reverse_prob_diff")
 def _reverse_prob_diff(results: Results) -> Measurement:
-    return average(_evaluation(results, "reverse").prob_diff)
+    return average(_evaluation(results, "reverse", "large").prob_diff)
 
 
 @measures("reverse_sign")
 def _reverse_sign(results: Results) -> Measurement:
     sides = {
-        "reverse": -_evaluation(results, "reverse").prob_diff.double(),
-        "clean": _evaluation(results, "clean").prob_diff.double(),
+        "reverse": -_evaluation(results, "reverse", "large").prob_diff.double(),
+        "clean": _evaluation(results, "clean", "large").prob_diff.double(),
     }
     narrower = min(sides, key=lambda name: float(sides[name].mean()))
     return average(sides[narrower], f"the smaller side is {narrower}")
@@ -430,12 +437,12 @@ def _early_top_head(results: Results) -> Measurement:
 
 @measures("full_prob_diff")
 def _full_prob_diff(results: Results) -> Measurement:
-    return average(_evaluation(results, "full").prob_diff)
+    return average(_evaluation(results, "full", "large").prob_diff)
 
 
 @measures("full_below_partial")
 def _full_below_partial(results: Results) -> Measurement:
-    full, partial = (_evaluation(results, name).prob_diff for name in ("full", "partial"))
+    full, partial = (_evaluation(results, name, "large").prob_diff for name in ("full", "partial"))
     return average(partial.double() - full.double())
 
 

@@ -27,7 +27,10 @@ from .scorecard import (
     RULE,
     claims,
     headline_numbers,
+    measurable,
+    sample_of,
     scorecard,
+    to_text,
 )
 from .words import in_words, interval_in_words
 
@@ -76,6 +79,71 @@ def report_html(results: Results) -> str:
     )
 
 
+def write_scorecard(results: Results, table: pd.DataFrame, folder: Path) -> None:
+    """Write a `scorecard` of these results as scorecard.csv, .txt and .html into a folder."""
+    model = str(results.settings.get("model", "unknown model"))
+    about = f"Model: {model}. {RULE}\n"
+    if results.settings.get("gpt2_small") is not True:
+        about += _OTHER_MODEL.format(model=model) + "\n"
+    page = (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Scorecard: {escape(model)}</title><style>{_CSS}</style></head>\n<body><main>"
+        f"<header><h1>{escape(model)}</h1>{_banner(results)}</header><h2>Scorecard</h2>"
+        f"{scorecard_html(table)}</main></body></html>\n"
+    )
+    for name, text in (
+        ("scorecard.csv", table.to_csv(index=False)),
+        ("scorecard.txt", f"{about}\n{to_text(table)}\n"),
+        ("scorecard.html", page),
+    ):
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def scorecard_html(table: pd.DataFrame) -> str:
+    """A `scorecard` as an HTML table under its rule and the counts of its verdicts."""
+    counts = table["verdict"].value_counts()
+    summary = ", ".join(f"{verdict}: <b>{count}</b>" for verdict, count in counts.items())
+    rows, theme = [], ""
+    for row in table.itertuples():
+        if row.theme != theme:
+            theme = str(row.theme)
+            sample = sample_of(table[table["theme"] == theme])
+            on = f"<div class='small dim'>measured on {escape(sample)}</div>" if sample else ""
+            rows.append(f"<tr class='theme'><th colspan='5'>{escape(theme)}{on}</th></tr>")
+        digits = {"points": 2, "share": 1, "number": 3}[str(row.unit)]
+        low_high = interval_in_words(row.low, row.high, row.unit, digits)
+        rows.append(
+            f"<tr><td>{escape(row.claim)}<div class='small dim'>{escape(row.source)}</div></td>"
+            f"<td class='num'>{escape(row.paper)}</td>"
+            f"<td class='num'>{in_words(row.measured, row.unit, digits)}"
+            f"<div class='small dim'>{low_high if low_high != '–' else ''}</div></td>"
+            f"<td class='verdict {row.verdict.replace(' ', '-')}'>{row.verdict}</td>"
+            f"<td class='small'>{escape(row.detail)}</td></tr>"
+        )
+    return (
+        f"<p>Verdicts: {summary}. {escape(RULE)} The paper’s values were collected from texts "
+        "that quote it, which is why each says how sure it is; pp are percentage points.</p>"
+        "<div class='scroll'><table class='wide card'><thead><tr><th>claim</th>"
+        "<th class='num'>reported</th><th class='num'>measured</th><th>verdict</th>"
+        f"<th>detail</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+_OTHER_MODEL = (
+    "These numbers are about {model}, not GPT-2 small; the paper’s values are shown for "
+    "orientation and are not comparable."
+)
+
+
+def _banner(results: Results) -> str:
+    """That this is another model than the paper's, if it is."""
+    if results.settings.get("gpt2_small") is True:
+        return ""
+    model = str(results.settings.get("model", "unknown model"))
+    return f'<p class="banner">{escape(_OTHER_MODEL.format(model=model))}</p>'
+
+
 class _Page:
     """The sections of one report, each returning HTML."""
 
@@ -107,12 +175,7 @@ class _Page:
             )
             if key in s
         ]
-        banner = ""
-        if not self.comparable:
-            banner = (
-                f'<p class="banner">These numbers are about {model}, not GPT-2 small; the paper’s '
-                "values are shown for orientation and are not comparable.</p>"
-            )
+        banner = _banner(self.results)
         if missing := self._missing():
             banner += (
                 '<p class="banner quiet">This run is not complete. Not finished: '
@@ -363,28 +426,7 @@ class _Page:
         return text + (_missing_note(f"Not finished: {', '.join(absent)}.") if absent else "")
 
     def scorecard(self) -> str:
-        table = scorecard(self.results)
-        counts = table["verdict"].value_counts()
-        summary = ", ".join(f"{verdict}: <b>{count}</b>" for verdict, count in counts.items())
-        rows = []
-        for row in table.itertuples():
-            digits = 2 if row.unit == "points" else 1
-            low_high = interval_in_words(row.low, row.high, row.unit, digits)
-            rows.append(
-                f"<tr><td>{escape(row.claim)}<div class='small dim'>{escape(row.source)}</div></td>"
-                f"<td class='num'>{escape(row.paper)}</td>"
-                f"<td class='num'>{in_words(row.measured, row.unit, digits)}"
-                f"<div class='small dim'>{low_high if low_high != '–' else ''}</div></td>"
-                f"<td class='verdict {row.verdict.replace(' ', '-')}'>{row.verdict}</td>"
-                f"<td class='small'>{escape(row.detail)}</td></tr>"
-            )
-        return (
-            f"<p>Verdicts: {summary}. {escape(RULE)} The paper’s values were collected from texts "
-            "that quote it, which is why each says how sure it is; pp are percentage points.</p>"
-            "<div class='scroll'><table class='wide card'><thead><tr><th>claim</th>"
-            "<th class='num'>reported</th><th class='num'>measured</th><th>verdict</th>"
-            f"<th>detail</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        )
+        return scorecard_html(scorecard(self.results, measurable(self.results)))
 
     def notes(self) -> str:
         return (
@@ -394,10 +436,11 @@ class _Page:
             "a head’s effect on the logits does not include what later MLPs make of it.</li>"
             "<li>GPT-2’s MLPs use the tanh approximation of GELU, as its published weights do; the "
             "paper’s code used the exact function, so expect agreement to two or three "
-            "digits.</li><li>Not reproduced in this report: attention patterns, the logit lens, "
-            "single neurons, the geometry of YY, the generalisation to other prompts, and random "
-            "circuits as controls.</li><li>The raw results, every prompt of every cell, lie in "
-            "the same folder as this report:<pre>from gt_helpers.results import load_results\n\n"
+            "digits.</li><li>Not reproduced in this report: single neurons, the geometry of YY, "
+            "the other prompt families, plain activation patching, and random circuits as "
+            "controls; <code>python -m gt_helpers scorecard</code> measures most of it."
+            "</li><li>The raw results, every prompt of every cell, lie in the same folder as this "
+            "report:<pre>from gt_helpers.results import load_results\n\n"
             "results = load_results(&quot;the folder of this report&quot;)\n"
             "results.sweeps[&quot;logits&quot;].to_frame()\n"
             "results.evaluations[&quot;clean&quot;].prob_diff.mean()</pre></li></ul>"
@@ -603,6 +646,7 @@ figure { margin: 8px 0 18px; }
 .verdict { font-weight: 600; white-space: nowrap; padding-right: 18px; }
 .agrees { color: #1b7a4b; } .disagrees { color: #b3261e; }
 .not-measured, .not-comparable { color: var(--dim); font-weight: 500; }
+.card .theme th { padding-top: 22px; font-size: 16px; }
 .card td:first-child { width: 34%; } .card td:last-child { width: 26%; }
 code, pre { font: 13px/1.5 "SF Mono", Menlo, Consolas, "Liberation Mono", monospace; }
 pre { background: #f2f4f6; padding: 12px 16px; overflow-x: auto; border-radius: 4px; }

@@ -27,7 +27,7 @@ from .prompts import load_nouns, valid_years
 from .report import write_report
 from .results import Results, load_results
 from .runs import compute_run, end_logits
-from .scorecard import scorecard, to_text
+from .scorecard import claims, measurable, scorecard, to_text
 from .transformer import Transformer
 
 _PROMPTS = 512  # whose whole residual stream is kept at once
@@ -52,6 +52,33 @@ def reproduce(
     A folder that holds an interrupted run of the same settings is continued. Raises ValueError for
     settings that cannot be, and OSError if a named model cannot be had.
     """
+    transformer, dataset, results, folder = open_run(model, prompts, seed, years, out, device, say)
+    try:
+        discover(transformer, dataset, results, folder, say)
+    finally:  # an interrupted run leaves a report of what it finished
+        report = write_report(results, folder / "report.html")
+    table = scorecard(results, measurable(results))
+    table.to_csv(folder / "scorecard.csv", index=False)
+    say(to_text(table))
+    if rest := len(claims()) - len(table):
+        say(f"{rest} more claims need other experiments: python -m gt_helpers scorecard")
+    say(f"Report: {report.resolve()}")
+    return report
+
+
+def open_run(
+    model: str | None,
+    prompts: int,
+    seed: int,
+    years: tuple[int, int],
+    out: str | Path | None,
+    device: str | None,
+    say: Callable[[str], None],
+) -> tuple[Transformer, YearDataset, Results, Path]:
+    """The model, its balanced prompts, and the results that the folder already holds, or new ones.
+
+    Arguments and errors as for `reproduce`.
+    """
     if out is not None and Path(out).exists() and not Path(out).is_dir():
         raise ValueError(f"{str(out)!r} is a file; give a folder for the results, e.g. my-run.")
     chosen = model or ("gpt2-small" if hub_reachable() else "mini")
@@ -68,18 +95,10 @@ def reproduce(
     folder = Path(out) if out else Path("reproduction") / _folder_name(results.settings)
     results = _continue_or_start(folder, results, say)
     say(f"Device: {transformer.device}; {len(dataset)} prompts; results go to {folder}")
-    try:
-        _run(transformer, dataset, results, folder, say)
-    finally:  # an interrupted run leaves a report of what it finished
-        report = write_report(results, folder / "report.html")
-    table = scorecard(results)
-    table.to_csv(folder / "scorecard.csv", index=False)
-    say(to_text(table))
-    say(f"Report: {report.resolve()}")
-    return report
+    return transformer, dataset, results, folder
 
 
-def _run(
+def discover(
     model: Transformer,
     dataset: YearDataset,
     results: Results,

@@ -23,6 +23,17 @@ from .path_patching import Evaluation, Sweep
 FORMAT = 1
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What one experiment of ``experiments.py`` measured: named tensors, and on which data.
+
+    ``settings`` says which prompts: their number, seed, years, whether balanced, the template.
+    """
+
+    settings: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
 @dataclass
 class Results:
     """Everything that one reproduction measured.
@@ -32,7 +43,8 @@ class Results:
     "partial", "full", "reverse". ``softmax_of_mean`` [YY, year] holds the probabilities of the mean
     logits of equal YY, the paper's other averaging order. Of the clean prompts, ``attention``
     [layer, head, prompt] is every head's from END to YY, and ``lens`` holds the logit lens
-    [YY, year] of components by their labels.
+    [YY, year] of components by their labels. ``experiments`` are those beyond the discovery of the
+    circuit, by their names in ``experiments.py``.
     """
 
     settings: dict[str, Any]
@@ -43,6 +55,7 @@ class Results:
     softmax_of_mean: Tensor | None = None
     attention: Tensor | None = None
     lens: dict[str, Tensor] = field(default_factory=dict)
+    experiments: dict[str, Outcome] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
@@ -68,6 +81,7 @@ class Results:
             "parts": asdict(self.parts) if self.parts else None,
             "sweeps": routes,
             "evaluations": {key: e.name for key, e in self.evaluations.items()},
+            "experiments": {name: outcome.settings for name, outcome in self.experiments.items()},
             "seconds": self.seconds,
         }
         temporary = folder / "results.json.part"
@@ -87,6 +101,13 @@ class Results:
             yield "attention", {"END_to_YY": self.attention}
         if self.lens:
             yield "lens", self.lens
+        for name, outcome in self.experiments.items():
+            yield f"experiment_{name}", outcome.tensors
+
+    def drop(self, name: str, folder: Path) -> None:
+        """Forget one experiment, here and on disk, so that it can be measured anew."""
+        self.experiments.pop(name, None)
+        (folder / f"experiment_{name}.safetensors").unlink(missing_ok=True)
 
 
 def load_results(folder: str | Path) -> Results:
@@ -132,6 +153,11 @@ def load_results(folder: str | Path) -> Results:
         softmax_of_mean=behaviour.get("softmax_of_mean"),
         attention=attention.get("END_to_YY"),
         lens=lens,
+        experiments={
+            name: Outcome(settings, load_file(path))
+            for name, settings in text.get("experiments", {}).items()
+            if (path := folder / f"experiment_{name}.safetensors").exists()
+        },
         seconds=text["seconds"],
     )
 

@@ -1,7 +1,7 @@
 """The scorecard: every claim of the paper that a reproduction touches, beside what it measured.
 
-Claims live in ``data/paper_facts.toml``, the functions that measure them in ``measures.py``.
-Nothing is run: everything comes from finished results.
+Claims live in ``data/paper_facts.toml``, the functions that measure them in ``measures.py`` and
+``experiment_measures.py``. Nothing is run: everything comes from finished results.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import math
 import textwrap
 import tomllib
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import pandas as pd
 
+from . import experiment_measures  # noqa: F401  registers the measures of experiments.py
 from .measures import MEASURES, Measurement, NotMeasured, average, ratio
 from .results import Results
-from .words import in_words
+from .words import in_words, interval_in_words
 
 RULE = (
     "A value agrees if the measured mean lies within the stated tolerance of the reported value. "
@@ -25,7 +27,12 @@ RULE = (
     "Intervals are 95 % bootstrap intervals over prompts; the last column says where one leaves "
     "the verdict open."
 )
-COLUMNS = ("id", "claim", "source", "paper", "measured", "low", "high", "verdict", "unit", "detail")
+COLUMNS = (
+    *("id", "theme", "claim", "source", "paper", "reported", "measured", "low", "high"),
+    *("verdict", "unit", "detail", "sample"),
+)
+# Experiments of which every claim can also be measured, less well, on the discovery's prompts.
+FALLBACK = ("large", "bos")
 VERDICTS = ("agrees", "disagrees", "not measured", "not comparable")
 _CERTAINTY = {
     "P2": "quoted second-hand",
@@ -43,26 +50,42 @@ def claims() -> tuple[dict[str, Any], ...]:
     return tuple(tomllib.loads(text)["claim"])
 
 
-def scorecard(results: Results) -> pd.DataFrame:
+def measurable(results: Results) -> list[str]:
+    """Ids of the claims whose experiment these results hold; the discovery is taken to be there."""
+    there = {"discovery", *FALLBACK, *results.experiments}
+    return [claim["id"] for claim in claims() if claim["experiment"] in there]
+
+
+def scorecard(results: Results, ids: Iterable[str] | None = None) -> pd.DataFrame:
     """One row per claim: what is reported, what these results show, and whether they agree.
 
-    The verdict is "agrees", "disagrees", "not measured", or, on another model than GPT-2 small,
-    "not comparable". Shares and points are fractions of 1; ``low`` and ``high`` bound the 95 %
-    bootstrap interval.
+    ``ids`` are the claims, by default all. The verdict is "agrees", "disagrees", "not measured",
+    or, on another model than GPT-2 small, "not comparable". Shares and points are fractions of 1;
+    ``reported`` is the paper's value where it has one, ``paper`` what it says in words; ``low`` and
+    ``high`` bound the 95 % bootstrap interval.
     """
-    return pd.DataFrame([_row(claim, results) for claim in claims()], columns=list(COLUMNS))
+    wanted = {claim["id"] for claim in claims()} if ids is None else set(ids)
+    rows = [_row(claim, results) for claim in claims() if claim["id"] in wanted]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _row(claim: dict[str, Any], results: Results) -> dict[str, Any]:
     row = {
         "id": claim["id"],
+        "theme": claim["theme"],
         "claim": claim["claim"],
         "source": f"{claim['section']}; {certainty_in_words(claim['certainty'])}",
         "paper": _reported(claim),
+        "reported": claim["value"] if claim["kind"] == "value" else math.nan,
         "unit": claim["unit"],
     }
+    outcome = results.experiments.get(claim["experiment"])
+    settings = outcome.settings if outcome else results.settings
+    others = _other_settings(claim, settings)
     try:
-        if claim.get("required") and (others := _other_settings(claim, results)):
+        if "missing" in claim:
+            raise NotMeasured(claim["missing"])
+        if claim.get("required") and others:
             raise NotMeasured(f"{others}, which this run has not")
         found = MEASURES[claim["id"]](results)
     except NotMeasured as missing:
@@ -70,6 +93,8 @@ def _row(claim: dict[str, Any], results: Results) -> dict[str, Any]:
     else:
         verdict = "agrees" if _holds(claim, found.value) else "disagrees"
     detail = [found.detail] if found.detail else []
+    if "paper" in claim and (limit := _limit(claim)):
+        detail.append(f"agrees: {limit}")
     if claim["kind"] == "exact" and found.value:
         detail.append(f"{found.value:.1e} where 0 is exact")  # too small to be seen in points
     if results.settings.get("gpt2_small") is not True:
@@ -79,14 +104,18 @@ def _row(claim: dict[str, Any], results: Results) -> dict[str, Any]:
             detail.append("the interval crosses the limit, so the verdict is open")
         elif claim["kind"] == "value" and verdict == "disagrees" and _overlaps(claim, found):
             detail.append("the interval meets the tolerance, so the verdict is open")
-        if not claim.get("required") and (others := _other_settings(claim, results)):
+        if others and not claim.get("required"):
             detail.append(others)
+    sample = "" if math.isnan(found.value) else _setting(settings)
+    if outcome and sample and claim["experiment"] in FALLBACK:
+        detail.append(f"measured on {sample}")
     return row | {
         "measured": found.value,
         "low": found.low,
         "high": found.high,
         "verdict": verdict,
         "detail": "; ".join(detail),
+        "sample": sample,
     }
 
 
@@ -104,9 +133,12 @@ def _holds(claim: dict[str, Any], value: float) -> bool:
             return value > 0
         case "exact":
             return value == 0
+        case "between":
+            low, high = claim["range"]
+            return low - rounding <= value <= high + rounding
     raise ValueError(
         f"The claim {claim['id']!r} has the kind {claim['kind']!r}; allowed are value, above, "
-        "below, order, sign and exact."
+        "below, between, order, sign and exact."
     )
 
 
@@ -116,12 +148,21 @@ def _overlaps(claim: dict[str, Any], found: Measurement) -> bool:
 
 
 def _reported(claim: dict[str, Any]) -> str:
-    if "paper" in claim:
-        return claim["paper"]
-    value = in_words(claim["value"], claim["unit"])
-    if claim["kind"] == "value":
-        return f"{value} ± {claim['tolerance'] * 100:.1f}"
-    return f"{claim['kind']} {value}"
+    return claim.get("paper") or _limit(claim)
+
+
+def _limit(claim: dict[str, Any]) -> str:
+    """The numbers that a claim's measurement is held against, or an empty string."""
+    words = [in_words(claim[key], claim["unit"]) for key in ("value", "tolerance") if key in claim]
+    match claim["kind"]:
+        case "value":
+            return f"{words[0]} ± {words[1].split()[0]}"
+        case "above" | "below":
+            return f"{claim['kind']} {words[0]}"
+        case "between":
+            low, high = (in_words(end, claim["unit"]) for end in claim["range"])
+            return f"from {low} to {high}"
+    return ""
 
 
 def certainty_in_words(tag: str) -> str:
@@ -130,10 +171,10 @@ def certainty_in_words(tag: str) -> str:
     return _CERTAINTY[kind] + (f", {times} sources" if times else "")
 
 
-def _other_settings(claim: dict[str, Any], results: Results) -> str:
-    """The data behind a reported value, if they differ from this run's, or an empty string."""
+def _other_settings(claim: dict[str, Any], settings: dict[str, Any]) -> str:
+    """The data behind a reported value, if they differ from those measured, or an empty string."""
     reported = claim.get("setting", {})
-    ours = {key: results.settings.get(key) for key in reported}
+    ours = {key: settings.get(key) for key in reported}
     if all(_listed(ours[key]) == _listed(value) for key, value in reported.items()):
         return ""
     return f"reported on {_setting(reported)}"
@@ -152,19 +193,37 @@ def _setting(setting: dict[str, Any]) -> str:
         parts.append("balanced" if setting["balanced"] else "unbalanced")
     if setting.get("years"):
         parts.append(f"years {setting['years'][0]}-{setting['years'][1] - 1}")
+    if setting.get("note"):
+        parts.append(setting["note"])
     return ", ".join(parts)
 
 
+def sample_of(table: pd.DataFrame) -> str:
+    """The prompts that a scorecard's claims were measured on, if all on the same, or nothing."""
+    samples = {sample for sample in table["sample"] if sample}
+    return samples.pop() if len(samples) == 1 else ""
+
+
 def to_text(table: pd.DataFrame, width: int = 100) -> str:
-    """The scorecard for a terminal: one line per claim, then a count of the verdicts."""
+    """The scorecard for a terminal: claims with their intervals, then a count of the verdicts."""
     name_width = width - 48
     head = f"{'claim':<{name_width}}{'reported':>17} {'measured':>13}  verdict"
-    lines = [head, "-" * width]
+    lines, theme = [head, "-" * width], ""
     for row in table.itertuples():
+        if row.theme != theme:
+            theme = str(row.theme)
+            sample = sample_of(table[table["theme"] == theme])
+            lines += [*([""] if len(lines) > 2 else []), theme.upper()]
+            lines += textwrap.wrap(f"measured on {sample}", width) if sample else []
         claim = textwrap.wrap(str(row.claim), name_width - 2) or [""]
         numbers = f"{row.paper:>17} {in_words(float(row.measured), row.unit):>13}  {row.verdict}"
         lines.append(f"{claim[0]:<{name_width}}{numbers}")
-        lines += [f"  {rest}" for rest in claim[1:]]
+        interval = interval_in_words(float(row.low), float(row.high), row.unit)
+        rest = [f"  {part}" for part in claim[1:]]
+        if interval != "–":
+            second, *rest = rest or [""]
+            lines.append(f"{second:<{name_width}}{interval:>31}")
+        lines += rest
     counts = table["verdict"].value_counts()
     lines += ["-" * width, ", ".join(f"{v}: {counts[v]}" for v in VERDICTS if v in counts)]
     return "\n".join(lines)

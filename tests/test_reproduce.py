@@ -159,7 +159,7 @@ def test_without_a_model_it_says_which_it_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "hub_reachable", lambda: False)
-    monkeypatch.setattr(module, "_run", lambda *_: None)
+    monkeypatch.setattr(module, "discover", lambda *_: None)
     lines: list[str] = []
     reproduce(prompts=4, out=tmp_path, device="cpu", say=lines.append)
     assert lines[0].startswith("Model: mini (GPT-2 small")

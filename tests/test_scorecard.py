@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from gt_helpers.scorecard import (
     certainty_in_words,
     claims,
     headline_numbers,
+    measurable,
     scorecard,
     to_text,
 )
@@ -227,7 +229,7 @@ BREAKING: dict[str, Callable[[Results], None]] = {
 
 
 def card(results: Results) -> pd.DataFrame:
-    return scorecard(results).set_index("id")
+    return scorecard(results, measurable(results)).set_index("id")
 
 
 def changed(change: Callable[[Results], None]) -> Results:
@@ -239,16 +241,21 @@ def changed(change: Callable[[Results], None]) -> Results:
 def test_claims_measures_and_tests_name_the_same() -> None:
     ids = [claim["id"] for claim in claims()]
     assert len(ids) == len(set(ids))
-    assert set(ids) == set(MEASURES) == set(BREAKING)
+    assert {claim["id"] for claim in claims() if "missing" not in claim} == set(MEASURES)
+    assert set(measurable(AGREEING)) == set(BREAKING)
     for claim in claims():
-        assert {"claim", "section", "kind", "unit", "certainty", "experiment"} <= set(claim)
-        assert ("value" in claim) != ("paper" in claim)
+        assert {"theme", "claim", "section", "kind", "unit", "certainty", "experiment"} <= set(
+            claim
+        )
+        assert "value" in claim or "paper" in claim
+        assert ("value" in claim) == (claim["kind"] in ("value", "above", "below"))
         assert ("tolerance" in claim) == (claim["kind"] == "value")
+        assert ("range" in claim) == (claim["kind"] == "between")
         assert certainty_in_words(claim["certainty"])
 
 
 def test_results_like_the_papers_agree_everywhere() -> None:
-    table = scorecard(AGREEING)
+    table = scorecard(AGREEING, measurable(AGREEING))
     assert tuple(table.columns) == COLUMNS
     wrong = table[table["verdict"] != "agrees"]
     assert wrong.empty, wrong[["id", "measured", "detail"]].to_string()
@@ -406,7 +413,10 @@ def test_headline_numbers_name_both_conventions() -> None:
 def test_to_text_has_every_claim_and_a_count() -> None:
     text = to_text(scorecard(changed(BREAKING["m9_top_head"])))
     assert "Into m9, a9.h1 is the top head" in text
-    assert text.endswith(f"agrees: {len(claims()) - 1}, disagrees: 1")
+    assert re.search(r"81\.6 %  agrees\n +75\.\d to 86\.\d\n", text)  # the interval below it
+    rest = len(claims()) - len(BREAKING)
+    assert text.endswith(f"agrees: {len(BREAKING) - 1}, disagrees: 1, not measured: {rest}")
+    assert all(claim["theme"].upper() in text for claim in claims())
     assert max(map(len, text.splitlines())) <= 100
 
 
@@ -424,6 +434,7 @@ def test_numbers_in_words() -> None:
     assert in_words(0.05, "points") == "+5.00 pp"
     assert in_words(-0.00001) == "0.0 %"
     assert in_words(math.nan) == "–"
+    assert in_words(-0.0784, "number") == "−0.078"
     assert interval_in_words(-0.01, 0.02, "points") == "−1.00 to +2.00"
     assert interval_in_words(math.nan, 0.0, "share") == "–"
 

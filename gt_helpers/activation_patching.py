@@ -1,0 +1,179 @@
+"""Plain activation patching: overwrite activations, and let everything that comes after run anew.
+
+Unlike path patching it singles out no path: what is overwritten changes all that reads it. Later
+studies of this circuit report such numbers (denoising: clean values in the corrupted run).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .components import Shape, component, inputs
+from .dataset import YearDataset
+from .metrics import Metric, prob_diff
+from .runs import Run, compute_run
+from .transformer import Block, Transformer
+
+_STREAM = re.compile(r"stream(\d+)@(\w+)")
+_PROMPTS = 128  # prompts whose runs are kept at once
+_SITES = 64  # sites whose final streams are unembedded together
+
+KeysAndValues = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One activation at one position.
+
+    ``kind`` is "head" (the mixed values z), "q", "k" or "v" of a head, "mlp" (the output), or
+    "stream" (the residual stream before a layer).
+    """
+
+    kind: str
+    layer: int
+    head: int
+    position: str
+
+
+def site(name: str) -> Site:
+    """Parse ``a9.h1@END``, ``a9.h1.v@YY``, ``m10@END`` or ``stream8@YY``; no position means END.
+
+    Raises ValueError for other names.
+    """
+    if match := _STREAM.fullmatch(str(name).strip()):
+        return Site("stream", int(match[1]), -1, match[2])
+    if re.search(r"\.[qkv]\b", str(name)):
+        (found,) = inputs(name)
+        node = found.component
+        return Site(found.part, node.layer, node.head, node.position)
+    node = component(name)
+    if node.kind not in ("head", "mlp"):
+        raise ValueError(
+            f"{name!r} cannot be overwritten; give a9.h1@END, a9.h1.v@YY, m10@END or stream8@YY."
+        )
+    return Site(node.kind, node.layer, node.head, node.position)
+
+
+@torch.no_grad()
+def activation_patching(
+    model: Transformer,
+    dataset: YearDataset,
+    sites: Iterable[str | Sequence[str]],
+    base: str = "corrupted",
+    metric: Metric = prob_diff,
+    progress: bool = False,
+) -> Tensor:
+    """The metric [site, prompt] after overwriting one site, or several together, in the base run.
+
+    The values come from the other run at the same place. ``sites`` are names as in `site`, or
+    lists of names to be overwritten together. Raises ValueError for names that the model or the
+    prompts lack, and for another base than "clean" or "corrupted".
+    """
+    if base not in ("clean", "corrupted"):
+        raise ValueError(f"base must be 'clean' or 'corrupted', e.g. 'clean'; got {base!r}.")
+    groups = [[site(n) for n in ([one] if isinstance(one, str) else one)] for one in sites]
+    for one in (one for group in groups for one in group):
+        _check(one, model, dataset)
+    found = torch.empty(len(groups), len(dataset), dtype=model.dtype)
+    bar = tqdm(
+        total=len(groups) * len(dataset),
+        desc="activation patching",
+        unit="answer",
+        disable=not progress,
+        leave=False,
+    )
+    for first in range(0, len(dataset), _PROMPTS):
+        prompts = slice(first, first + _PROMPTS)
+        clean, corrupted = (
+            compute_run(model, tokens[prompts]) for tokens in (dataset.clean, dataset.corrupted)
+        )
+        runs = (clean, corrupted) if base == "clean" else (corrupted, clean)
+        patching = _Patching(*runs, dataset.positions)
+        for start in range(0, len(groups), _SITES):
+            some = slice(start, start + _SITES)
+            streams = torch.stack([patching.final_stream(group) for group in groups[some]])
+            probs = model.log_probs(streams, dataset.year_tokens).exp().cpu()
+            found[some, prompts] = metric(probs, dataset.YY[prompts])
+            bar.update(len(streams) * streams.shape[1])
+    bar.close()
+    return found
+
+
+def _check(one: Site, model: Transformer, dataset: YearDataset) -> None:
+    """Raise ValueError, saying what is allowed, for a site that does not exist."""
+    node = f"m{one.layer}" if one.head < 0 else f"a{one.layer}.h{one.head}"
+    shape = Shape(model.n_layers, model.n_heads, tuple(dataset.positions))
+    shape.check(component(f"{node}@{one.position}"))
+
+
+class _Patching:
+    """The two runs over a few prompts, and the keys and values of the base run's heads."""
+
+    def __init__(self, base: Run, patch: Run, positions: dict[str, int]) -> None:
+        self.base, self.patch, self.positions = base, patch, positions
+        self.blocks = base.model.blocks
+        layers = zip(self.blocks, base.stream[:-1], strict=True)
+        self.keys_and_values = [_keys_and_values(block, stream) for block, stream in layers]
+
+    def final_stream(self, sites: Sequence[Site]) -> Tensor:
+        """The final residual stream [prompt, d_model] at END once the sites are overwritten."""
+        lowest = min(one.layer for one in sites)
+        first = min(self.positions[one.position] for one in sites)
+        # No lower layer and, by causality, no earlier position changes.
+        rows = self.base.stream[lowest][:, first:].clone()
+        for layer in range(lowest, len(self.blocks)):
+            rows = self._block(layer, first, rows, [one for one in sites if one.layer == layer])
+        return rows[:, -1]
+
+    def _block(self, layer: int, first: int, rows: Tensor, sites: Sequence[Site]) -> Tensor:
+        """The stream [prompt, position, d_model] after a layer, at the positions from first on."""
+        block, places = self.blocks[layer], [(one, self.positions[one.position]) for one in sites]
+        for one, position in places:
+            if one.kind == "stream":
+                rows[:, position - first] = self.patch.stream[layer][:, position]
+        query = _project(block.ln1(rows), block.W_Q, block.b_Q)
+        before = [part[:, :first] for part in self.keys_and_values[layer]]
+        now = _keys_and_values(block, rows)
+        key, value = (torch.cat(pair, dim=1) for pair in zip(before, now, strict=True))
+        of_part = {"q": (query, first, block.query), "k": (key, 0, block.key)}
+        of_part["v"] = (value, 0, block.value)
+        for one, position in places:
+            if one.kind in of_part:
+                tensor, start, project = of_part[one.kind]
+                stream = self.patch.stream[layer][:, position]
+                tensor[:, position - start, one.head] = project(one.head, stream)
+        z = _mix(query, key, value, block.scale)
+        for one, position in places:
+            if one.kind == "head":
+                z[:, position - first, one.head] = self.patch.z[layer, :, position, one.head]
+        middle = rows + z.flatten(2) @ block.W_O.flatten(0, 1) + block.b_O
+        mlp = block.mlp(middle)
+        for one, position in places:
+            if one.kind == "mlp":
+                mlp[:, position - first] = self.patch.mlp[layer, :, position]
+        return middle + mlp + block.b_out
+
+
+def _project(normed: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Queries, keys or values [prompt, position, head, d_head] of all heads."""
+    return torch.einsum("npd,hde->nphe", normed, weight) + bias
+
+
+def _keys_and_values(block: Block, stream: Tensor) -> KeysAndValues:
+    normed = block.ln1(stream)
+    return _project(normed, block.W_K, block.b_K), _project(normed, block.W_V, block.b_V)
+
+
+def _mix(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Attention-weighted values [prompt, query, head, d_head]; the queries are the last rows."""
+    n_queries, n_keys = query.shape[1], key.shape[1]
+    scores = torch.einsum("nqhe,nkhe->nhqk", query, key) * scale
+    later = torch.ones(n_queries, n_keys, dtype=torch.bool, device=scores.device)
+    scores = scores.masked_fill(later.triu(n_keys - n_queries + 1), -torch.inf)
+    return torch.einsum("nhqk,nkhe->nqhe", scores.softmax(-1), value)

@@ -1,0 +1,389 @@
+"""One measure per claim that needs an experiment of ``experiments.py``; see ``measures.py``."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from .components import component
+from .logit_lens import beyond_mean_row, triangle
+from .measures import Measurement, NotMeasured, average, measures, ratio
+from .metrics import FIRST_YY, LAST_YY, prob_diff, prob_diff_below
+from .results import Results
+from .words import in_words
+
+
+def _tensor(results: Results, experiment: str, name: str) -> Tensor:
+    """One tensor of an experiment, in double precision if it is not of whole numbers."""
+    if experiment not in results.experiments:
+        raise NotMeasured(
+            f"the experiment {experiment!r} is missing: python -m gt_helpers scorecard runs it"
+        )
+    tensors = results.experiments[experiment].tensors
+    if name not in tensors:
+        raise NotMeasured(f"{name!r} is not defined for this model or its circuit")
+    return tensors[name].double() if tensors[name].is_floating_point() else tensors[name]
+
+
+def _score(results: Results, experiment: str, run: str, family: str = "") -> Tensor:
+    """Probability difference [prompt] of a run; of a less-than family, its own metric."""
+    log_probs, YY = (_tensor(results, experiment, family + name) for name in (run, "YY"))
+    metric = prob_diff_below if family in ("ended_", "BC_") else prob_diff
+    return metric(log_probs.exp(), YY)
+
+
+def _narrowest(found: dict[str, Measurement]) -> Measurement:
+    name = min(found, key=lambda key: found[key].value)
+    one = found[name]
+    return Measurement(one.value, one.low, one.high, f"narrowest: {name}")
+
+
+# ---- controls ---------------------------------------------------------------------------------
+
+
+def _control(results: Results, name: str) -> Tensor:
+    return _tensor(results, "controls", name)
+
+
+@measures("values_only")
+def _values_only(results: Results) -> Measurement:
+    return ratio(_control(results, "values_only"), _control(results, "partial"))
+
+
+def _losses(results: Results, mlp: str) -> tuple[Tensor, Tensor]:
+    """What an MLP's direct and indirect paths cost when they are corrupted [prompt]."""
+    clean = _control(results, "clean")
+    direct, indirect = (_control(results, f"{path}_{mlp}") for path in ("direct", "indirect"))
+    return clean - direct, clean - indirect
+
+
+def _path_words(*losses: Tensor) -> str:
+    words = [in_words(float(loss.mean()), "points") for loss in losses]
+    return f"direct {words[0]}, indirect {words[1]}"
+
+
+@measures("m8_indirect")
+def _m8_indirect(results: Results) -> Measurement:
+    direct, indirect = _losses(results, "m8")
+    return average(indirect - direct, _path_words(direct, indirect))
+
+
+@measures("m9_balanced")
+def _m9_balanced(results: Results) -> Measurement:
+    direct, indirect = _losses(results, "m9")
+    found = ratio(direct, direct + indirect)
+    return Measurement(found.value, found.low, found.high, _path_words(direct, indirect))
+
+
+def _below_partial(results: Results, control: Tensor) -> Measurement:
+    partial = _control(results, "partial")
+    return average(partial - control, f"its own: {in_words(float(control.mean()))}")
+
+
+@measures("shifted_heads")
+def _shifted_heads(results: Results) -> Measurement:
+    return _below_partial(results, _control(results, "shifted"))
+
+
+@measures("one_mlp")
+def _one_mlp(results: Results) -> Measurement:
+    return _below_partial(results, _control(results, "one_mlp"))
+
+
+@measures("random_circuits")
+def _random_circuits(results: Results) -> Measurement:
+    _control(results, "random_0")  # or it is said that there is none
+    drawn = [
+        _control(results, name)
+        for name in results.experiments["controls"].tensors
+        if name.startswith("random_")
+    ]
+    found = _below_partial(results, max(drawn, key=lambda score: float(score.mean())))
+    detail = f"the best of {len(drawn)}; {found.detail}"
+    return Measurement(found.value, found.low, found.high, detail)
+
+
+# ---- activation patching ----------------------------------------------------------------------
+
+_DENOISED_HEADS = ("a9.h1", "a7.h10", "a8.h11", "a6.h9", "a5.h1", "a5.h5", "a8.h8")
+_DENOISED_MLPS = ("m0@YY", "m10", "m9", "m8", "m11")
+
+
+def _activation(results: Results, name: str) -> Tensor:
+    return _tensor(results, "activation", name)
+
+
+def _keys(results: Results, starts: str | tuple[str, ...]) -> list[str]:
+    """Names of the tensors that begin so; there are some, or it is said what is missing."""
+    _activation(results, "clean")
+    return [key for key in results.experiments["activation"].tensors if key.startswith(starts)]
+
+
+def _recovered(results: Results, score: Tensor) -> Measurement:
+    """Where a score [prompt] lies between the corrupted run's, 0, and the clean run's, 1."""
+    clean, corrupted = (_activation(results, name) for name in ("clean", "corrupted"))
+    return ratio(score - corrupted, clean - corrupted)
+
+
+def _more(results: Results, score: Tensor, other: Tensor, detail: str = "") -> Measurement:
+    """By how much more of the gap a score recovers than another."""
+    found = ratio(score - other, _activation(results, "clean") - _activation(results, "corrupted"))
+    return Measurement(found.value, found.low, found.high, detail)
+
+
+def _head(results: Results, name: str) -> Tensor:
+    """The score [prompt] after one head's values at END were overwritten."""
+    node, scores = component(name), _activation(results, "heads@END")
+    first = _activation(results, "mlps@END")
+    n_heads = len(scores) // len(first)
+    if node.layer >= len(first) or node.head >= n_heads:
+        raise NotMeasured(f"the model has no {name}")
+    return scores[node.layer * n_heads + node.head]
+
+
+def _mlp(results: Results, name: str) -> Tensor:
+    """The score [prompt] after one MLP's output was overwritten, at END or at its position."""
+    node = component(name)
+    scores = _activation(results, f"mlps@{node.position}")
+    if node.layer >= len(scores):
+        raise NotMeasured(f"the model has no {name}")
+    return scores[node.layer]
+
+
+def _stream(results: Results, layer: int, position: str) -> Tensor:
+    scores = _activation(results, f"stream@{position}")
+    if layer >= len(scores):
+        raise NotMeasured(f"the model has no layer {layer}")
+    return scores[layer]
+
+
+@measures("last_mlp_alike")
+def _last_mlp_alike(results: Results) -> Measurement:
+    by_path, plain = (_activation(results, name) for name in ("last_mlp_path", "last_mlp"))
+    return Measurement(float((by_path - plain).abs().max()), detail="the largest of all prompts")
+
+
+@measures("century_clean_prob_diff")
+def _century_clean(results: Results) -> Measurement:
+    return average(_activation(results, "clean"))
+
+
+@measures("century_corrupted_prob_diff")
+def _century_corrupted(results: Results) -> Measurement:
+    return average(_activation(results, "corrupted"))
+
+
+def _denoised_head(results: Results, name: str) -> Measurement:
+    return _recovered(results, _head(results, name))
+
+
+def _denoised_mlp(results: Results, name: str) -> Measurement:
+    return _recovered(results, _mlp(results, name))
+
+
+def _denoised_stream(results: Results, layer: int, position: str) -> Measurement:
+    return _recovered(results, _stream(results, layer, position))
+
+
+for _name in (*_DENOISED_HEADS, "a10.h7"):
+    measures(f"denoise_{_name}")(partial(_denoised_head, name=_name))
+for _name in _DENOISED_MLPS:
+    measures(f"denoise_{_name}")(partial(_denoised_mlp, name=_name))
+for _layer, _position in ((8, "YY"), (8, "END"), (10, "END")):
+    measures(f"stream{_layer}_{_position}")(
+        partial(_denoised_stream, layer=_layer, position=_position)
+    )
+
+
+@measures("denoise_order")
+def _denoise_order(results: Results) -> Measurement:
+    scores = {name: _head(results, name) for name in _DENOISED_HEADS}
+    every = _activation(results, "heads@END")
+    n_heads = len(every) // len(_activation(results, "mlps@END"))
+    rest = [
+        score
+        for i, score in enumerate(every)
+        if f"a{i // n_heads}.h{i % n_heads}" not in _DENOISED_HEADS
+    ]
+    scores["all other heads"] = max(rest, key=lambda score: float(score.mean()))
+    ranks = list(scores)
+    pairs = [pair for pair in pairwise(ranks) if pair != ("a5.h1", "a5.h5")]  # about equal
+    pairs += [("a6.h9", "a5.h5"), ("a5.h1", "a8.h8")]
+    found = {f"{a} over {b}": _more(results, scores[a], scores[b]) for a, b in pairs}
+    return _narrowest(found)
+
+
+@measures("denoise_circuit")
+def _denoise_circuit(results: Results) -> Measurement:
+    return _recovered(results, _activation(results, "together")[0])
+
+
+@measures("denoise_other_mlps")
+def _denoise_other_mlps(results: Results) -> Measurement:
+    reported = [component(name).name for name in _DENOISED_MLPS]
+    found = {}
+    for key in _keys(results, "mlps@"):
+        for layer, score in enumerate(_activation(results, key)):
+            if (name := f"m{layer}{key[4:]}") not in reported:
+                found[name] = _recovered(results, score)
+    name = max(found, key=lambda key: abs(found[key].value))
+    one, sign = found[name], math.copysign(1, found[name].value)
+    low, high = sorted((sign * one.low, sign * one.high))
+    return Measurement(sign * one.value, low, high, f"the largest: {name} {in_words(one.value)}")
+
+
+@measures("best_receiver")
+def _best_receiver(results: Results) -> Measurement:
+    ours = _activation(results, "v@YY")  # [head, prompt]
+    heads = results.parts.heads if results.parts else ()
+    others = [key for key in _keys(results, ("q@", "k@", "v@")) if key != "v@YY"]
+    found = {}
+    for i, head in enumerate(heads):
+        scores = {key: _activation(results, key)[i] for key in others}
+        best = max(scores, key=lambda key: float(scores[key].mean()))
+        found[f"{head}, whose next is {best}"] = _more(results, ours[i], scores[best])
+    return _narrowest(found)
+
+
+# ---- the prompts of ACDC ----------------------------------------------------------------------
+
+
+@measures("acdc_clean")
+def _acdc_clean(results: Results) -> Measurement:
+    return average(_score(results, "acdc", "clean"))
+
+
+@measures("acdc_corrupted")
+def _acdc_corrupted(results: Results) -> Measurement:
+    return average(_score(results, "acdc", "corrupted"))
+
+
+@measures("acdc_circuit")
+def _acdc_circuit(results: Results) -> Measurement:
+    return average(_score(results, "acdc", "circuit"))
+
+
+@measures("acdc_kl")
+def _acdc_kl(results: Results) -> Measurement:
+    clean, circuit = (_with_rest(_tensor(results, "acdc", name)) for name in ("clean", "circuit"))
+    divergence = (clean * (clean.log() - circuit.log())).sum(-1)
+    return average(divergence, "of 101 outcomes: 100 years and the rest; a little below the full")
+
+
+def _with_rest(log_probs: Tensor) -> Tensor:
+    """Probabilities [prompt, year + 1]; the last is that of all other tokens."""
+    probs = log_probs.exp()
+    rest = (1 - probs.sum(-1, keepdim=True)).clamp_min(1e-9)
+    return torch.cat([probs, rest], dim=-1)
+
+
+# ---- prompt families --------------------------------------------------------------------------
+
+
+def _family_recovered(results: Results, family: str, run: str = "partial") -> Measurement:
+    clean = _score(results, "families", "clean", family + "_")
+    size = average(clean)
+    if size.low <= 0 <= size.high:
+        raise NotMeasured("the model's own score cannot be told from 0")
+    return ratio(_score(results, "families", run, family + "_"), clean)
+
+
+@measures("started_recovered")
+def _started(results: Results) -> Measurement:
+    return _family_recovered(results, "started")
+
+
+@measures("price_recovered")
+def _price(results: Results) -> Measurement:
+    return _family_recovered(results, "price")
+
+
+@measures("sequence_recovered")
+def _sequence(results: Results) -> Measurement:
+    return _family_recovered(results, "sequence")
+
+
+@measures("sequence_gain")
+def _sequence_gain(results: Results) -> Measurement:
+    extended, partial, clean = (
+        _score(results, "families", run, "sequence_") for run in ("extended", "partial", "clean")
+    )
+    gain = ratio(extended - partial, clean)
+    words = in_words(_family_recovered(results, "sequence", "extended").value)
+    return Measurement(gain.value, gain.low, gain.high, f"to {words}")
+
+
+def _fires(results: Results, family: str) -> Measurement:
+    return average(-_score(results, "families", "clean", family))
+
+
+def _impaired(results: Results, family: str) -> Measurement:
+    reverse, clean = (_score(results, "families", run, family) for run in ("reverse", "clean"))
+    return average(reverse - clean)
+
+
+for _name in ("ended", "BC"):
+    measures(f"{_name}_negative")(partial(_fires, family=f"{_name}_"))
+    measures(f"{_name}_impaired")(partial(_impaired, family=f"{_name}_"))
+
+
+@measures("smaller_repeats")
+def _smaller_repeats(results: Results) -> Measurement:
+    top = _tensor(results, "families", "smaller_clean").argmax(-1)
+    return average((top == _tensor(results, "families", "smaller_YY")).double())
+
+
+# ---- neurons ----------------------------------------------------------------------------------
+
+
+def _neurons(results: Results, name: str) -> Tensor:
+    return _tensor(results, "neurons", name)
+
+
+@measures("neurons_near_zero")
+def _neurons_near_zero(results: Results) -> Measurement:
+    effects, whole = _neurons(results, "effects").mean(-1), _neurons(results, "all").mean()
+    if whole == 0:
+        raise NotMeasured("the MLP has no direct effect at all")
+    small = effects.abs() < whole.abs() / 100
+    return Measurement(float(small.double().mean()), detail=f"of {len(effects)} neurons")
+
+
+@measures("neurons_joint")
+def _neurons_joint(results: Results) -> Measurement:
+    effects = _neurons(results, "effects")
+    ten = effects.mean(-1).abs().argsort(descending=True, stable=True)[:10]
+    return ratio(_neurons(results, "ten"), effects[ten].sum(0))
+
+
+@measures("neurons_single")
+def _neurons_single(results: Results) -> Measurement:
+    single, sums = (
+        [_likeness_to_step(lens) for lens in _neurons(results, name)]
+        for name in ("lens_single", "lens_sum")
+    )
+    if not min(sums) > 0:
+        raise NotMeasured("the sums have no step to compare with")
+    words = ", ".join(f"{likeness:.2f}" for likeness in (max(single), *sums))
+    detail = f"correlation with a step at YY: best of ten, sums of 100 and 200: {words}"
+    return Measurement(max(single) / min(sums), detail=detail)
+
+
+def _likeness_to_step(lens: Tensor) -> float:
+    """Correlation of a lens [YY, year] with a step at YY, of both what depends on YY."""
+    there = ~lens.isnan().any(-1)
+    step = (torch.arange(100) > torch.arange(FIRST_YY, LAST_YY + 1)[:, None]).double()
+    ours, ideal = (beyond_mean_row(table[there]).flatten() for table in (lens, step))
+    norms = ours.norm() * ideal.norm()
+    return float(ours @ ideal / norms) if norms > 0 else 0.0
+
+
+@measures("neurons_sum")
+def _neurons_sum(results: Results) -> Measurement:
+    shares = [triangle(lens) for lens in _neurons(results, "lens_sum")]
+    words = " and ".join(map(in_words, shares))
+    return Measurement(min(shares), detail=f"of the YYs, for 100 and 200: {words}")
