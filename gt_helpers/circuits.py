@@ -286,7 +286,7 @@ def end_sweeps(sweep: SweepFunction, mlps: Sequence[str]) -> dict[str, Sweep]:
 
 
 def attention_sweeps(sweep: SweepFunction, parts: CircuitParts) -> dict[str, Sweep]:
-    """Senders at YY into the queries, keys and values of the circuit's heads (section 3.2)."""
+    """Senders at YY into the queries, keys and values of the circuit's heads (Appendix B)."""
     return {
         part: sweep([f"{head}.{part}" for head in parts.heads], parts.mlps, "YY")
         for part in ("q", "k", "v")

@@ -70,7 +70,7 @@ def per_YY_probs(
     order: str = "mean_of_softmax",
     year_tokens: Tensor | None = None,
 ) -> Tensor:
-    """The paper's probability heatmap [97, year], rows YY = 02 to 98 (figure 1, section 2).
+    """The paper's probability heatmap [97, year], rows YY = 02 to 98 (section 2).
 
     The paper's code averages in two orders, which differ. "mean_of_softmax": softmax per prompt,
     then the mean probability of equal YY; `values` are year log-probabilities [prompt, year].

@@ -40,7 +40,7 @@ class Sweep:
     """One path-patching heatmap: every component in turn as the sender into one fixed route.
 
     ``values`` [sender, prompt] is the patched minus the base metric; senders that cannot reach the
-    route are exactly 0. Negative means that the component matters (paper, figures 4 and 6).
+    route are exactly 0. Negative means that the component matters (section 3.1).
     """
 
     receivers: tuple[str, ...]

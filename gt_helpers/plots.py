@@ -159,7 +159,7 @@ def year_heatmap(
     zmax: float | None = 0.25,
     quantity: str = "probability",
 ) -> go.Figure:
-    """Probabilities [YY, year] of every end year, YY 02 to 98 from the top (paper, figure 1)."""
+    """Probabilities [YY, year] of every end year, YY 02 to 98 from the top (section 2)."""
     figure = year_heatmaps({"": probs}, zmax, quantity)
     figure.update_layout(
         title=title, width=620, height=550 if title else 520, margin={"t": 64 if title else 36}

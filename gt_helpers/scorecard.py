@@ -22,7 +22,7 @@ from .results import Results
 from .words import in_words, interval_in_words
 
 RULE = (
-    "A value agrees if the measured mean lies within the stated tolerance of the reported value. "
+    "A claim agrees if the measured mean lies within the stated limits, which this project chose. "
     "For an order or a sign the measurement is the margin by which it holds, and agrees above 0. "
     "Intervals are 95 % bootstrap intervals over prompts; the last column says where one leaves "
     "the verdict open."
@@ -93,11 +93,14 @@ def _row(claim: dict[str, Any], results: Results) -> dict[str, Any]:
     else:
         verdict = "agrees" if _holds(claim, found.value) else "disagrees"
     detail = [found.detail] if found.detail else []
-    if "paper" in claim and (limit := _limit(claim)):
-        detail.append(f"agrees: {limit}")
+    if limit := _limit(claim):
+        detail.append(f"agrees {limit}")
     if claim["kind"] == "exact" and found.value:
         detail.append(f"{found.value:.1e} where 0 is exact")  # too small to be seen in points
-    if results.settings.get("gpt2_small") is not True:
+    corruption = settings.get("corruption", "01")
+    if corruption != "01":
+        detail.append(f"these prompts are corrupted by {corruption!r}, the paper's by '01'")
+    if results.settings.get("gpt2_small") is not True or corruption != "01":
         verdict = "not comparable"
     elif verdict != "not measured":
         if not math.isnan(found.low) and _holds(claim, found.low) != _holds(claim, found.high):
@@ -148,20 +151,26 @@ def _overlaps(claim: dict[str, Any], found: Measurement) -> bool:
 
 
 def _reported(claim: dict[str, Any]) -> str:
-    return claim.get("paper") or _limit(claim)
+    """What is reported, in the claim's own words or as its value; limits are this project's."""
+    return claim.get("paper") or in_words(claim["value"], claim["unit"])
 
 
 def _limit(claim: dict[str, Any]) -> str:
-    """The numbers that a claim's measurement is held against, or an empty string."""
-    words = [in_words(claim[key], claim["unit"]) for key in ("value", "tolerance") if key in claim]
+    """The limits that a claim's measurement is held against, in words, or an empty string."""
+
+    def words(*keys: float) -> list[str]:
+        return [in_words(key, claim["unit"]) for key in keys]
+
     match claim["kind"]:
         case "value":
-            return f"{words[0]} ± {words[1].split()[0]}"
-        case "above" | "below":
-            return f"{claim['kind']} {words[0]}"
-        case "between":
-            low, high = (in_words(end, claim["unit"]) for end in claim["range"])
+            low, high = words(
+                claim["value"] - claim["tolerance"], claim["value"] + claim["tolerance"]
+            )
             return f"from {low} to {high}"
+        case "above" | "below":
+            return f"{claim['kind']} {words(claim['value'])[0]}"
+        case "between":
+            return "from {} to {}".format(*words(*claim["range"]))
     return ""
 
 

@@ -138,7 +138,8 @@ def beside_the_paper(results: Results, claims: Iterable[str]) -> Html:
         raise ValueError(f"There is no claim {unknown[0]!r}; known are {known}.")
     rows = []
     for claim in frame.loc[wanted].itertuples():
-        colour = _VERDICTS.get(str(claim.verdict), "inherit")
+        is_open = "the verdict is open" in claim.detail
+        colour = "inherit" if is_open else _VERDICTS.get(str(claim.verdict), "inherit")
         measured = in_words(float(claim.measured), str(claim.unit))
         interval = interval_in_words(float(claim.low), float(claim.high), str(claim.unit))
         detail = f"<br><small>{escape(claim.detail)}</small>" if claim.detail else ""

@@ -222,7 +222,7 @@ def test_every_verdict_can_fail(claim: str) -> None:
 def test_the_large_sample_is_preferred_and_named() -> None:
     table = scorecard(ALL).set_index("id")
     detail = table.loc["clean_prob_diff", "detail"]
-    assert detail == "measured on 10,000 prompts, unbalanced, years 1000-1899"
+    assert detail.endswith("; measured on 10,000 prompts, unbalanced, years 1000-1899")
     assert table.loc["corrupted_prob_diff", "detail"].endswith("years 1100-1799, written so")
     assert table.loc["acdc_kl", "sample"] == f"{N} prompts"
     assert sample_of(table[table["theme"] == "Neurons"]) == f"{N} prompts"
@@ -230,7 +230,7 @@ def test_the_large_sample_is_preferred_and_named() -> None:
     fewer = copy.deepcopy(ALL)
     del fewer.experiments["large"]
     detail = scorecard(fewer).set_index("id").loc["clean_prob_diff", "detail"]
-    assert detail.startswith("reported on 10,000 prompts")
+    assert "; reported on 10,000 prompts" in detail
 
 
 @pytest.mark.parametrize("name", ["activation", "controls", "families", "neurons", "acdc"])
@@ -263,11 +263,12 @@ def test_a_circuit_recovers_nothing_of_no_score() -> None:
     assert "cannot be told from 0" in detail
 
 
-def test_limits_are_said_where_the_paper_gives_none() -> None:
+def test_limits_are_said_apart_from_what_is_reported() -> None:
     table = scorecard(ALL).set_index("id")
     assert table.loc["price_recovered", "paper"] == "88.9 %"
-    assert "agrees: from 80.0 % to 95.0 %" in table.loc["price_recovered", "detail"]
-    assert table.loc["acdc_kl", "paper"] == "0.078 ± 0.020"
+    assert "agrees from 80.0 % to 95.0 %" in table.loc["price_recovered", "detail"]
+    assert table.loc["acdc_kl", "paper"] == "0.078"
+    assert "agrees from 0.058 to 0.098" in table.loc["acdc_kl", "detail"]
 
 
 def test_experiments_survive_the_folder(tmp_path: Path) -> None:
