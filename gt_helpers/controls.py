@@ -34,20 +34,29 @@ def direct_and_indirect(patching: PathPatching, mlps: Iterable[str]) -> pd.DataF
         raise ValueError(
             "direct_and_indirect needs the clean base and MLPs, e.g. ['m8', 'm9', 'm10', 'm11']."
         )
-    names = [node.name for node in nodes]
     clean = prob_diff(patching.base_probs, patching.dataset.YY)
     rows = []
-    for i, name in enumerate(names[:-1]):
-        later = names[i + 1 :]
-        direct = connect([name], ["logits"])
-        indirect = connect([name], later) | connect(later, [*later, "logits"])
-        paths = {"direct": direct, "indirect": indirect, "total": direct | indirect}
-        for path, circuit in paths.items():
+    for name, paths in mlp_paths(node.label for node in nodes).items():
+        total = paths["direct"] | paths["indirect"]
+        for path, circuit in {**paths, "total": total}.items():
             change = patching.evaluate(circuit).prob_diff - clean
             mean, low, high = (float(value) for value in bootstrap_ci(change))
-            share = -mean / float(clean.mean())
-            rows.append((nodes[i].label, path, mean, low, high, share))
+            rows.append((name, path, mean, low, high, -mean / float(clean.mean())))
     return pd.DataFrame(rows, columns=["component", "path", "change", "low", "high", "share"])
+
+
+def mlp_paths(mlps: Iterable[str]) -> dict[str, dict[str, Circuit]]:
+    """Of each MLP but the last its "direct" path, and its "indirect" ones through the later MLPs.
+
+    ``m8 -> logits`` alone, and every chain from m8 over later MLPs of ``mlps``, given in order, to
+    the logits (section 4.2).
+    """
+    mlps, found = list(mlps), {}
+    for i, name in enumerate(mlps[:-1]):
+        later = mlps[i + 1 :]
+        indirect = connect([name], later) | connect(later, [*later, "logits"])
+        found[name] = {"direct": connect([name], ["logits"]), "indirect": indirect}
+    return found
 
 
 def circuit_through(parts: CircuitParts, positions: Iterable[str], inputs: str = "v") -> Circuit:

@@ -25,13 +25,12 @@ from .circuits import (
     PAPER,
     Circuit,
     CircuitParts,
-    connect,
     full_circuit,
     partial_circuit,
     random_parts,
 )
 from .components import END, edges
-from .controls import circuit_through, shifted_heads
+from .controls import circuit_through, mlp_paths, shifted_heads
 from .dataset import YearDataset, draw_prompts
 from .metrics import FIRST_YY, LAST_YY, Metric, mean_by_YY, prob_diff
 from .models import is_gpt2_small
@@ -207,23 +206,14 @@ def _controls(bench: Bench) -> Tensors:
     with suppress(ValueError):  # a circuit with most heads of a layer leaves none to stand in
         drawn = [random_parts(parts, shape, seed) for seed in range(_RANDOM_CIRCUITS)]
         circuits |= {f"random_{i}": partial_circuit(one) for i, one in enumerate(drawn)}
-    found = answers(model, dataset, circuits, mlp_paths(parts.mlps), "controls")
+    impaired = {
+        f"{path}_{mlp}": circuit
+        for mlp, paths in mlp_paths(parts.mlps).items()
+        for path, circuit in paths.items()
+    }
+    found = answers(model, dataset, circuits, impaired, "controls")
     YY = found.pop("YY")
     return {name: _score(log_probs, YY) for name, log_probs in found.items()}
-
-
-def mlp_paths(mlps: Iterable[str]) -> dict[str, Circuit]:
-    """Of each MLP but the last its direct path, and its indirect ones through the later MLPs.
-
-    Keys are "direct_m8", "indirect_m8", ...: ``m8 -> logits`` alone, and every chain from m8 over
-    later MLPs of ``mlps``, given in order, to the logits (section 4.2).
-    """
-    mlps, found = list(mlps), {}
-    for i, name in enumerate(mlps[:-1]):
-        later = mlps[i + 1 :]
-        found[f"direct_{name}"] = connect([name], ["logits"])
-        found[f"indirect_{name}"] = connect([name], later) | connect(later, [*later, "logits"])
-    return found
 
 
 # ---- activation patching ----------------------------------------------------------------------

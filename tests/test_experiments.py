@@ -14,6 +14,7 @@ from huggingface_hub import constants
 from gt_helpers import experiments as module
 from gt_helpers.__main__ import main
 from gt_helpers.circuits import PAPER, partial_circuit
+from gt_helpers.controls import mlp_paths
 from gt_helpers.dataset import YearDataset
 from gt_helpers.experiments import (
     EXPERIMENTS,
@@ -21,7 +22,6 @@ from gt_helpers.experiments import (
     acdc_years,
     answers,
     century_prompts,
-    mlp_paths,
     run_scorecard,
 )
 from gt_helpers.metrics import prob_diff
@@ -184,13 +184,13 @@ def test_streamed_answers_are_the_engines(
 def test_direct_and_indirect_paths_are_those_of_the_sweeps(model: Transformer) -> None:
     patching = PathPatching(model, YearDataset(model.tokenizer, 6))
     paths = mlp_paths(["m8", "m9", "m10", "m11"])
-    assert list(paths) == [f"{p}_m{i}" for i in (8, 9, 10) for p in ("direct", "indirect")]
+    assert list(paths) == ["m8", "m9", "m10"]
     clean = prob_diff(patching.base_probs, patching.dataset.YY)
     for name, sweep in (("direct", patching.sweep("logits")), ("indirect", patching.sweep("m11"))):
-        change = patching.evaluate(paths[f"{name}_m10"]).prob_diff - clean
+        change = patching.evaluate(paths["m10"][name]).prob_diff - clean
         expected = sweep.values[sweep.senders.index("m10@END")]
         torch.testing.assert_close(change, expected, atol=1e-6, rtol=0)
-    assert {edge.name for edge in paths["indirect_m9"].edges} == {
+    assert {edge.name for edge in paths["m9"]["indirect"].edges} == {
         *("m9@END -> m10@END", "m9@END -> m11@END", "m10@END -> m11@END"),
         *("m10@END -> logits", "m11@END -> logits"),
     }
