@@ -1,4 +1,4 @@
-"""check_environment: is everything here that the notebooks need, and in a version that fits?"""
+"""set_up and check_environment: is everything here that the notebooks need, and does it fit?"""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +16,15 @@ from packaging.requirements import Requirement
 
 _ROOT = Path(__file__).parents[1]
 _PYTHONS = ((3, 11), (3, 13))
-# A version number does not show a broken binary, an import does.
-_IMPORTED = {"torch", "transformer_lens", "plotly", "ipywidgets"}
+# These get a line of their own, and are imported: a version does not show a broken binary.
+_NAMED = {"torch", "transformer_lens", "plotly", "ipywidgets"}
+
+
+class SetupError(RuntimeError):
+    """What kept the setup from working, in one sentence; notebooks show no traceback of it."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"Setup failed: {self}"]
 
 
 def in_colab() -> bool:
@@ -43,7 +51,7 @@ class Check:
 
 @dataclass(frozen=True)
 class EnvironmentReport:
-    """What check_environment found; true if every check is fine."""
+    """What check_environment found; true if everything is installed."""
 
     checks: tuple[Check, ...]
 
@@ -51,21 +59,55 @@ class EnvironmentReport:
         return all(check.ok for check in self.checks)
 
 
+def set_up() -> None:
+    """Install what is missing into the running Python and print the environment check.
+
+    The setup cell of the notebooks calls this. Raises SetupError if something is missing then.
+    """
+    if in_colab():
+        command = ["bash", str(_ROOT / "setup_colab.sh")]
+    else:  # without an environment the script would fill .venv, which this Python does not see
+        command = [sys.executable, str(_ROOT / "tools/install.py"), str(_ROOT / "requirements.txt")]
+    environment = {**os.environ, "PYTHON": sys.executable}
+    with subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        for line in process.stdout or ():  # Colab shows what is printed here, not by a subprocess
+            print(line, end="", flush=True)
+    if process.returncode:
+        raise SetupError("the packages could not be installed; the lines above say why.")
+    importlib.invalidate_caches()
+    if not check_environment():
+        raise SetupError("something that is needed does not fit; the lines above say what.")
+
+
 def check_environment() -> EnvironmentReport:
-    """Print an [OK] or [FAIL] line for Python, the device and every package; true if all are OK."""
+    """Print [OK] or [FAIL] lines: Python, packages, device, and whether GPT-2 small can be had.
+
+    True if everything is installed. GPT-2 small out of reach is no failure: mini needs no network.
+    """
     checks = []
     for check in _all_checks():
         print(check, flush=True)
         checks.append(check)
     report = EnvironmentReport(tuple(checks))
-    if not report:
+    if report:
+        print(_check_gpt2_small())
+    else:
         print("To install what is missing: bash setup_colab.sh")
     return report
 
 
 def _all_checks() -> Iterator[Check]:
     yield _check_python()
-    yield from map(_check_package, _requirements())
+    fine = 0
+    for requirement in _requirements():
+        check = _check_package(requirement)
+        if check.ok and requirement.name not in _NAMED:
+            fine += 1
+        else:
+            yield check
+    yield Check("other packages", True, f"{fine} in versions that fit")
     yield _check_device()
 
 
@@ -100,12 +142,14 @@ def _check_package(requirement: Requirement) -> Check:
         return Check(name, False, f"not installed, {needed}")
     if not requirement.specifier.contains(version, prereleases=True):
         return Check(name, False, f"{version}, {needed}")
-    if name in _IMPORTED:
+    if name in _NAMED:
         try:
-            importlib.import_module(name)
+            module = importlib.import_module(name)
         except Exception as error:  # a broken binary raises anything, ValueError for numpy's ABI
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             return Check(name, False, f"{version} does not import: {reason}")
+        if name == "plotly":
+            version += f", renderer {module.io.renderers.default or 'none'}"
     return Check(name, True, version)
 
 
@@ -117,3 +161,15 @@ def _check_device() -> Check:
     if torch.cuda.is_available():
         return Check("device", True, f"cuda ({torch.cuda.get_device_name()})")
     return Check("device", True, f"cpu, {torch.get_num_threads()} threads (a GPU is faster)")
+
+
+def _check_gpt2_small() -> Check:
+    from .models import hub_reachable
+
+    if hub_reachable():
+        return Check("gpt2-small", True, "in the local cache or on the Hugging Face hub")
+    return Check(
+        "gpt2-small",
+        False,
+        'not cached, and the Hugging Face hub does not answer; MODEL = "mini" works',
+    )

@@ -19,8 +19,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import gt_helpers
-from gt_helpers import environment
-from gt_helpers.environment import check_environment
+from gt_helpers import environment, models
+from gt_helpers.environment import SetupError, check_environment, set_up
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "setup_colab.sh"
@@ -343,13 +343,22 @@ def test_reproduce_passes_arguments_and_status_on(checkout: Checkout) -> None:
 # --- gt_helpers.environment ----------------------------------------------------------------------
 
 
-def test_check_environment_reports_every_package(capsys: pytest.CaptureFixture[str]) -> None:
-    assert check_environment()
-    lines = capsys.readouterr().out.splitlines()
-    assert all(line.startswith("[OK] ") for line in lines)
-    assert {r.name for r in requirements("requirements.txt").values()} | {"Python", "device"} == {
-        line.split()[1].rstrip(":") for line in lines
-    }
+def test_check_environment_reports_what_notebooks_need(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = ["Python", "torch", "transformer_lens", "plotly", "ipywidgets"]
+    for reachable, verdict in ((True, "OK"), (False, "FAIL")):
+        monkeypatch.setattr(models, "hub_reachable", lambda answer=reachable: answer)
+        assert check_environment()  # without the hub, mini is there
+        *lines, last = capsys.readouterr().out.splitlines()
+        assert all(line.startswith("[OK] ") for line in lines)
+        names = [line.split(":")[0].removeprefix("[OK] ") for line in lines]
+        assert names == [*named, "other packages", "device"]
+        assert last.startswith(f"[{verdict}] gpt2-small: ")
+        assert ('MODEL = "mini"' in last) is not reachable
+    n = len(requirements("requirements.txt")) - len(named[1:])
+    assert f"[OK] other packages: {n} in versions that fit" in lines
+    assert re.search(r"plotly: \d\S+, renderer \w+", "\n".join(lines))
 
 
 def test_check_environment_names_what_is_wrong(
@@ -362,6 +371,38 @@ def test_check_environment_names_what_is_wrong(
     assert "[FAIL] no-such-package: not installed, needed is >=1" in output
     assert re.search(r"\[FAIL\] numpy: \d\S+, needed is >=99", output)
     assert "bash setup_colab.sh" in output
+
+
+def test_set_up_installs_into_the_running_python(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(environment, "in_colab", lambda: False)
+    monkeypatch.setattr(environment, "check_environment", lambda: print("checked") or True)
+    there = (ROOT / ".venv").exists()
+    set_up()
+    assert capsys.readouterr().out == "Everything needed is already installed.\nchecked\n"
+    assert (ROOT / ".venv").exists() == there
+
+
+def test_set_up_runs_the_script_in_colab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(environment, "in_colab", lambda: True)
+    monkeypatch.setattr(environment, "_ROOT", tmp_path)
+    monkeypatch.setattr(environment, "check_environment", lambda: print("checked") or True)
+    script = tmp_path / "setup_colab.sh"
+    script.write_text('echo "with $PYTHON"\n')
+    set_up()
+    assert capsys.readouterr().out == f"with {sys.executable}\nchecked\n"
+    monkeypatch.setattr(environment, "check_environment", lambda: False)
+    with pytest.raises(SetupError, match="the lines above say what"):
+        set_up()
+    capsys.readouterr()
+    script.write_text('echo "no space" >&2\nexit 1\n')
+    with pytest.raises(SetupError, match="the lines above say why") as failure:
+        set_up()
+    assert capsys.readouterr().out == "no space\n"
+    assert failure.value._render_traceback_() == [f"Setup failed: {failure.value}"]
 
 
 @pytest.mark.parametrize("find", [environment.in_colab, install.in_colab])
