@@ -10,11 +10,11 @@ import pytest
 from gt_helpers import widgets
 from gt_helpers.circuits import PAPER, Circuit, full_circuit, partial_circuit
 from gt_helpers.dataset import YearDataset
+from gt_helpers.explorer import Explorer
 from gt_helpers.models import load_model
 from gt_helpers.path_patching import Evaluation, PathPatching
 from gt_helpers.results import Results
 from gt_helpers.tables import headline_table
-from gt_helpers.explorer import Explorer
 from gt_helpers.words import in_words
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..metrics import FIRST_YY, LAST_YY
 
-
 COLOURS = {
     "clean": "#1f5fa8",
     "corrupted": "#c0392b",
