@@ -97,7 +97,8 @@ class FigureFrame(widgets.VBox):
 
     def __init__(self) -> None:
         self._name = f"gt-figure-{next(_numbers)}-{time.time_ns()}"
-        self._page, self._message = widgets.HTML(), widgets.HTML()
+        wide = widgets.Layout(width="100%")  # the page shrinks a figure that is wider than this
+        self._page, self._message = widgets.HTML(layout=wide), widgets.HTML()
         super().__init__([self._page, self._message])
 
     def show(self, figure: go.Figure | None) -> None:
@@ -136,9 +137,11 @@ function draw() {
   const figure = (parent.gtFigures || {})["NAME"];
   if (!figure || !window.Plotly) return;
   document.getElementById("hint").style.display = "none";
-  frameElement.style.height = figure.layout.height + "px";
-  frameElement.style.width = figure.layout.width + "px";
-  Plotly.react("figure", figure.data, figure.layout, {
+  const room = frameElement.parentElement.clientWidth || figure.layout.width;
+  const layout = {...figure.layout, width: Math.min(figure.layout.width, room)};
+  frameElement.style.height = layout.height + "px";
+  frameElement.style.width = layout.width + "px";
+  Plotly.react("figure", figure.data, layout, {
     displaylogo: false, toImageButtonOptions: {format: "svg"}});
 }
 draw();

@@ -220,9 +220,7 @@ MOVES = {
 def wait_until_done(explorer: Any) -> None:
     """Wait until an explorer has answered the last change; fails if it says anything but done."""
     page = explorer.page
-    page.wait_for_timeout(
-        400
-    )  # the message to the kernel and back, and the delay that collects changes
+    page.wait_for_timeout(400)  # to the kernel and back, and the delay that collects changes
     state = explorer.locator(".gt-state")
     for _ in range(300):
         if state.get_attribute("data-state") != "working":
@@ -233,9 +231,11 @@ def wait_until_done(explorer: Any) -> None:
 
 
 def assert_figure_is_drawn(explorer: Any) -> None:
-    """Fail if the explorer's figure is not on the page, or hides behind an empty frame."""
+    """Fail if the explorer's figure is not on the page, or does not fit its frame."""
     frame = explorer.locator("iframe[name^=gt-figure]").content_frame
-    frame.locator("#figure .main-svg").first.wait_for(timeout=15_000)
+    figure = frame.locator("#figure .main-svg").first
+    figure.wait_for(timeout=15_000)
+    assert figure.evaluate("svg => svg.getBoundingClientRect().right <= innerWidth"), "cut off"
 
 
 def stop_kernels(page: Any, lab: dict[str, str]) -> None:
