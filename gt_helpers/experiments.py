@@ -404,9 +404,13 @@ def _neurons(bench: Bench) -> Tensors:
     def lens(chosen: Tensor) -> Tensor:
         return mean_by_YY(neurons.lens(chosen), dataset.YY)
 
+    def years(chosen: Tensor) -> Tensor:
+        return mean_by_YY(neurons.year_effect(chosen), dataset.YY)
+
     return {
         "effects": effects,
-        "ten": neurons.joint_effect(order[:10]),
+        "ten_joint": years(order[:10]),
+        "ten_added": torch.stack([years(one) for one in order[:10].split(1)]).sum(0),
         "all": neurons.joint_effect(order),
         "lens_single": torch.stack([lens(order[i : i + 1]) for i in range(10)]),
         "lens_sum": torch.stack([lens(order[:100]), lens(order[:200])]),

@@ -231,7 +231,7 @@ def one_hot(YY: Tensor) -> Tensor:
 def ways_to_erase(YY: Tensor, n: int = 2, seed: int = 0) -> dict[str, Callable[[Tensor], Eraser]]:
     """What `fit_edits` can fit for prompts of these YYs: LEACE, n PCA directions, and controls.
 
-    LEACE erases YY as one number, or as 97 classes; its control erases the YYs in random order.
+    LEACE erases YY as one number, or as 97 classes; its controls erase the YYs in random order.
     """
     shuffled = YY[torch.randperm(len(YY), generator=torch.Generator().manual_seed(seed))]
 
@@ -246,6 +246,7 @@ def ways_to_erase(YY: Tensor, n: int = 2, seed: int = 0) -> dict[str, Callable[[
         "LEACE, YY as a number": lambda x: fit_leace(x, YY),
         "LEACE, YY as classes": lambda x: fit_leace(x, one_hot(YY)),
         "LEACE, shuffled YY (control)": lambda x: fit_leace(x, shuffled),
+        "LEACE, shuffled classes (control)": lambda x: fit_leace(x, one_hot(shuffled)),
         f"{n} PCA directions": principal,
         f"{n} random directions (control)": any_directions,
     }

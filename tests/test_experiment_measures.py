@@ -77,7 +77,8 @@ def families() -> dict[str, Tensor]:
 def neurons() -> dict[str, Tensor]:
     effects = constant(*[-0.02] * 10, *[0.0] * 390)
     single = torch.stack([lenses()["m8"]] * 10)
-    found = {"effects": effects, "ten": constant(-0.21)[0], "all": constant(-0.2)[0]}
+    found = {"effects": effects, "all": constant(-0.2)[0]}
+    found |= {"ten_joint": torch.ones(97, 100), "ten_added": torch.full((97, 100), 1.1)}
     return found | {"lens_single": single, "lens_sum": torch.stack([lenses()["m9"]] * 2)}
 
 
@@ -188,7 +189,7 @@ BREAKING: dict[str, tuple[str, Change]] = {
     "BC_impaired": family("BC_reverse", 0.7),
     "smaller_repeats": family("smaller_clean", 0.8),
     "neurons_near_zero": ("neurons", sets("effects", constant(*[-0.01] * 20, *[0.0] * 80))),
-    "neurons_joint": ("neurons", sets("ten", constant(-0.4)[0])),
+    "neurons_joint": ("neurons", sets("ten_added", torch.full((97, 100), 1.4))),
     "neurons_single": ("neurons", sets("lens_single", torch.stack([lenses()["m9"]] * 10))),
     "neurons_sum": ("neurons", sets("lens_sum", torch.stack([lenses()["m8"]] * 2))),
 }
@@ -293,3 +294,11 @@ def test_the_files_of_a_scorecard(tmp_path: Path) -> None:
     page, text = ((tmp_path / f"scorecard.{end}").read_text() for end in ("html", "txt"))
     assert "<h1>&lt;b&gt;</h1>" in page and "not GPT-2 small" in page and "not GPT-2 small" in text
     assert set(measures.MEASURES) < set(scorecard(other)["id"])
+
+
+def test_a_neuron_without_any_preference_makes_no_step() -> None:
+    flat = copy.deepcopy(ALL)
+    rows = -torch.arange(97.0)[:, None].expand(97, 100)  # the same for all years, by YY
+    flat.experiments["neurons"].tensors["lens_single"] = torch.stack([rows] * 10)
+    row = scorecard(flat, ["neurons_single"]).iloc[0]
+    assert abs(row["measured"]) < 1e-9 and row["verdict"] == "agrees"

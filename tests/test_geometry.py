@@ -231,11 +231,12 @@ def test_erased_directions_are_gone_and_the_mean_stays() -> None:
 def test_ways_to_erase_take_what_they_say() -> None:
     x, YY = planted(970, 0)
     found = {name: fit(x) for name, fit in ways_to_erase(YY).items()}
-    number, classes, shuffled, principal, drawn = (eraser(x) for eraser in found.values())
+    erased = [eraser(x) for eraser in found.values()]
+    number, classes, shuffled, _, principal, drawn = erased
     assert covariance(number, YY).abs().max() < 1e-9
     assert covariance(classes, one_hot(YY)).abs().max() < 1e-9
     assert fit_pca(x).explained(principal).sum() < 1e-9
-    assert [eraser.read.shape[1] for eraser in found.values()] == [1, 20, 1, 2, 2]
+    assert [eraser.read.shape[1] for eraser in found.values()] == [1, 20, 1, 20, 2, 2]
     for control in (shuffled, drawn):
         assert fit_probe(control, YY).r2(control, YY) > 0.5
     again = ways_to_erase(YY)["LEACE, shuffled YY (control)"](x)
