@@ -40,7 +40,7 @@ def test_counts_of_verdicts() -> None:
     found = {row[0]: row[1:] for row in rows(tables.verdict_counts(card))}
     assert list(found) == [*card["theme"].unique(), "all"]
     assert found["Attribution"] == ["0", "2"]
-    assert found["all"] == [str(len(card) - 2), "2"]
+    assert found["all"] == [str(len(card) - 4), "4"]
 
 
 def test_the_explorer_shows_what_is_chosen() -> None:
