@@ -242,7 +242,8 @@ def test_a_missing_experiment_costs_its_own_claims(name: str) -> None:
     gone = table[table["verdict"] == "not measured"]
     expected = {c["id"] for c in claims() if c["experiment"] == name or "missing" in c}
     assert set(gone["id"]) == expected
-    assert gone["detail"].str.contains("scorecard runs it|not part of this project|notebook 6").all()
+    reasons = "scorecard runs it|not part of this project|notebook 6"
+    assert gone["detail"].str.contains(reasons).all()
 
 
 def test_what_a_model_lacks_is_said() -> None:
