@@ -29,7 +29,7 @@ from .circuits import (
     partial_circuit,
     random_parts,
 )
-from .components import END, edges
+from .components import END, component, edges
 from .controls import circuit_through, mlp_paths, shifted_heads
 from .dataset import YearDataset, draw_prompts
 from .metrics import FIRST_YY, LAST_YY, Metric, mean_by_YY, prob_diff
@@ -46,6 +46,7 @@ from .tasks import TASKS, with_components
 from .transformer import Transformer
 
 YEARS = (1100, 1800)  # centuries 11 to 17, as in the paper's text
+NO_SPACE = PAPER_TEMPLATE.replace("|> ", "|>")  # `The` without a space before it
 _PROMPTS = 256  # prompts whose runs are kept at once
 _RANDOM_CIRCUITS = 20
 _LONG = 10  # minutes
@@ -175,7 +176,7 @@ def _bos(bench: Bench) -> Tensors:
         bench.prompts,
         years=YEARS,
         nouns=[noun for noun, tokens in zip(nouns, split, strict=True) if len(tokens) == 1],
-        template=PAPER_TEMPLATE.replace("|> ", "|>"),
+        template=NO_SPACE,
         seed=bench.seed,
     )
     return answers(bench.model, dataset, label="The without a space")
@@ -226,7 +227,7 @@ def century_prompts(model: Transformer, n: int, seed: int = 0) -> YearDataset:
     known, so the paper's are used.
     """
     pool = valid_years(model.tokenizer, *YEARS)
-    template = Template(PAPER_TEMPLATE.replace("|> ", "|>"))
+    template = Template(NO_SPACE)
     rng = random.Random(f"century prompts {seed}")
     prompts = []
     for _ in range(n):
@@ -299,8 +300,10 @@ def acdc_circuit(positions: Iterable[str]) -> Circuit:
     pairs += [(sender, head) for sender in (*low, *early) for head in _ACDC_HEADS]
     pairs += [(f"m{i}", f"m{j}") for j in range(9) for i in range(j)]
     pairs += [(late[i], late[j]) for j in range(4) for i in range(j)]
-    pairs += [(head, mlp) for head in _ACDC_HEADS for mlp in late if _below(head, mlp)]
-    pairs += [(f"m{layer}", f"{head}.q") for head in _ACDC_HEADS for layer in range(_layer(head))]
+    pairs += [(h, m) for h in _ACDC_HEADS for m in late if component(h).depth < component(m).depth]
+    pairs += [
+        (f"m{layer}", f"{head}.q") for head in _ACDC_HEADS for layer in range(component(head).layer)
+    ]
     to_logits = [f"{name} -> logits" for name in (*_ACDC_HEADS, *late)]
     found = [edge for text in to_logits for edge in edges(text)]
     for sender, receiver in dict.fromkeys(pairs):
@@ -320,14 +323,6 @@ def acdc_years(tokenizer: PreTrainedTokenizerBase) -> list[int]:
         if FIRST_YY <= year % 100 <= LAST_YY:
             by_century.setdefault(year // 100, []).append(year)
     return [year for century in by_century.values() for year in century[1:-1]]
-
-
-def _layer(head: str) -> int:
-    return int(head[1 : head.index(".")])
-
-
-def _below(head: str, mlp: str) -> bool:
-    return _layer(head) <= int(mlp[1:])
 
 
 @_experiment(

@@ -177,6 +177,12 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _circuit_first(circuit: Sequence[str], others: Iterable[str]) -> list[tuple[str, str]]:
+    """A dropdown's labels and values: the circuit's names, marked so, then the others."""
+    marked = [(f"{name} (circuit)", name) for name in circuit]
+    return [*marked, *((name, name) for name in others if name not in circuit)]
+
+
 _WEIGHTINGS = {"attention": False, "attention × norm moved": True}
 
 
@@ -204,8 +210,7 @@ def attention_explorer(run: Run, dataset: YearDataset, heads: Sequence[str] = ()
         return View(figure, table(("END looks at", shown), rows))
 
     others = [f"a{i}.h{j}" for i in range(run.model.n_layers) for j in range(run.model.n_heads)]
-    listed = [(f"{name} (circuit)", name) for name in heads]
-    listed += [(name, name) for name in others if name not in heads]
+    listed = _circuit_first(heads, others)
     return Explorer(
         draw,
         {
@@ -239,8 +244,7 @@ def lens_explorer(run: Run, dataset: YearDataset, names: Sequence[str] = ()) -> 
 
     shape = Shape(run.model.n_layers, run.model.n_heads, ("END",))
     others = [node.label for node in shape.senders("END")]
-    listed = [(f"{name} (circuit)", name) for name in names]
-    listed += [(name, name) for name in others if name not in names]
+    listed = _circuit_first(names, others)
     return Explorer(
         draw,
         {

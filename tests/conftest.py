@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
@@ -44,3 +46,13 @@ def reference() -> Path:
     if not REFERENCE.is_dir():
         pytest.skip("the reference material is not at hand")
     return REFERENCE
+
+
+@pytest.fixture
+def mini_as_gpt2_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """mini in a local hub cache under GPT-2 small's name."""
+    cached = tmp_path / "hub" / "models--openai-community--gpt2"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(MINI, cached / "snapshots" / ("0" * 40))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))

@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from huggingface_hub import constants
 
 from gt_helpers import experiments as module
 from gt_helpers.__main__ import main
@@ -25,7 +24,7 @@ from gt_helpers.experiments import (
     run_scorecard,
 )
 from gt_helpers.metrics import prob_diff
-from gt_helpers.models import MINI, load_model
+from gt_helpers.models import load_model
 from gt_helpers.path_patching import PathPatching
 from gt_helpers.results import load_results
 from gt_helpers.scorecard import claims
@@ -99,14 +98,9 @@ def test_an_interrupted_scorecard_continues(
 
 
 def test_a_failing_claim_of_gpt2_small_is_an_exit_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, mini_as_gpt2_small: None
 ) -> None:
     """mini stands in for GPT-2 small in a local hub cache, so verdicts are given."""
-    cached = tmp_path / "hub" / "models--openai-community--gpt2"
-    (cached / "refs").mkdir(parents=True)
-    (cached / "refs" / "main").write_text("0" * 40)
-    shutil.copytree(MINI, cached / "snapshots" / ("0" * 40))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     out = tmp_path / "out"
     command = ["scorecard", *SIZES, "--out", str(out)]
     assert main([*command, "--only", "acdc_circuit"]) == 1  # mini's circuit is another

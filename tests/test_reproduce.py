@@ -9,14 +9,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from huggingface_hub import constants
 
 from gt_helpers import reproduce as module
 from gt_helpers.__main__ import main
 from gt_helpers.circuits import PAPER, Circuit, find_circuit, partial_circuit
 from gt_helpers.dataset import YearDataset
 from gt_helpers.metrics import per_YY_probs
-from gt_helpers.models import MINI, load_model
+from gt_helpers.models import load_model
 from gt_helpers.path_patching import PathPatching
 from gt_helpers.reproduce import reproduce, softmax_of_mean_logits
 from gt_helpers.results import load_results
@@ -166,14 +165,9 @@ def test_without_a_model_it_says_which_it_takes(
 
 
 def test_a_cached_gpt2_small_is_taken_and_judged_by_the_papers_circuit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, mini_as_gpt2_small: None
 ) -> None:
     """mini stands in for GPT-2 small in a local hub cache: same names, so the paper's lists run."""
-    cached = tmp_path / "hub" / "models--openai-community--gpt2"
-    (cached / "refs").mkdir(parents=True)
-    (cached / "refs" / "main").write_text("0" * 40)
-    shutil.copytree(MINI, cached / "snapshots" / ("0" * 40))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     lines: list[str] = []
     reproduce(prompts=PROMPTS, out=tmp_path / "out", device="cpu", say=lines.append)
     assert lines[0] == "Model: gpt2-small"
