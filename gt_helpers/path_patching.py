@@ -8,6 +8,7 @@ Norms, attention and MLPs on the way are recomputed, nothing is frozen or linear
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from tqdm.auto import tqdm
 from .components import END, Component, Edge, Input, Shape, inputs
 from .metrics import Metric, bootstrap_ci, cutoff_sharpness, prob_diff
 from .runs import Run, compute_run
-from .transformer import Transformer
+from .transformer import Block, Transformer
 
 if TYPE_CHECKING:
     from .circuits import Circuit
@@ -114,6 +115,18 @@ class _Pair:
         return patch - base
 
 
+@dataclass(frozen=True)
+class _Route:
+    """What a sweep patches: senders at one position, into entries, and from there onward."""
+
+    entries: list[Input]
+    onward: list[Input]
+    senders: list[Component]
+    senders_at: str
+    flow: list[Edge]
+    live: list[Input]  # the entries from which a change arrives at the logits
+
+
 class PathPatching:
     """Path patching between the two runs of a dataset; runs are computed once and cached.
 
@@ -150,9 +163,9 @@ class PathPatching:
 
     def reversed(self) -> PathPatching:
         """The same prompts with base and patch run exchanged; the cached runs are shared."""
-        other = "corrupted" if self.base == "clean" else "clean"
-        twin = PathPatching(self.model, self.dataset, other, self.progress)
-        twin._cache = self._cache
+        twin = copy.copy(self)
+        twin.base = "corrupted" if self.base == "clean" else "clean"
+        twin._base_log_probs = None
         return twin
 
     @property
@@ -188,9 +201,40 @@ class PathPatching:
         ``metric`` maps (probabilities [..., prompt, year], YY [prompt])
         to [..., prompt]. Raises ValueError for unknown or impossible names and for no receivers.
         """
-        entries, onward = inputs(receivers), inputs(via)
         if not callable(metric):
             raise ValueError(f"metric is {metric!r}; give a function, e.g. metric=prob_diff.")
+        route = self._route(receivers, via, senders_at)
+        base = metric(self.base_probs, self.dataset.YY)
+        values = torch.zeros(len(route.senders), len(self.dataset), dtype=self.model.dtype)
+        for chunk, prompts, log_probs in self._swept(route):
+            patched = metric(log_probs.exp(), self.dataset.YY[prompts])
+            values[chunk, prompts] = (patched - base[prompts]).to(values)
+        return Sweep(
+            tuple(r.name for r in route.entries),
+            tuple(r.name for r in route.onward),
+            tuple(s.name for s in route.senders),
+            values,
+            self.shape,
+        )
+
+    def sweep_log_probs(
+        self, receivers: str | Iterable[str], via: str | Iterable[str] = (), senders_at: str = END
+    ) -> Tensor:
+        """What a `sweep`'s metric is taken of: log-probabilities [sender, prompt, year].
+
+        They take 400 bytes per sender and prompt. Senders are those of `Shape.senders`. Raises
+        ValueError as `sweep` does.
+        """
+        route = self._route(receivers, via, senders_at)
+        found = self.base_log_probs.repeat(len(route.senders), 1, 1)
+        for chunk, prompts, log_probs in self._swept(route):
+            found[chunk, prompts] = log_probs
+        return found
+
+    def _route(
+        self, receivers: str | Iterable[str], via: str | Iterable[str], senders_at: str
+    ) -> _Route:
+        entries, onward = inputs(receivers), inputs(via)
         if not entries:
             raise ValueError("A sweep needs at least one receiver, e.g. sweep('logits').")
         for receiver in (*entries, *onward):
@@ -205,14 +249,21 @@ class PathPatching:
                 f"No change at {entries[0].name} can arrive at the logits through via="
                 f"{[r.name for r in onward]}; add what it flows through, e.g. via=['a9.h1.v']."
             )
-        reach = torch.tensor([[self.shape.reaches(s, r) for r in live] for s in senders])
-        values = torch.zeros(len(senders), len(self.dataset), dtype=self.model.dtype)
-        position = self._index(senders_at)
+        return _Route(entries, onward, senders, senders_at, flow, live)
+
+    def _swept(self, route: _Route) -> Iterator[tuple[list[int], slice, Tensor]]:
+        """Some senders, a slice of prompts and their log-probabilities [sender, prompt, year].
+
+        Senders that cannot reach the route, and so leave the base run as it is, do not occur.
+        """
+        reach = torch.tensor(
+            [[self.shape.reaches(s, r) for r in route.live] for s in route.senders]
+        )
+        position = self._index(route.senders_at)
         active = reach.any(1).nonzero().flatten().tolist() if position >= self._start else []
-        base = metric(self.base_probs, self.dataset.YY)
         bar = tqdm(
             total=len(active) * len(self.dataset),
-            desc=f"sweep to {', '.join(r.name for r in entries[:3])}",
+            desc=f"sweep to {', '.join(r.name for r in route.entries[:3])}",
             unit="cell",
             disable=not self.progress,
             leave=False,
@@ -221,24 +272,15 @@ class PathPatching:
             n_prompts = pair.prompts.stop - pair.prompts.start
             size = max(1, _ROWS // n_prompts)
             for chunk in (active[i : i + size] for i in range(0, len(active), size)):
-                change = torch.stack([pair.change(senders[i], position) for i in chunk])
+                change = torch.stack([pair.change(route.senders[i], position) for i in chunk])
                 arriving = {
-                    (receiver.any_row, senders_at): _where(reached, change)
-                    for receiver, reached in zip(live, reach[chunk].T, strict=True)
+                    (receiver.any_row, route.senders_at): _where(reached, change)
+                    for receiver, reached in zip(route.live, reach[chunk].T, strict=True)
                     if reached.any()
                 }
-                probs = self._answer(pair, arriving, flow).exp().cpu()
-                patched = metric(probs, self.dataset.YY[pair.prompts])
-                values[chunk, pair.prompts] = (patched - base[pair.prompts]).to(values)
+                yield chunk, pair.prompts, self._answer(pair, arriving, route.flow).cpu()
                 bar.update(len(chunk) * n_prompts)
         bar.close()
-        return Sweep(
-            tuple(r.name for r in entries),
-            tuple(r.name for r in onward),
-            tuple(s.name for s in senders),
-            values,
-            self.shape,
-        )
 
     def evaluate(self, circuit: Circuit) -> Evaluation:
         """Answer with the circuit's edges on the patch run and everything else on the base run.
@@ -319,24 +361,31 @@ class PathPatching:
             for edge in flow:
                 if edge.sender == node:
                     _add(changes, (edge.receiver, node.position), output)
-        stream = pair.base.at_layer(self.model.n_layers, self._index(END))[None]
-        if (LOGITS, END) in changes:
-            stream = stream + changes[LOGITS, END]
+        return self._log_probs(pair.base, changes.get((LOGITS, END)))
+
+    def _log_probs(self, base: Run, change: Tensor | None) -> Tensor:
+        """Log-probabilities [sender, prompt, year] of the base run's final stream and a change."""
+        stream = base.at_layer(self.model.n_layers, self._index(END))[None]
+        if change is not None:
+            stream = stream + change
         return self.model.log_probs(stream, self.dataset.year_tokens)
+
+    def _block(self, layer: int, rows: Tensor) -> Block:
+        """The layer as it treats changes of the base run's rows [prompt, d_model]."""
+        return self.model.blocks[layer]
 
     def _recompute(
         self, base: Run, node: Component, incoming: dict[tuple[str, str], Tensor]
     ) -> Tensor:
         """The change of a component's output [sender, prompt, d_model] when its inputs change."""
-        block = self.model.blocks[node.layer]
         position = self._index(node.position)
         if node.kind == "mlp":
             (change,) = incoming.values()
-            return block.mlp(base.before_mlp(node.layer, position) + change) - base.output(
-                node, position
-            )
+            rows = base.before_mlp(node.layer, position)
+            return self._block(node.layer, rows).mlp(rows + change) - base.output(node, position)
         z = self._head(base, node, incoming)
-        return (z - base.z[node.layer, :, position - base.start, node.head]) @ block.W_O[node.head]
+        W_O = self.model.blocks[node.layer].W_O[node.head]
+        return (z - base.z[node.layer, :, position - base.start, node.head]) @ W_O
 
     def _head(self, base: Run, node: Component, incoming: dict[tuple[str, str], Tensor]) -> Tensor:
         """The head's mixed values z [sender, prompt, d_head] when its inputs change."""
@@ -347,12 +396,14 @@ class PathPatching:
         new_keys, new_values = {}, {}
         for (part, name), change in incoming.items():
             row = self._index(name)
+            rows = stream[:, row]
+            changed = self._block(node.layer, rows)
             if part == "q":
-                query = block.query(head, stream[:, end] + change)
+                query = changed.query(head, rows + change)
             elif part == "k":
-                new_keys[row] = block.key(head, stream[:, row] + change)
+                new_keys[row] = changed.key(head, rows + change)
             else:
-                new_values[row] = block.value(head, stream[:, row] + change)
+                new_values[row] = changed.value(head, rows + change)
         scores = torch.einsum("snd,npd->snp", query, keys)
         n_senders = max(map(len, new_keys.values()), default=1)
         if len(scores) < n_senders:

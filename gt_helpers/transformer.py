@@ -30,6 +30,22 @@ class Norm:
         """Normalise x [..., d_model]."""
         return F.layer_norm(x, x.shape[-1:], self.gain, self.bias, self.eps)
 
+    def frozen_at(self, x: Tensor) -> FrozenNorm:
+        """The norm that divides any stream by the scale of x [..., d_model], whatever its own."""
+        scale = (x.var(-1, unbiased=False, keepdim=True) + self.eps).sqrt()
+        return FrozenNorm(self.gain, self.bias, self.eps, scale)
+
+
+@dataclass(frozen=True)
+class FrozenNorm(Norm):
+    """A norm with a scale [..., 1] taken from another stream: linear in what it is given."""
+
+    scale: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Centre x [..., d_model] and divide it by the frozen scale."""
+        return (x - x.mean(-1, keepdim=True)) / self.scale * self.gain + self.bias
+
 
 @dataclass(frozen=True)
 class Block:
@@ -128,12 +144,16 @@ class Transformer:
         The softmax's normaliser is summed block by block over the vocabulary, so that the logits
         of all of ``stream`` [..., d_model] never stand in memory at once.
         """
-        rows = self.ln_final(stream.reshape(-1, stream.shape[-1]))
+        return self.log_probs_of(self.ln_final(stream), tokens)
+
+    def log_probs_of(self, normed: Tensor, tokens: Tensor) -> Tensor:
+        """The same [..., token] of a final stream [..., d_model] that was normalised already."""
+        rows = normed.reshape(-1, normed.shape[-1])
         tokens = tokens.to(self.device)
         logits = rows @ self.W_U[:, tokens] + self.b_U[tokens]
         normaliser = torch.cat([self._log_sum_exp(part) for part in rows.split(self._block[0])])
-        log_probs = (logits - normaliser[:, None]).to(stream.dtype)
-        return log_probs.reshape(*stream.shape[:-1], len(tokens))
+        log_probs = (logits - normaliser[:, None]).to(normed.dtype)
+        return log_probs.reshape(*normed.shape[:-1], len(tokens))
 
     @property
     def _block(self) -> tuple[int, int]:
