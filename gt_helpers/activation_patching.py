@@ -60,7 +60,6 @@ def site(name: str) -> Site:
     return Site(node.kind, node.layer, node.head, node.position)
 
 
-@torch.no_grad()
 def activation_patching(
     model: Transformer,
     dataset: YearDataset,
@@ -75,12 +74,28 @@ def activation_patching(
     lists of names to be overwritten together. Raises ValueError for names that the model or the
     prompts lack, and for another base than "clean" or "corrupted".
     """
+    log_probs = overwritten_log_probs(model, dataset, sites, base, progress)
+    return metric(log_probs.exp(), dataset.YY)
+
+
+@torch.no_grad()
+def overwritten_log_probs(
+    model: Transformer,
+    dataset: YearDataset,
+    sites: Iterable[str | Sequence[str]],
+    base: str = "corrupted",
+    progress: bool = False,
+) -> Tensor:
+    """What the metric of `activation_patching` is taken of: log-probabilities [site, prompt, year].
+
+    Raises ValueError as `activation_patching` does.
+    """
     if base not in ("clean", "corrupted"):
         raise ValueError(f"base must be 'clean' or 'corrupted', e.g. 'clean'; got {base!r}.")
     groups = [[site(n) for n in ([one] if isinstance(one, str) else one)] for one in sites]
     for one in (one for group in groups for one in group):
         _check(one, model, dataset)
-    found = torch.empty(len(groups), len(dataset), dtype=model.dtype)
+    found = torch.empty(len(groups), len(dataset), 100, dtype=model.dtype)
     bar = tqdm(
         total=len(groups) * len(dataset),
         desc="activation patching",
@@ -98,8 +113,7 @@ def activation_patching(
         for start in range(0, len(groups), _SITES):
             some = slice(start, start + _SITES)
             streams = torch.stack([patching.final_stream(group) for group in groups[some]])
-            probs = model.log_probs(streams, dataset.year_tokens).exp().cpu()
-            found[some, prompts] = metric(probs, dataset.YY[prompts])
+            found[some, prompts] = model.log_probs(streams, dataset.year_tokens).cpu()
             bar.update(len(streams) * streams.shape[1])
     bar.close()
     return found
