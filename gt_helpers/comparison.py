@@ -87,7 +87,7 @@ class Comparison:
         """
         rows = []
         for sweep in self.sweeps:
-            usual, members = self._listed(REFERENCE.name, sweep), self._members(sweep)
+            usual, members = self._listed(REFERENCE.name, sweep), self.members(sweep)
             for choice in self.choices:
                 if sweep not in self.outcomes[choice.name][0].effects:
                     continue
@@ -161,7 +161,8 @@ class Comparison:
         """Where the senders of a sweep are: END, or YY for those into the heads and early MLPs."""
         return "YY" if sweep in ("keys", "values") or sweep.endswith("@YY") else "END"
 
-    def _members(self, sweep: str) -> set[str]:
+    def members(self, sweep: str) -> set[str]:
+        """Labels of the circuit's components among the senders of a sweep."""
         at_END = self.position(sweep) == "END"
         parts = self.parts
         names = (
@@ -173,7 +174,7 @@ class Comparison:
         """The strongest senders, as many as the circuit has with any effect in the reference."""
         senders = self.senders(sweep)
         usual = dict(zip(senders, self.effects(REFERENCE.name, sweep).tolist(), strict=True))
-        size = max(1, sum(usual[member] != 0 for member in self._members(sweep)))
+        size = max(1, sum(usual[member] != 0 for member in self.members(sweep)))
         effects = self.effects(name, sweep).abs()
         order = effects.argsort(descending=True, stable=True).tolist()[:size]
         return [senders[i] for i in order if effects[i] > 0]

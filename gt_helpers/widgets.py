@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from .attention import attention_pattern
+from .choices import CHOICES, REFERENCE
 from .circuits import Circuit, CircuitParts, full_circuit, partial_circuit
+from .comparison import Comparison
 from .components import Shape
 from .corruptions import CORRUPTIONS
 from .dataset import YearDataset
@@ -26,6 +28,7 @@ from .metrics import cutoff_sharpness, mean_by_YY, per_YY_probs, prob_diff
 from .neurons import Neurons, counts_up_to, ranking
 from .path_patching import Evaluation, PathPatching
 from .plots import (
+    effects_against,
     lens_heatmap,
     pattern_heatmap,
     pca_panels,
@@ -40,6 +43,7 @@ from .runs import Run
 from .scorecard import VERDICTS, scorecard
 from .tables import (
     beside_the_paper,
+    choice_scores,
     headline_table,
     lens_table,
     table,
@@ -343,6 +347,36 @@ def task_explorer(
         {
             "family": widgets.Dropdown(options=list(known), description="family"),
             "shown": widgets.Dropdown(options=views, description="shown"),
+        },
+    )
+
+
+def choice_explorer(comparison: Comparison) -> Explorer:
+    """Choose a choice and a sweep; see every sender's effect against the reference's, in words."""
+    summary = comparison.summary().set_index("choice")
+
+    def draw(choice: str, sweep: str) -> View:
+        words = f"<p><b>{escape(choice)}</b>: {escape(summary['words'][choice])}</p>"
+        text = words + choice_scores(comparison, [choice])
+        if sweep not in comparison.outcomes[choice][0].effects:
+            note = f"<p>With this choice there is no sweep into {escape(sweep)}.</p>"
+            return View(None, note + text)
+        share = CHOICES[choice].unit == "share"
+        figure = effects_against(
+            comparison.senders(sweep),
+            comparison.effects(REFERENCE.name, sweep).tolist(),
+            comparison.effects(choice, sweep).tolist(),
+            comparison.members(sweep),
+            f"{choice}: into {sweep}",
+            "percentage points" if share else "logits",
+        )
+        return View(figure, text)
+
+    return Explorer(
+        draw,
+        {
+            "choice": widgets.Dropdown(options=list(summary.index), description="choice"),
+            "sweep": widgets.Dropdown(options=comparison.sweeps, description="sweep"),
         },
     )
 
