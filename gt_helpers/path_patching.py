@@ -361,14 +361,16 @@ class PathPatching:
             for edge in flow:
                 if edge.sender == node:
                     _add(changes, (edge.receiver, node.position), output)
-        return self._log_probs(pair.base, changes.get((LOGITS, END)))
+        return self._log_probs(pair, changes.get((LOGITS, END)))
 
-    def _log_probs(self, base: Run, change: Tensor | None) -> Tensor:
+    def _log_probs(self, pair: _Pair, change: Tensor | None) -> Tensor:
         """Log-probabilities [sender, prompt, year] of the base run's final stream and a change."""
-        stream = base.at_layer(self.model.n_layers, self._index(END))[None]
-        if change is not None:
-            stream = stream + change
-        return self.model.log_probs(stream, self.dataset.year_tokens)
+        stream = pair.base.at_layer(self.model.n_layers, self._index(END))
+        return self.model.log_probs_of(self._normed(stream, change), self.dataset.year_tokens)
+
+    def _normed(self, stream: Tensor, change: Tensor | None) -> Tensor:
+        """The final norm [sender, prompt, d_model] of a stream [prompt, d_model] and a change."""
+        return self.model.ln_final(stream[None] if change is None else stream + change)
 
     def _block(self, layer: int, rows: Tensor) -> Block:
         """The layer as it treats changes of the base run's rows [prompt, d_model]."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .components import END, component
+from .components import component
 from .dataset import YearDataset
 from .path_patching import PathPatching
 from .runs import Run, compute_run
@@ -82,10 +82,9 @@ class FrozenNorms(PathPatching):
         block = self.model.blocks[layer]
         return replace(block, ln1=block.ln1.frozen_at(rows), ln2=block.ln2.frozen_at(rows))
 
-    def _log_probs(self, base: Run, change: Tensor | None) -> Tensor:
-        stream = base.at_layer(self.model.n_layers, self._index(END))
-        normed = self.model.ln_final.frozen_at(stream)(stream + (0.0 if change is None else change))
-        return self.model.log_probs_of(normed.reshape(-1, *stream.shape), self.dataset.year_tokens)
+    def _normed(self, stream: Tensor, change: Tensor | None) -> Tensor:
+        frozen = self.model.ln_final.frozen_at(stream)
+        return frozen(stream[None] if change is None else stream + change)
 
 
 def processed_output(run: Run, name: str) -> Tensor:

@@ -37,6 +37,7 @@ from .plots import (
     year_curve,
     year_heatmaps,
 )
+from .preview import Preview
 from .prompts import YEAR_STRINGS, load_nouns
 from .results import Results
 from .runs import Run
@@ -98,27 +99,32 @@ _METRICS = {"probability difference": prob_diff, "cutoff sharpness": cutoff_shar
 
 
 def path_explorer(patching: PathPatching, parts: CircuitParts) -> Explorer:
-    """Choose a route, the senders' position, the direction and the metric; see the sweep."""
-    quiet = patching.reversed()
-    quiet.progress = False
-    routes, n = _routes(parts), len(patching.dataset)
-    kept = {n: quiet.reversed()}  # by number of prompts: all, and the last smaller choice
+    """Choose a route, the senders' position, the direction and the metric; see the sweep.
 
-    def some(prompts: int) -> PathPatching:
+    Sweeps are previews: their error, measured on a sample of exact cells, stands below.
+    """
+    routes, n = _routes(parts), len(patching.dataset)
+    kept = {n: Preview.of(patching)}  # by number of prompts: all, and the last smaller choice
+    if patching.base != "clean":
+        kept[n] = Preview.of(patching.reversed())
+
+    def some(prompts: int) -> Preview:
         if prompts not in kept:
             for number in kept.keys() - {n}:
                 del kept[number]
             spread = torch.linspace(0, n - 1, prompts).round().long()  # over all YY
-            kept[prompts] = PathPatching(patching.model, patching.dataset.take(spread))
+            kept[prompts] = Preview(patching.model, patching.dataset.take(spread))
         return kept[prompts]
 
     def draw(
         receivers: str, via: str, senders_at: str, direction: str, metric: str, prompts: int
     ) -> View:
         chosen = some(prompts) if direction == "noising" else some(prompts).reversed()
+        chosen.forget()
         sweep = chosen.sweep(_names(receivers), _names(via), senders_at, _METRICS[metric])
         marked = [*parts.heads, *parts.mlps] if senders_at == "END" else parts.readers_of_YY
-        return View(sweep_heatmap(sweep, marked=marked), top_components(sweep, parts))
+        text = top_components(sweep, parts) + f"<p><small>{chosen.note()}</small></p>"
+        return View(sweep_heatmap(sweep, marked=marked), text)
 
     wide = widgets.Layout(width="420px")
     controls: dict[str, Any] = {

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from gt_helpers.prompt_comparison import compare_tokens, compare_years, paper_prompts
 from gt_helpers.dataset import YearDataset
+from gt_helpers.prompt_comparison import compare_tokens, compare_years, paper_prompts
 from gt_helpers.prompts import PAPER_POSITIONS, valid_years
 
 PAPER_CODE = (1000, 1900)
