@@ -148,7 +148,7 @@ class _Patching:
                 tensor, start, project = of_part[one.kind]
                 stream = self.patch.stream[layer][:, position]
                 tensor[:, position - start, one.head] = project(one.head, stream)
-        z = _mix(query, key, value, block.scale)
+        z = block.mix(query, key, value)
         for one, position in places:
             if one.kind == "head":
                 z[:, position - first, one.head] = self.patch.z[layer, :, position, one.head]
@@ -168,12 +168,3 @@ def _project(normed: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def _keys_and_values(block: Block, stream: Tensor) -> KeysAndValues:
     normed = block.ln1(stream)
     return _project(normed, block.W_K, block.b_K), _project(normed, block.W_V, block.b_V)
-
-
-def _mix(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """Attention-weighted values [prompt, query, head, d_head]; the queries are the last rows."""
-    n_queries, n_keys = query.shape[1], key.shape[1]
-    scores = torch.einsum("nqhe,nkhe->nhqk", query, key) * scale
-    later = torch.ones(n_queries, n_keys, dtype=torch.bool, device=scores.device)
-    scores = scores.masked_fill(later.triu(n_keys - n_queries + 1), -torch.inf)
-    return torch.einsum("nhqk,nkhe->nqhe", scores.softmax(-1), value)

@@ -31,6 +31,11 @@ class Run:
         """Memory that the cached tensors take, in bytes."""
         return sum(t.numel() * t.element_size() for t in (self.stream, self.z, self.mlp))
 
+    def take(self, prompts: slice) -> Run:
+        """The same run over some of its prompts; nothing is copied."""
+        parts = (tensor[:, prompts] for tensor in (self.stream, self.z, self.mlp))
+        return Run(self.model, self.start, *parts)
+
     def at_layer(self, layer: int, position: int) -> Tensor:
         """Residual stream [prompt, d_model] before a layer (or after the last) at one position."""
         return self.stream[layer, :, position]
