@@ -268,24 +268,37 @@ def _final_stream(graph: EdgeGraph, base: Run, patch: Run, grid: Tensor) -> Tens
         for node, of_part in changes.items():
             if node.kind == "logits":
                 return rows[-1, :, -1] + of_part[""][:, -1]
-            live[:, place[node]] = _output_change(base, node, of_part).transpose(0, 1)
+            live[:, place[node]] = output_change(base, node, of_part).transpose(0, 1)
     return rows[-1, :, -1]
 
 
-def _output_change(base: Run, node: Component, changes: dict[str, Tensor]) -> Tensor:
-    """How a component's output changes when its inputs do, both [prompt, position, d_model]."""
+def output_change(base: Run, node: Component, changes: dict[str, Tensor]) -> Tensor:
+    """How a component's output changes [..., prompt, position, d_model] when its inputs do.
+
+    ``changes`` are those of the stream that the inputs "q", "k", "v" (an MLP's: "") read, likewise
+    [..., prompt, position, d_model], at the positions from the run's start on.
+    """
     block, head = base.model.blocks[node.layer], node.head
     if node.kind == "mlp":
         stream = rows_before_mlp(base, node.layer) + changes[""]
         return block.mlp(stream) - base.mlp[node.layer]
-    stream = base.stream[node.layer]
+    before, rows = base.stream[node.layer].tensor_split([base.start], dim=1)
 
     def changed(part: str) -> Tensor:
-        if part not in changes:
-            return stream
-        return torch.cat([stream[:, : base.start], stream[:, base.start :] + changes[part]], 1)
+        return rows + changes[part] if part in changes else rows
 
-    query = block.query(head, changed("q")[:, base.start :])
-    key, value = block.key(head, changed("k")), block.value(head, changed("v"))
-    z = block.mix(query[:, :, None], key[:, :, None], value[:, :, None])[:, :, 0]
+    query = block.query(head, changed("q"))
+    key = after(block.key(head, before), block.key(head, changed("k")))
+    value = after(block.value(head, before), block.value(head, changed("v")))
+    z = block.mix(*(part.unsqueeze(-2) for part in (query, key, value))).squeeze(-2)
     return (z - base.z[node.layer, :, :, head]) @ block.W_O[head]
+
+
+def after(before: Tensor, now: Tensor, dim: int = -2) -> Tensor:
+    """The earlier positions' part of the base run, then what is at the later ones.
+
+    ``now`` may have axes in front that ``before`` lacks. ``dim`` is the axis of the positions.
+    """
+    shape = list(now.shape)
+    shape[dim] = before.shape[dim]
+    return torch.cat([before.expand(shape), now], dim)

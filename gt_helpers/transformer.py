@@ -80,6 +80,15 @@ class Block:
         """The head's value [..., d_head] of the residual stream x [..., d_model]."""
         return self.ln1(x) @ self.W_V[head] + self.b_V[head]
 
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All heads' queries, keys and values [..., head, d_head] of the stream [..., d_model]."""
+        normed = self.ln1(x)
+        projections = ((self.W_Q, self.b_Q), (self.W_K, self.b_K), (self.W_V, self.b_V))
+        query, key, value = (
+            torch.einsum("...d,hde->...he", normed, weight) + bias for weight, bias in projections
+        )
+        return query, key, value
+
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """What heads mix from the values [..., query, head, d_head], attending causally.
 
