@@ -100,6 +100,10 @@ class EdgeGraph:
         here = replace(receiver.component, position=row)
         return receiver.component.kind != "logits" and self.shape.reaches(here, read_later)
 
+    def mlp_reads_heads(self, layer: int) -> bool:
+        """Whether a layer's MLP reads the heads of its own layer."""
+        return self.shape.reaches(Component("head", layer, 0), Input(Component("mlp", layer)))
+
     @cached_property
     def index(self) -> Tensor:
         """Where the edges are [edge, 3]: the numbers of their row, sender and receiver."""
