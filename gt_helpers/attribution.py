@@ -34,7 +34,7 @@ def eap(patching: PathPatching, graph: EdgeGraph, metric: Metric = prob_diff) ->
     respect to the receiver's input, summed over positions and the stream. Raises ValueError for a
     graph of another model or other prompts, and for a metric without a gradient.
     """
-    return _attribute(patching, graph, metric, "EAP", lambda batch: batch.along_inputs([0.0]), 1)
+    return _attribute(patching, graph, metric, "EAP", [0.0])
 
 
 def eap_ig(
@@ -46,36 +46,28 @@ def eap_ig(
 ) -> EdgeScores:
     """EAP with gradients averaged over several runs: scores [edge, prompt].
 
-    The points are k / steps of the way from the base to the patch run, for k from 0 to steps - 1
-    (Hanna et al. 2024, equation 3), so one step is `eap`. What is interpolated is, with the variant
+    The points are k / steps of the way from the base to the patch run, for k from 0 to steps - 1,
+    so one step is `eap` (versions of the authors' code differ in which end they leave out). What
+    is interpolated is, with the variant
 
     - "inputs", the token embeddings;
-    - "activations", the output of the edge's own sender, at every position, and nothing else
-      (the authors' code interpolates all heads of a layer at once and gives each edge the mean
-      over the runs of all senders);
-    - "clean-corrupted", the token embeddings, at the two ends only: the mean of the gradients of
-      the base and the patch run, whatever the steps.
+    - "activations", the output of the edge's own sender, at every position, and nothing else: as
+      many gradients for each sender (the authors' code interpolates all heads of a layer at once,
+      and gives every edge the mean over the runs of all senders);
+    - "clean-corrupted", the token embeddings, but the points are the base and the patch run,
+      whatever the steps.
 
     Raises ValueError as `eap` does, and for another variant or steps below 1.
     """
     if variant not in VARIANTS:
         raise ValueError(f"{variant!r} is no variant; choose from {', '.join(VARIANTS)}.")
     if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps is {steps!r}; it is a number of runs, e.g. steps=5.")
+        raise ValueError(f"steps is {steps!r}; it is a number of points, e.g. steps=5.")
     if variant == "clean-corrupted":
-        return _attribute(
-            patching, graph, metric, variant, lambda batch: batch.along_inputs([0.0, 1.0]), 2
-        )
+        return _attribute(patching, graph, metric, "EAP-IG clean-corrupted", [0.0, 1.0])
     shares = [k / steps for k in range(steps)]
     name = f"EAP-IG {variant}, {steps} steps"
-    if variant == "inputs":
-        return _attribute(
-            patching, graph, metric, name, lambda batch: batch.along_inputs(shares), steps
-        )
-    runs = 1 + (steps - 1) * len(graph.nodes)
-    return _attribute(
-        patching, graph, metric, name, lambda batch: batch.along_activations(shares), runs
-    )
+    return _attribute(patching, graph, metric, name, shares, variant == "activations")
 
 
 def compare_scores(
@@ -116,19 +108,16 @@ def worst_edges(reference: EdgeScores, other: EdgeScores, n: int = 20) -> pd.Dat
     """
     numbers = _measured_by_both(reference, other)
     ours, theirs = reference.mean[numbers], other.mean[numbers]
-    table = pd.DataFrame(
-        {
-            "edge": [reference.graph.names[number] for number in numbers.tolist()],
-            "reference": ours,
-            "other": theirs,
-            "error": theirs - ours,
-            "reference_rank": _strongest(ours).argsort() + 1,
-            "other_rank": _strongest(theirs).argsort() + 1,
-        }
-    )
-    return table.sort_values("error", key=abs, ascending=False, kind="stable", ignore_index=True)[
-        :n
-    ]
+    columns = {
+        "edge": [reference.graph.names[number] for number in numbers.tolist()],
+        "reference": ours,
+        "other": theirs,
+        "error": theirs - ours,
+        "reference_rank": _strongest(ours).argsort() + 1,
+        "other_rank": _strongest(theirs).argsort() + 1,
+    }
+    order = (theirs - ours).abs().argsort(descending=True, stable=True)[:n]
+    return pd.DataFrame(columns).loc[order.tolist()].reset_index(drop=True)
 
 
 def _measured_by_both(reference: EdgeScores, other: EdgeScores) -> Tensor:
@@ -149,16 +138,17 @@ def _attribute(
     graph: EdgeGraph,
     metric: Metric,
     method: str,
-    score: Callable[[_Batch], Tensor],
-    runs: int,
+    shares: Sequence[float],
+    of_senders: bool = False,
 ) -> EdgeScores:
-    """Scores of a few prompts at a time; ``runs`` is how many gradients each prompt takes."""
+    """Scores from gradients at shares of the change of the embeddings, or of each sender."""
     check_graph(patching, graph)
     settings = score_settings(patching, graph, metric)
     data = patching.dataset
     values = torch.empty(len(graph), len(data), dtype=patching.model.dtype)
+    per_prompt = 1 + (len(shares) - 1) * (len(graph.nodes) if of_senders else 1)
     bar = tqdm(
-        total=runs * len(data),
+        total=per_prompt * len(data),
         desc=method,
         unit="gradient",
         disable=not patching.progress,
@@ -169,7 +159,9 @@ def _attribute(
         def of_logits(logits: Tensor, YY: Tensor = data.YY[prompts]) -> Tensor:
             return metric(logits.softmax(-1)[..., data.year_tokens].cpu(), YY)
 
-        values[:, prompts] = score(_Batch(graph, base, patch, of_logits, bar)).cpu()
+        batch = _Batch(graph, base, patch, of_logits, bar)
+        along = batch.along_activations if of_senders else batch.along_inputs
+        values[:, prompts] = along(shares).cpu()
     bar.close()
     return EdgeScores(method, graph, values, settings)
 

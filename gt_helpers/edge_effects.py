@@ -254,9 +254,8 @@ class _Above:
             query, rows = query[..., -1:, :, :], rows[..., -1:, :]
         z = block.mix(query, key, value)
         middle = rows + z.flatten(-2) @ block.W_O.flatten(0, 1) + block.b_O
-        return (
-            middle + block.mlp(middle if self.graph.mlp_reads_heads(layer) else rows) + block.b_out
-        )
+        into_mlp = middle if self.graph.mlp_reads_heads(layer) else rows
+        return middle + block.mlp(into_mlp) + block.b_out
 
 
 class _Store:

@@ -75,12 +75,12 @@ class EdgeGraph:
         ]
         return (*found, Input(Component("logits")))
 
-    @property
+    @cached_property
     def senders(self) -> tuple[str, ...]:
         """Names of the senders, e.g. ``a9.h1``."""
         return tuple(node.label for node in self.nodes)
 
-    @property
+    @cached_property
     def receivers(self) -> tuple[str, ...]:
         """Names of the receivers, e.g. ``a7.h10.v``, ``m9``, ``logits``."""
         return tuple(one.name.removesuffix(f"@{END}") for one in self.inputs)

@@ -237,7 +237,7 @@ def test_scores_say_what_they_are(
     ("arguments", "sentence"),
     [
         ({"variant": "logits"}, "'logits' is no variant; choose from inputs, activations, clean-"),
-        ({"steps": 0}, r"steps is 0; it is a number of runs, e\.g\. steps=5"),
+        ({"steps": 0}, r"steps is 0; it is a number of points, e\.g\. steps=5"),
         ({"steps": 2.5}, "steps is 2.5"),
         ({"metric": lambda probs, YY: (probs > 0.5).double().sum(-1)}, "metric has no gradient"),
         ({"metric": "prob_diff"}, "metric is 'prob_diff'; give a function"),

@@ -286,3 +286,13 @@ def test_runs_come_in_batches_that_join_up(patching: PathPatching, prompts: Prom
             joined = torch.cat([getattr(part[number], name) for part in parts], dim=1)
             assert torch.equal(joined, getattr(whole, name))
     assert patching.first_changed == "YY"
+
+
+def test_all_heads_at_once_are_the_heads_one_by_one(patching: PathPatching) -> None:
+    block = patching.model.blocks[1]
+    stream = torch.randn(2, 4, 12, generator=torch.Generator().manual_seed(0)).double()
+    for all_heads, one in zip(
+        block.qkv(stream), (block.query, block.key, block.value), strict=True
+    ):
+        for head in range(3):
+            close(all_heads[..., head, :], one(head, stream))
