@@ -18,13 +18,11 @@ from .components import Shape, component, inputs
 from .dataset import YearDataset
 from .metrics import Metric, prob_diff
 from .runs import Run, compute_run
-from .transformer import Block, Transformer
+from .transformer import Transformer
 
 _STREAM = re.compile(r"stream(\d+)@(\w+)")
 _PROMPTS = 128  # prompts whose runs are kept at once
 _SITES = 64  # sites whose final streams are unembedded together
-
-KeysAndValues = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,7 @@ class _Patching:
         self.base, self.patch, self.positions = base, patch, positions
         self.blocks = base.model.blocks
         layers = zip(self.blocks, base.stream[:-1], strict=True)
-        self.keys_and_values = [_keys_and_values(block, stream) for block, stream in layers]
+        self.keys_and_values = [block.qkv(stream)[1:] for block, stream in layers]
 
     def final_stream(self, sites: Sequence[Site]) -> Tensor:
         """The final residual stream [prompt, d_model] at END once the sites are overwritten."""
@@ -151,9 +149,8 @@ class _Patching:
         for one, position in places:
             if one.kind == "stream":
                 rows[:, position - first] = self.patch.stream[layer][:, position]
-        query = _project(block.ln1(rows), block.W_Q, block.b_Q)
+        query, *now = block.qkv(rows)
         before = [part[:, :first] for part in self.keys_and_values[layer]]
-        now = _keys_and_values(block, rows)
         key, value = (torch.cat(pair, dim=1) for pair in zip(before, now, strict=True))
         of_part = {"q": (query, first, block.query), "k": (key, 0, block.key)}
         of_part["v"] = (value, 0, block.value)
@@ -162,7 +159,7 @@ class _Patching:
                 tensor, start, project = of_part[one.kind]
                 stream = self.patch.stream[layer][:, position]
                 tensor[:, position - start, one.head] = project(one.head, stream)
-        z = _mix(query, key, value, block.scale)
+        z = block.mix(query, key, value)
         for one, position in places:
             if one.kind == "head":
                 z[:, position - first, one.head] = self.patch.z[layer, :, position, one.head]
@@ -172,22 +169,3 @@ class _Patching:
             if one.kind == "mlp":
                 mlp[:, position - first] = self.patch.mlp[layer, :, position]
         return middle + mlp + block.b_out
-
-
-def _project(normed: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Queries, keys or values [prompt, position, head, d_head] of all heads."""
-    return torch.einsum("npd,hde->nphe", normed, weight) + bias
-
-
-def _keys_and_values(block: Block, stream: Tensor) -> KeysAndValues:
-    normed = block.ln1(stream)
-    return _project(normed, block.W_K, block.b_K), _project(normed, block.W_V, block.b_V)
-
-
-def _mix(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """Attention-weighted values [prompt, query, head, d_head]; the queries are the last rows."""
-    n_queries, n_keys = query.shape[1], key.shape[1]
-    scores = torch.einsum("nqhe,nkhe->nhqk", query, key) * scale
-    later = torch.ones(n_queries, n_keys, dtype=torch.bool, device=scores.device)
-    scores = scores.masked_fill(later.triu(n_keys - n_queries + 1), -torch.inf)
-    return torch.einsum("nhqk,nkhe->nqhe", scores.softmax(-1), value)

@@ -169,6 +169,20 @@ class PathPatching:
         return twin
 
     @property
+    def first_changed(self) -> str:
+        """The first position at which clean and corrupted prompts differ; END if none does."""
+        return self.shape.positions[self._start]
+
+    def runs(self, size: int) -> Iterator[tuple[Run, Run, slice]]:
+        """Base and patch run, at most ``size`` prompts at a time, and which prompts these are."""
+        for pair in self._pairs():
+            first, last = pair.prompts.start, pair.prompts.stop
+            for start in range(first, last, size):
+                prompts = slice(start, min(start + size, last))
+                here = slice(prompts.start - first, prompts.stop - first)
+                yield pair.base.take(here), pair.patch.take(here), prompts
+
+    @property
     def base_log_probs(self) -> Tensor:
         """Log-probabilities [prompt, year] of the base run."""
         if self._base_log_probs is None:
