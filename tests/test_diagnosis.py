@@ -468,7 +468,7 @@ def test_findings_are_measured_on_their_prompts(base: YearDataset, model: Transf
         for probs in (patching.base_probs, patching.patch_probs)
     )
     assert found.measured == (
-        f"There the probability difference is {clean} clean, {clean} corrupted; built and scored "
+        f"On these prompts the probability difference is {clean} clean, {clean} corrupted; built and scored "
         f"as in the paper {clean} clean, {corrupted} corrupted."
     )
 
@@ -592,6 +592,7 @@ def test_prompts_longer_than_the_model_reads_are_not_measured(model: Transformer
         (["a", "b", "c"], {}, "data is no pair of clean and corrupted"),
         (("one text", "another"), {}, "is no list"),
         ((["a"], ["b"]), {"years": 32}, "years: 32 is no list"),
+        ((["a"], ["b"]), {"years": torch.tensor(32)}, "is no list"),
         ((["a"], ["b"]), {"ids": ([["x"]], [[1]])}, "no list of whole numbers"),
         ((["a"], ["b"]), {"mask": "yes"}, "the mask is no table of numbers"),
         (pd.DataFrame({"clean": ["a"]}), {}, "no column 'corrupted'"),
@@ -615,7 +616,11 @@ def test_what_is_shown(base: YearDataset, model: Transformer) -> None:
     assert text.startswith("25 prompts on mini: 2 x breaks the comparison.")
     assert "[breaks the comparison] nothing corrupted" in text and "Fix: Replace YY by 01" in text
     html = tables.diagnosis_table(found)
-    assert html.count("<tr") == 3 and "nothing corrupted" in html and "There the prob" in html
+    assert (
+        html.count("<tr") == 3
+        and "nothing corrupted" in html
+        and "On these prompts the prob" in html
+    )
     data = data_of(base, model)
     data.clean[0] = f"{BOS} The <b>trial</b> lasted from the year 1732 to the year 17"
     html = tables.diagnosis_table(run(data, model))

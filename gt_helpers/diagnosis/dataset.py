@@ -16,9 +16,10 @@ from ..metrics import bootstrap_ci
 from ..transformer import Transformer
 from ..words import in_words, interval_in_words
 from .findings import NOTE, SEVERITIES, Finding
+from .given import SIDES, given_by
 from .labels import LABEL_CHECKS
 from .pairs import PAIR_CHECKS
-from .prompts import SIDES, Prompts, read_prompts
+from .prompts import Prompts, read_prompts
 from .rows import row_findings
 from .sets import SET_CHECKS
 
@@ -75,10 +76,9 @@ class Diagnosis:
         lines = [self.headline, *self.answers]
         for finding in self.findings:
             lines += ["", f"[{finding.severity}] {finding.check}"]
-            parts = [finding.problem, finding.measured]
-            parts += [f"Example: {finding.example}", f"Fix: {finding.fix}"]
-            for part in filter(None, parts):
-                lines.append(textwrap.fill(part, 96, initial_indent="  ", subsequent_indent="    "))
+            for part in filter(None, (finding.problem, finding.measured)):
+                lines.append(textwrap.fill(part, 98, initial_indent="  ", subsequent_indent="  "))
+            lines += [f"  Example: {finding.example}", f"  Fix: {finding.fix}"]
         return "\n".join(lines)
 
 
@@ -101,7 +101,7 @@ def diagnose(
     cannot be run are not measured. Raises ValueError only for input that cannot be used: nothing
     given, different numbers of prompts, missing columns.
     """
-    prompts = read_prompts(data, model, years, ids, mask, progress)
+    prompts = read_prompts(given_by(data, years, ids, mask), model, progress)
     further = () if prompts.only_unknown_ids else (*PAIR_CHECKS, *LABEL_CHECKS, *SET_CHECKS)
     found = [
         replace(finding, measured=_measured(prompts, finding))
@@ -139,7 +139,7 @@ def _measured(prompts: Prompts, finding: Finding) -> str:
     own, paper = (torch.stack(prompts.scores(paper=p))[:, where] for p in (False, True))
     if own.isnan().any(0).all():
         return ""
-    text = f"There the probability difference is {_in_words(own)}"
+    text = f"On these prompts the probability difference is {_in_words(own)}"
     if not paper.isnan().any(0).all():
         text += f"; built and scored as in the paper {_in_words(paper)}"
     return f"{text}."

@@ -167,7 +167,7 @@ def _agreement(read: Tensor, effect: Tensor, low: Tensor, high: Tensor) -> str:
         f"the correlation is {in_words(_correlation(read, effect), 'number')}, "
         f"{len(top[0] & top[1])} of the {n} strongest cells are the same, and "
         f"{int(_outside(read, low, high).sum())} of {read.numel()} cells lie outside our 95 % "
-        "intervals" + (f" ({missing} cells cannot be compared)" if missing else "")
+        "intervals" + (f" (not compared: {missing})" if missing else "")
     )
 
 

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import torch
 
 from .findings import BREAKS, CHANGES, NOTE, Finding, finding_of
-from .prompts import Prompts, Row, above, number
+from .given import number
+from .prompts import Prompts, above
+from .reading import Row
 
 
 def labels(prompts: Prompts) -> Iterator[Finding]:
@@ -41,7 +43,7 @@ def labels(prompts: Prompts) -> Iterator[Finding]:
                 BREAKS,
                 where,
                 f"In {{who}} the {kind} are {cause}, so answers are scored against a wrong year.",
-                "Take YY from the clean text: int(text.split()[6][-2:]) in the paper's sentence.",
+                "Take the years from the clean texts, in their order: YY is year % 100.",
                 f"{values[where[0]]!r} is given, the clean text has {true[where[0]]}",
             )
         if text := [i for i, value in enumerate(values) if isinstance(value, str)]:

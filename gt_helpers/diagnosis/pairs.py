@@ -11,7 +11,8 @@ import torch
 from ..prompts import YEAR_STRINGS
 from ..words import in_words
 from .findings import BREAKS, CHANGES, Finding, finding_of, shown
-from .prompts import BOS, Prompts, Row
+from .prompts import Prompts
+from .reading import BOS, Row
 
 
 class Difference(NamedTuple):
@@ -152,8 +153,8 @@ def start_tokens(prompts: Prompts) -> Iterator[Finding]:
             "several start tokens",
             CHANGES,
             where,
-            f"In {{who}} there is more than one {BOS} in front: the text has one, and the "
-            "tokenizer adds another.",
+            f"In {{who}} there is more than one {BOS} in front, as when the text has one and "
+            "the tokenizer adds another.",
             "Tokenize with add_special_tokens=False (TransformerLens: prepend_bos=False).",
             example,
         )

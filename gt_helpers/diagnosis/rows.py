@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 from ..prompts import PAPER_TEMPLATE
 from .findings import BREAKS, CHANGES, NOTE, Finding, count_of, shown
-from .prompts import BOS, SIDES, Prompts, Row
+from .given import SIDES
+from .prompts import Prompts
+from .reading import BOS, Row
 
 PAPER_WORDS = PAPER_TEMPLATE.removeprefix(BOS).removesuffix("{XX}").strip()
 NO_SPECIAL_TOKENS = "model.tokenizer(texts, add_special_tokens=False)"

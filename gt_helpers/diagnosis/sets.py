@@ -10,9 +10,10 @@ import torch
 from ..corruptions import PAPER_CENTURIES
 from ..metrics import FIRST_YY, LAST_YY, bootstrap_ci
 from ..prompts import load_nouns
-from ..words import in_words, interval_in_words
+from ..words import in_words
 from .findings import BREAKS, CHANGES, NOTE, Finding, finding_of
-from .prompts import SIDES, Prompts
+from .given import SIDES
+from .prompts import Prompts
 
 CODE_CENTURIES = range(10, 19)  # the paper's code draws from these, its text names 11 to 17
 BALANCED = "YearDataset(model.tokenizer, n=490)"
@@ -141,17 +142,15 @@ def answers(prompts: Prompts) -> Iterator[Finding]:
     rows = (~clean.isnan()).nonzero().flatten().tolist()
     if not rows:
         return
-    mean, low, high = (float(value) for value in bootstrap_ci(clean[rows]))
-    if high < _FAILS:
+    if float(bootstrap_ci(clean[rows])[2]) < _FAILS:
         mass = float(prompts.answers["clean"][rows].sum(-1).mean())
         yield finding_of(
             prompts,
             "task not done",
             BREAKS,
             rows,
-            "On the clean prompts the model hardly does the task: the probability difference is "
-            f"{in_words(mean)} (95 % interval {interval_in_words(low, high, 'share')}), and "
-            f"{in_words(mass)} of its answers are two digits, so there is little to explain.",
+            "The model hardly does the task on the clean prompts, so there is little to explain; "
+            f"{in_words(mass)} of its answers are two digits.",
             "Mend the prompts first; if nothing else is wrong with them, the model is the reason.",
         )
         return
@@ -161,14 +160,14 @@ def answers(prompts: Prompts) -> Iterator[Finding]:
     rows = (both if both.any() else ~own.isnan()).nonzero().flatten().tolist()
     possible = float(paper[rows].mean()) if both.any() else 2 * _FAILS
     if rows and possible > _LITTLE and float(own[rows].mean()) < possible / 2:
-        beside = f", where 01 takes {in_words(possible)}" if both.any() else ""
+        expected = "half of what 01 does" if both.any() else in_words(_FAILS, digits=0)
         yield finding_of(
             prompts,
             "weak corruption",
             BREAKS,
             rows,
-            f"The corrupted prompts hardly corrupt: they take {in_words(float(own[rows].mean()))} "
-            f"off the clean probability difference{beside}, so patching has little to show.",
+            "The corrupted prompts hardly corrupt: they lower the probability difference by less "
+            f"than {expected}, so patching has little to show.",
             "Corrupt with 01, and score both runs with the clean YY.",
         )
 
