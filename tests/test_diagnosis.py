@@ -468,8 +468,8 @@ def test_findings_are_measured_on_their_prompts(base: YearDataset, model: Transf
         for probs in (patching.base_probs, patching.patch_probs)
     )
     assert found.measured == (
-        f"On these prompts the probability difference is {clean} clean, {clean} corrupted; built and scored "
-        f"as in the paper {clean} clean, {corrupted} corrupted."
+        f"On these prompts the probability difference is {clean} clean, {clean} corrupted; built "
+        f"and scored as in the paper {clean} clean, {corrupted} corrupted."
     )
 
 

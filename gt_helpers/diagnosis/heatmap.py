@@ -164,10 +164,10 @@ def _agreement(read: Tensor, effect: Tensor, low: Tensor, high: Tensor) -> str:
     top = [set(t.nan_to_num().abs().flatten().topk(n).indices.tolist()) for t in (read, effect)]
     missing = int((~read.isfinite()).sum())
     return (
-        f"the correlation is {in_words(_correlation(read, effect), 'number')}, "
-        f"{len(top[0] & top[1])} of the {n} strongest cells are the same, and "
-        f"{int(_outside(read, low, high).sum())} of {read.numel()} cells lie outside our 95 % "
-        "intervals" + (f" (not compared: {missing})" if missing else "")
+        f"the correlation is {in_words(_correlation(read, effect), 'number')}; of the {n} strongest "
+        f"cells {len(top[0] & top[1])} are the same; outside our 95 % intervals: "
+        f"{int(_outside(read, low, high).sum())} of {read.numel()} cells"
+        + (f" (not compared: {missing})" if missing else "")
     )
 
 
@@ -214,9 +214,9 @@ def _zeros(read: Tensor, effect: Tensor, ours: Sweep, sure: Tensor) -> list[str]
     if filled.any():
         said.append(
             f"Not 0: {_cells(filled, read, ours)} cannot reach {receivers} along this route, so "
-            "their effect is exactly 0 here, but it is not in yours. There they reach the logits "
-            "another way: perhaps other heads and MLPs react freely to the sender, where path "
-            "patching keeps them as they are in the clean run."
+            "the effect is exactly 0 here, but it is not in yours. There senders reach the logits "
+            "another way: perhaps other heads and MLPs react freely to them, where path patching "
+            "keeps these as they are in the base run."
         )
     empty = ~unreached & (read == 0) & sure
     if empty.any():
@@ -224,8 +224,8 @@ def _zeros(read: Tensor, effect: Tensor, ours: Sweep, sure: Tensor) -> list[str]
         own = layers & set(empty.any(1).nonzero().flatten().tolist())
         hint = " An MLP reads the heads of its own layer too." if own else ""
         said.append(
-            f"0 in yours: {_cells(empty, effect, ours)} do reach {receivers} and have an effect "
-            f"here.{hint}"
+            f"0 in yours: {_cells(empty, effect, ours)} can reach {receivers} and should "
+            f"not be 0.{hint}"
         )
     return said
 

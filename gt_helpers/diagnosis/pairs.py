@@ -143,7 +143,7 @@ def start_tokens(prompts: Prompts) -> Iterator[Finding]:
             BREAKS,
             where,
             f"Prompts have different numbers of {BOS} in front ({min(numbers)} to {max(numbers)}), "
-            "which is padding: heads read it, and equal words stand at different positions.",
+            "as padding does it: heads read it, and equal words stand at different positions.",
             f"Use prompts of equal length with one {BOS} in front, which need no padding.",
             example,
         )
@@ -162,8 +162,11 @@ def start_tokens(prompts: Prompts) -> Iterator[Finding]:
 
 def corrupted_YY(prompts: Prompts) -> Iterator[Finding]:
     """A corrupted YY that is the clean one, above it, or smaller but not 01."""
-    YYs = [(clean.YY, bad.YY) for clean, bad in prompts.pairs]
-    known = [(i, one, two) for i, (one, two) in enumerate(YYs) if one is not None is not two]
+    known = [
+        (i, clean.YY, bad.YY)
+        for i, (clean, bad) in enumerate(prompts.pairs)
+        if clean.YY is not None and bad.YY is not None
+    ]
     if where := [i for i, clean, bad in known if clean == bad]:
         yield finding_of(
             prompts,
@@ -182,7 +185,8 @@ def corrupted_YY(prompts: Prompts) -> Iterator[Finding]:
             where,
             "In {who} the corrupted YY is above the clean one, so what is right after it is right "
             f"after the clean one too{_still_right(prompts, where)}.",
-            "Corrupt with 01, below every YY, so that end years up to YY become likely.",
+            "Corrupt with 01, below every YY, so that end years up to YY become likely."
+            + (" Are clean and corrupted swapped?" if len(where) == len(prompts) else ""),
         )
     if where := [i for i, clean, bad in known if 1 != bad < clean]:
         values = sorted({YEAR_STRINGS[bad] for _, clean, bad in known if 1 != bad < clean})
@@ -201,9 +205,8 @@ def corrupted_YY(prompts: Prompts) -> Iterator[Finding]:
 def _still_right(prompts: Prompts, where: Sequence[int]) -> str:
     """How much of the corrupted answers is right for the clean YY, beside the clean answers."""
     rows = torch.as_tensor(where)
-    names = ("corrupted", "clean", "paper corrupted")
     masses = {}
-    for name in names:
+    for name in ("corrupted", "clean", "paper corrupted"):
         answers = prompts.answers[name][rows]
         mass = (answers * prompts.right[rows]).sum(-1) / answers.sum(-1)
         masses[name] = in_words(float(mass[~mass.isnan()].mean()), digits=0)

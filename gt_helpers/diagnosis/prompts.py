@@ -141,13 +141,13 @@ def _as_in_the_paper(model: Transformer, rows: Sequence[Row]) -> list[tuple[Ids,
     tokens = [tuple(one) for one in tokenize(model.tokenizer, texts)]
     built: list[tuple[Ids, Ids]] = []
     for row, clean, corrupted in zip(rows, tokens[::2], tokens[1::2], strict=True):
-        fits = FIRST_YY <= (row.YY or 0) <= LAST_YY and bool(row.noun)
-        if fits and len(clean) == len(corrupted) == len(PAPER_POSITIONS):
-            # only the token YY differs
-            fits = (clean[place], corrupted[place]) == (years[row.YY or 0], years[1])
-            fits = fits and clean[:place] == corrupted[:place]
-        else:
-            fits = False
+        fits = (
+            len(clean) == len(corrupted) == len(PAPER_POSITIONS)
+            and FIRST_YY <= (row.YY or 0) <= LAST_YY
+            and clean[:place] == corrupted[:place]
+            and (clean[place], corrupted[place]) == (years[row.YY or 0], years[1])
+            and row.noun
+        )
         built.append((clean, corrupted) if fits else ((), ()))
     return built
 

@@ -190,7 +190,8 @@ ROWS = (
         lambda row: row.bos == 0,
         f"In {{who}} there is no {BOS} in front: all positions are one lower than the paper's, and "
         "heads that rest on the first token rest on a word.",
-        f"Begin every prompt with {BOS}, as in '{BOS} The plague lasted'.",
+        f"Begin every prompt with {BOS}, as in '{BOS} The plague lasted'; if your tokenizer adds "
+        "it, give your token ids too (ids=), so that they are checked.",
         _first_tokens,
     ),
     RowCheck(
