@@ -123,7 +123,7 @@ def _text(item: Any) -> str:
 def _ids(item: Any) -> Ids:
     try:
         return tuple(int(token) for token in item)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"the token ids {item!r} are no list of whole numbers; give one such list per prompt"
         ) from error

@@ -164,8 +164,8 @@ def _agreement(read: Tensor, effect: Tensor, low: Tensor, high: Tensor) -> str:
     top = [set(t.nan_to_num().abs().flatten().topk(n).indices.tolist()) for t in (read, effect)]
     missing = int((~read.isfinite()).sum())
     return (
-        f"the correlation is {in_words(_correlation(read, effect), 'number')}; of the {n} strongest "
-        f"cells {len(top[0] & top[1])} are the same; outside our 95 % intervals: "
+        f"the correlation is {in_words(_correlation(read, effect), 'number')}; of the {n} "
+        f"strongest cells {len(top[0] & top[1])} are the same; outside our 95 % intervals: "
         f"{int(_outside(read, low, high).sum())} of {read.numel()} cells"
         + (f" (not compared: {missing})" if missing else "")
     )

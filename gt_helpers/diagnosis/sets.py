@@ -119,8 +119,8 @@ def nouns(prompts: Prompts) -> Iterator[Finding]:
             "few nouns",
             NOTE,
             list(rows),
-            f"The prompts have {len(different)} different noun{'s' * (len(different) > 1)}; as "
-            f"many drawn from the paper's {len(paper)} would have about {expected:.0f}.",
+            f"There are {len(different)} different noun{'s' * (len(different) > 1)}; as many "
+            f"prompts with nouns drawn from the paper's {len(paper)} have about {expected:.0f}.",
             "Draw a noun for each prompt from load_nouns() of gt_helpers.prompts.",
             next(iter(rows.values())),
         )
