@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .components import Shape, component, inputs
+from .components import component, inputs
 from .dataset import YearDataset
 from .metrics import Metric, prob_diff
 from .runs import Run, compute_run
@@ -108,8 +108,7 @@ def activation_patching(
 def _check(one: Site, model: Transformer, dataset: YearDataset) -> None:
     """Raise ValueError, saying what is allowed, for a site that does not exist."""
     node = f"m{one.layer}" if one.head < 0 else f"a{one.layer}.h{one.head}"
-    shape = Shape(model.n_layers, model.n_heads, tuple(dataset.positions))
-    shape.check(component(f"{node}@{one.position}"))
+    model.shape(dataset.positions).check(component(f"{node}@{one.position}"))
 
 
 class _Patching:
@@ -137,23 +136,25 @@ class _Patching:
         for one, position in places:
             if one.kind == "stream":
                 rows[:, position - first] = self.patch.stream[layer][:, position]
-        query = _project(block.ln1(rows), block.W_Q, block.b_Q)
-        before = [part[:, :first] for part in self.keys_and_values[layer]]
-        now = _keys_and_values(block, rows)
-        key, value = (torch.cat(pair, dim=1) for pair in zip(before, now, strict=True))
-        of_part = {"q": (query, first, block.query), "k": (key, 0, block.key)}
-        of_part["v"] = (value, 0, block.value)
+        end = first + rows.shape[1]
+        query = block.rotate(_project(block.ln1(rows), block.W_Q, block.b_Q), slice(first, end))
+        before = [part[:, :, :first] for part in self.keys_and_values[layer]]
+        now = _keys_and_values(block, rows, first)
+        key, value = (torch.cat(pair, dim=2) for pair in zip(before, now, strict=True))
         for one, position in places:
-            if one.kind in of_part:
-                tensor, start, project = of_part[one.kind]
-                stream = self.patch.stream[layer][:, position]
-                tensor[:, position - start, one.head] = project(one.head, stream)
+            stream = self.patch.stream[layer][:, position]
+            if one.kind == "q":
+                query[:, one.head, position - first] = block.query(one.head, stream, position)
+            elif one.kind == "k":
+                key[:, one.head, position] = block.key(one.head, stream, position)
+            elif one.kind == "v":
+                value[:, one.head, position] = block.value(one.head, stream)
         z = _mix(query, key, value, block.scale)
         for one, position in places:
             if one.kind == "head":
                 z[:, position - first, one.head] = self.patch.z[layer, :, position, one.head]
         middle = rows + z.flatten(2) @ block.W_O.flatten(0, 1) + block.b_O
-        mlp = block.mlp(middle)
+        mlp = block.mlp(rows if block.parallel else middle)
         for one, position in places:
             if one.kind == "mlp":
                 mlp[:, position - first] = self.patch.mlp[layer, :, position]
@@ -161,19 +162,21 @@ class _Patching:
 
 
 def _project(normed: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Queries, keys or values [prompt, position, head, d_head] of all heads."""
-    return torch.einsum("npd,hde->nphe", normed, weight) + bias
+    """Queries, keys or values [prompt, head, position, d_head] of all heads."""
+    return torch.einsum("npd,hde->nhpe", normed, weight) + bias[:, None]
 
 
-def _keys_and_values(block: Block, stream: Tensor) -> KeysAndValues:
-    normed = block.ln1(stream)
-    return _project(normed, block.W_K, block.b_K), _project(normed, block.W_V, block.b_V)
+def _keys_and_values(block: Block, stream: Tensor, first: int = 0) -> KeysAndValues:
+    """Of a stream [prompt, position, d_model] that begins at position ``first``."""
+    normed, positions = block.ln1(stream), slice(first, first + stream.shape[1])
+    key = block.rotate(_project(normed, block.W_K, block.b_K), positions)
+    return key, _project(normed, block.W_V, block.b_V)
 
 
 def _mix(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """Attention-weighted values [prompt, query, head, d_head]; the queries are the last rows."""
-    n_queries, n_keys = query.shape[1], key.shape[1]
-    scores = torch.einsum("nqhe,nkhe->nhqk", query, key) * scale
+    n_queries, n_keys = query.shape[2], key.shape[2]
+    scores = query @ key.mT * scale
     later = torch.ones(n_queries, n_keys, dtype=torch.bool, device=scores.device)
     scores = scores.masked_fill(later.triu(n_keys - n_queries + 1), -torch.inf)
-    return torch.einsum("nhqk,nkhe->nqhe", scores.softmax(-1), value)
+    return (scores.softmax(-1) @ value).transpose(1, 2)
