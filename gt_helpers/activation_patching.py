@@ -32,7 +32,8 @@ class Site:
     """One activation at one position.
 
     ``kind`` is "head" (the mixed values z), "q", "k" or "v" of a head, "mlp" (the output), or
-    "stream" (the residual stream before a layer).
+    "stream" (the residual stream before a layer). Heads that share keys and values have a copy
+    each.
     """
 
     kind: str

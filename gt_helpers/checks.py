@@ -13,8 +13,8 @@ from .runs import Run, compute_run, end_logits
 from .transformer import Transformer
 
 SUPPORTED = (
-    "Supported are decoders of GPT-2's form (OPT as well), Pythia and GPT-NeoX, GPT-J, and Llama, "
-    "Mistral and Qwen2, e.g. 'gpt2-small' or 'EleutherAI/pythia-160m'"
+    "Supported are GPT-2, OPT, Pythia and GPT-NeoX, GPT-J, Phi 1 and 2, Llama, Mistral, Qwen2 and "
+    "Gemma 1, e.g. 'gpt2-small' or 'EleutherAI/pythia-160m'"
 )
 # Largest allowed error relative to the largest entry of the checked tensor.
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}

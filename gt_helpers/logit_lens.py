@@ -33,7 +33,7 @@ def logit_lens(run: Run, name: str, tokens: Tensor) -> Tensor:
 def direct_effect(run: Run, name: str, tokens: Tensor) -> Tensor:
     """The part [prompt, token] of the model's own logits that one component writes (Appendix E).
 
-    Its output is centred and divided by the scale of the whole final residual stream. The direct
+    Its output goes through the final norm with the scale of the whole final stream. The direct
     effects of ``embed``, all heads and all MLPs, and `bias_effect`, add up to the model's logits.
     Raises ValueError as `logit_lens` does.
     """
@@ -115,7 +115,7 @@ def _written(run: Run, name: str) -> Tensor:
 
 
 def _in_final_norm(run: Run, written: Tensor) -> Tensor:
-    """A part of the final stream, centred, scaled as the whole stream is, and times the gain."""
+    """A part of the final stream, normalised with the scale of the whole one, without the bias."""
     stream = run.at_layer(run.model.n_layers, _end(run))
     return run.model.ln_final.frozen_at(stream).part(written)
 

@@ -112,7 +112,7 @@ def _folder(name: str) -> Path | None:
 def _hub_snapshot(repo: str) -> Path | None:
     """The cached snapshot of a hub model, or None if the hub answers; OSError if neither."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     weights = [try_to_load_from_cache(repo, f) for f in ("model.safetensors", "pytorch_model.bin")]
     cached = [Path(path) for path in weights if isinstance(path, str)]
@@ -123,6 +123,8 @@ def _hub_snapshot(repo: str) -> Path | None:
         raise OSError("the Hugging Face hub cannot be reached (HF_HUB_OFFLINE is set)")
     try:
         get_hf_file_metadata(hf_hub_url(repo, "config.json"), timeout=_HUB_SECONDS)
+    except GatedRepoError as error:
+        raise OSError(f"the Hugging Face hub gives {repo!r} only to those it let in") from error
     except RepositoryNotFoundError as error:
         raise OSError(f"the Hugging Face hub has no model {repo!r}") from error
     except Exception as error:  # the hub client raises many kinds; all mean: no answer

@@ -65,8 +65,15 @@ def compute_run(model: Transformer, tokens: Tensor, start: int = 0, batch_size: 
     """Run the model over tokens [prompt, position] in batches and keep what components wrote.
 
     ``start`` is the first position whose heads and MLPs are kept; the residual stream is kept at
-    every position, because heads read their keys and values from it.
+    every position, because heads read their keys and values from it. Raises ValueError for more
+    positions than the model was made for.
     """
+    longest = model.bridge.cfg.n_ctx
+    if tokens.shape[1] > longest:
+        raise ValueError(
+            f"The prompts have {tokens.shape[1]} tokens; {model.name} was made for {longest} or "
+            "fewer."
+        )
     batches = tokens.to(model.device).split(batch_size)
     parts = [_forward(model, batch, start) for batch in batches]
     stream, z, mlp = (torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True))

@@ -234,7 +234,7 @@ class Modules:
     @cached_property
     def d_head(self) -> int:
         """Width of a head."""
-        weight = self.output[0].weight
+        weight = self.output[0].weight  # GPT-2's are transposed
         return weight.shape[0 if self.family.output == "c_proj" else 1] // N_HEADS
 
 

@@ -215,7 +215,7 @@ def random_edges(case: Case, rng: random.Random) -> list[str]:
 def test_random_circuits_equal_the_literal_evaluation(case: Case) -> None:
     rng = random.Random(case.name)
     moved = 0.0
-    for _ in range(6):
+    for _ in range(4):
         names = random_edges(case, rng)
         measured = case.engine.evaluate(Circuit(names))
         logits = case.literal.answer(paths_of_edges(names))
@@ -256,6 +256,11 @@ def test_patching_nothing_and_everything(case: Case) -> None:
     every = connect([node.name for node in case.engine.shape.senders("END")], ["logits"])
     close(case.engine.evaluate(every).log_probs, corrupted)
     assert (clean - corrupted).abs().max() > 0.1
+
+
+def test_prompts_longer_than_the_model_was_made_for_are_refused(case: Case) -> None:
+    with pytest.raises(ValueError, match="have 25 tokens; .* was made for 24 or fewer"):
+        compute_run(case.model, torch.zeros(2, 25, dtype=torch.long))
 
 
 # ---------------------------------------------------------------- other measurements

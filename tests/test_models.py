@@ -11,7 +11,7 @@ import huggingface_hub
 import pytest
 import torch
 import torch.nn.functional as F
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from literal import save_random_gpt2
 from transformers import (
     AutoModelForCausalLM,
@@ -175,7 +175,7 @@ def test_other_families_are_refused_by_name_and_reason(tmp_path: Path, reason: s
     sentence = str(caught.value)
     assert sentence.startswith(f"{tmp_path} cannot be patched exactly: ")
     assert reason in sentence
-    assert "Supported are decoders of GPT-2's form" in sentence
+    assert "Supported are GPT-2, OPT, Pythia" in sentence
 
 
 def test_half_precision_is_refused(folder: Path) -> None:
@@ -259,12 +259,17 @@ def test_without_the_hub_one_clear_error_offers_what_works(no_network: None, nam
 def test_a_name_the_hub_does_not_have_is_not_blamed_on_the_network(
     no_network: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(*_: object, **__: object) -> None:
-        raise RepositoryNotFoundError("404", response=MagicMock())
+    for error, sentence in (
+        (RepositoryNotFoundError, "the Hugging Face hub has no model 'gpt2-smal'"),
+        (GatedRepoError, "the Hugging Face hub gives 'gpt2-smal' only to those it let in"),
+    ):
 
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", missing)
-    with pytest.raises(OSError, match="the Hugging Face hub has no model 'gpt2-smal'"):
-        load_model("gpt2-smal")
+        def missing(*_: object, error: type[Exception] = error, **__: object) -> None:
+            raise error("404", response=MagicMock())
+
+        monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", missing)
+        with pytest.raises(OSError, match=sentence):
+            load_model("gpt2-smal")
 
 
 def test_offline_mode_is_named_and_asks_no_hub(
