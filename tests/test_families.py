@@ -77,7 +77,7 @@ END = 5
 ROUTES: list[tuple[list[str], list[str], str]] = [
     (["logits"], [], "END"),
     (["m1"], ["m2"], "END"),
-    (["a1.h1.k", "a1.h2.v", "a2.h3.q"], ["m1", "m2", "a2.h0"], "YY"),
+    (["a1.h1.k", "a1.h2.v", "a2.h3.q"], ["m2", "a2.h0.k"], "YY"),
     (["m0@YY"], ["a1.h0.k[YY]", "a1.h0.v[YY]", "a2.h2.k", "m2"], "YY"),
 ]
 
