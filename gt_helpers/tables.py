@@ -10,6 +10,7 @@ import pandas as pd
 from torch import Tensor
 
 from .circuits import CircuitParts
+from .comparison import Comparison
 from .components import component
 from .dataset import YearDataset
 from .logit_lens import lens_numbers
@@ -172,6 +173,39 @@ def verdict_counts(card: pd.DataFrame) -> Html:
         counts = part["verdict"].value_counts()
         rows.append((name, *(str(counts.get(verdict, 0)) for verdict in verdicts)))
     return table(("", *verdicts), rows)
+
+
+def choice_words(comparison: Comparison) -> Html:
+    """Every choice in words, worst first: what is done instead, and what becomes of the results."""
+    rows = [
+        (f"<b>{escape(row.choice)}</b>", escape(row.what), escape(row.words))
+        for row in comparison.summary().itertuples()
+    ]
+    return table(("choice", "instead of the paper's setting", "what changes"), rows)
+
+
+def choice_scores(comparison: Comparison, names: Iterable[str] | None = None) -> Html:
+    """The scores of the reference and of choices (all, or those named), with the seeds' ends."""
+    scores = comparison.scores()
+    units = {choice.name: choice.unit for choice in comparison.choices}
+    titles = {
+        "clean": "clean",
+        "corrupted": "corrupted",
+        "recovered": "recovered: circuit / clean",
+        "above_corrupted": "recovered above corrupted",
+    }
+    rows = []
+    for name in list(scores.index) if names is None else [scores.index[0], *names]:
+        row = scores.loc[name].to_dict()
+        cells = []
+        for score in titles:
+            unit = units.get(name, "share") if score in ("clean", "corrupted") else "share"
+            small = interval_in_words(row[f"{score}_low"], row[f"{score}_high"], unit)
+            ends = f"<br><small>{_one_line(small)}</small>" if small != "–" else ""
+            cells.append(in_words(row[score], unit) + ends)
+        rows.append((f"<b>{escape(name)}</b>", *cells))
+    note = "Small: the lowest and the highest seed. A dash: clean and corrupted are too close."
+    return table(("", *titles.values()), rows, note)
 
 
 def task_behaviour(summary: pd.DataFrame) -> Html:

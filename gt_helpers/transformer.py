@@ -78,9 +78,14 @@ class Rotary:
     sin: Tensor
     adjacent: bool = False
 
-    def __call__(self, x: Tensor, position: Positions) -> Tensor:
-        """Turn x [..., d_head] at one position, or [..., position, d_head] at several."""
-        cos, sin = self.cos[position], self.sin[position]
+    def __call__(self, x: Tensor, position: Positions, heads: bool = False) -> Tensor:
+        """Turn x [..., d_head] at one position, or [..., position, d_head] at several.
+
+        With ``heads`` there is one more axis, [..., head, d_head].
+        """
+        cos, sin = (table[position] for table in (self.cos, self.sin))
+        if heads:
+            cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
         turned, rest = x.tensor_split([2 * cos.shape[-1]], dim=-1)
         pairs = turned.unflatten(-1, (-1, 2) if self.adjacent else (2, -1))
         a, b = pairs.unbind(-1 if self.adjacent else -2)
@@ -123,19 +128,43 @@ class Block:
         ``position`` says where its rows stand in the prompt: an index for [..., d_model], several
         (a slice, a tensor) for [..., position, d_model]. Only rotary embeddings ask.
         """
-        return self.rotate(self.ln1(x) @ self.W_Q[head] + self.b_Q[head], position)
+        query = self.ln1(x) @ self.W_Q[head] + self.b_Q[head]
+        return query if self.rotary is None else self.rotary(query, position)
 
     def key(self, head: int, x: Tensor, position: Positions) -> Tensor:
         """The head's key [..., d_head] of the residual stream x, its rows placed as for `query`."""
-        return self.rotate(self.ln1(x) @ self.W_K[head] + self.b_K[head], position)
+        key = self.ln1(x) @ self.W_K[head] + self.b_K[head]
+        return key if self.rotary is None else self.rotary(key, position)
 
     def value(self, head: int, x: Tensor) -> Tensor:
         """The head's value [..., d_head] of the residual stream x [..., d_model]."""
         return self.ln1(x) @ self.W_V[head] + self.b_V[head]
 
-    def rotate(self, x: Tensor, position: Positions) -> Tensor:
-        """Projected queries or keys [..., d_head] as they are compared: turned, if rotary."""
-        return x if self.rotary is None else self.rotary(x, position)
+    def qkv(self, x: Tensor, position: Positions) -> tuple[Tensor, Tensor, Tensor]:
+        """All heads' queries, keys and values [..., head, d_head] of the stream [..., d_model].
+
+        ``position`` as for `query`.
+        """
+        normed = self.ln1(x)
+        projections = ((self.W_Q, self.b_Q), (self.W_K, self.b_K), (self.W_V, self.b_V))
+        query, key, value = (
+            torch.einsum("...d,hde->...he", normed, weight) + bias for weight, bias in projections
+        )
+        if self.rotary is not None:
+            query, key = (self.rotary(part, position, heads=True) for part in (query, key))
+        return query, key, value
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """What heads mix from the values [..., query, head, d_head], attending causally.
+
+        Queries, keys and values are [..., position, head, d_head]; the queries are those of the
+        last positions.
+        """
+        n_queries, n_keys = query.shape[-3], key.shape[-3]
+        scores = torch.einsum("...qhe,...khe->...hqk", query, key) * self.scale
+        later = torch.ones(n_queries, n_keys, dtype=torch.bool, device=scores.device)
+        scores = scores.masked_fill(later.triu(n_keys - n_queries + 1), -torch.inf)
+        return torch.einsum("...hqk,...khe->...qhe", scores.softmax(-1), value)
 
     def neurons(self, x: Tensor) -> Tensor:
         """What W_out is applied to [..., d_mlp], of the residual stream that the MLP reads."""
