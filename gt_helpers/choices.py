@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ from .metrics import (
     prob_diff_renormalised,
 )
 from .path_patching import PathPatching
+from .preview import Preview
 from .prompts import (
     ACDC_TEMPLATE,
     NO_BOS_TEMPLATE,
@@ -321,12 +323,14 @@ def measure_choices(
     n: int = 194,
     seeds: Sequence[int] = (0, 1, 2),
     years: Years = (1100, 1800),
+    preview: bool = False,
     progress: bool = False,
 ) -> dict[str, list[Outcome]]:
     """The reference and every choice (or those of ``names``), each with every seed.
 
-    ``parts`` is the model's circuit, ``n`` the prompts per seed, ``years`` their pool. Returns an
-    outcome per seed by the choices' names, the reference first. Raises ValueError for an unknown
+    ``parts`` is the model's circuit, ``n`` the prompts per seed, ``years`` their pool; with
+    ``preview`` sweeps are quick ones, see `preview.py`. Returns an outcome per seed by the choices'
+    names, the reference first. Raises ValueError for an unknown
     name, no seeds, and a circuit without heads.
     """
     names = list(CHOICES) if names is None else list(names)
@@ -338,10 +342,10 @@ def measure_choices(
     outcomes: dict[str, list[Outcome]] = {choice.name: [] for choice in chosen}
     bar = tqdm(total=len(chosen) * len(seeds), desc="choices", disable=not progress, leave=False)
     for seed in seeds:
-        usual = answers(model, parts, REFERENCE, n, seed, years)
+        usual = answers(model, parts, REFERENCE, n, seed, years, preview)
         for choice in chosen:
             same = choice.runs == REFERENCE.runs
-            found = usual if same else answers(model, parts, choice, n, seed, years)
+            found = usual if same else answers(model, parts, choice, n, seed, years, preview)
             outcomes[choice.name].append(outcome(model, parts, choice, found))
             bar.update()
     bar.close()
@@ -356,10 +360,11 @@ def answers(
     n: int,
     seed: int = 0,
     years: Years = (1100, 1800),
+    preview: bool = False,
 ) -> Answers:
     """The runs and sweeps of one choice on ``n`` prompts drawn from a seed."""
     dataset = choice.draw(model.tokenizer, n, seed, years)
-    patching = choice.patching(model, dataset)
+    patching = (_in_preview(choice.patching) if preview else choice.patching)(model, dataset)
     back = patching.reversed()
     runs = {"clean": patching.base_log_probs, "corrupted": back.base_log_probs}
     if choice.nodes == "activations":
@@ -369,6 +374,12 @@ def answers(
     circuit = _circuit_of_heads(parts, patching.shape) if free else partial_circuit(parts)
     sweeps = _sweeps_of_heads(patching, parts) if free else _sweeps(patching, parts)
     return Answers(dataset, runs | {"partial": back.evaluate(circuit).log_probs}, sweeps)
+
+
+@cache
+def _in_preview(engine: type[PathPatching]) -> type[PathPatching]:
+    """The same engine with the preview's softmax."""
+    return type(f"Preview{engine.__name__}", (Preview, engine), {})
 
 
 def outcome(model: Transformer, parts: CircuitParts, choice: Choice, found: Answers) -> Outcome:

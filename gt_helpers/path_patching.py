@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pandas as pd
 import torch
@@ -161,7 +161,7 @@ class PathPatching:
         self._cache: dict[int, tuple[Run, Run]] = {}  # first prompt -> clean and corrupted run
         self._base_log_probs: Tensor | None = None
 
-    def reversed(self) -> PathPatching:
+    def reversed(self) -> Self:
         """The same prompts with base and patch run exchanged; the cached runs are shared."""
         twin = copy.copy(self)
         twin.base = "corrupted" if self.base == "clean" else "clean"

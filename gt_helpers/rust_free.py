@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+# Two small files that stand for somebody's repository, with two faults of their own.
+EXAMPLE_CLONE = Path(__file__).parent / "data" / "example_clone"
 _Row = tuple[str, int, str, str, str]  # the columns of the report
 
 _FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef

@@ -13,6 +13,7 @@ from .circuits import CircuitParts
 from .comparison import Comparison
 from .components import component
 from .dataset import YearDataset
+from .diagnosis import Diagnosis
 from .logit_lens import lens_numbers
 from .path_patching import Sweep
 from .prompts import token_text
@@ -23,6 +24,7 @@ from .words import in_words, interval_in_words
 _CELL = "padding:3px 10px;text-align:left;vertical-align:top;border-bottom:1px solid #8884"
 _CHANGED = "background:#c0392b;color:white;border-radius:3px;padding:0 3px"
 _VERDICTS = {"agrees": "#2a8a6a", "disagrees": "#c0392b"}
+_SEVERITIES = {"breaks the comparison": "#c0392b", "changes the numbers": "#b7791f"}
 
 
 class Html(str):
@@ -61,6 +63,27 @@ def token_table(dataset: YearDataset, prompt: int, tokenizer: object) -> Html:
         rows.append((str(index), f"<b>{name}</b>", texts[0], str(clean), texts[1], str(corrupted)))
     head = ("", "position", "clean token", "id", "corrupted token", "id")
     return table(head, rows)
+
+
+def diagnosis_table(diagnosis: Diagnosis) -> Html:
+    """The findings of a `diagnosis.diagnose`, worst first, and what the model answers."""
+    note = "<br>".join(escape(line) for line in (diagnosis.headline, *diagnosis.answers))
+    rows = []
+    for finding in diagnosis.findings:
+        colour = _SEVERITIES.get(finding.severity, "inherit")
+        measured = f"<br><small>{escape(finding.measured)}</small>" if finding.measured else ""
+        rows.append(
+            (
+                f'<b>{escape(finding.check)}</b><br><span style="color:{colour}">'
+                f"{escape(finding.severity)}</span>",
+                f"{escape(finding.problem)}{measured}",
+                f"<small>{escape(finding.example)}</small>",
+                escape(finding.fix),
+            )
+        )
+    if not rows:
+        return Html(f"<p>{note}</p>")
+    return table(("finding", "what is wrong", "example", "what to do"), rows, note)
 
 
 def top_components(sweep: Sweep, parts: CircuitParts, n: int = 8) -> Html:
