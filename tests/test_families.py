@@ -25,6 +25,7 @@ from families import (
     save_random,
 )
 from literal import (
+    POSITIONS,
     Prompts,
     paths_of_edges,
     paths_of_sweep,
@@ -48,6 +49,7 @@ from transformers import (
 
 from gt_helpers.activation_patching import activation_patching, site
 from gt_helpers.attention import attention_map, attention_pattern
+from gt_helpers.attribution import eap
 from gt_helpers.checks import UnsupportedModelError
 from gt_helpers.circuits import (
     Circuit,
@@ -58,6 +60,8 @@ from gt_helpers.circuits import (
     partial_circuit,
 )
 from gt_helpers.components import component, edges, inputs
+from gt_helpers.edge_effects import EdgeScores, _Above, edge_effects, sender_changes
+from gt_helpers.edge_graph import EdgeGraph, evaluate_edges
 from gt_helpers.geometry import (
     edited_streams,
     erase_directions,
@@ -66,6 +70,7 @@ from gt_helpers.geometry import (
     read,
 )
 from gt_helpers.logit_lens import bias_effect, depth_view, direct_effect
+from gt_helpers.metrics import prob_diff
 from gt_helpers.models import load_model
 from gt_helpers.neurons import Neurons
 from gt_helpers.path_patching import PathPatching
@@ -243,6 +248,43 @@ def test_circuits_of_the_papers_form_equal_the_literal_evaluation(case: Case) ->
     found = find_circuit(case.engine.sweep)
     assert found.parallel == case.family.parallel
     case.engine.evaluate(full_circuit(found))  # names no edge that the model lacks
+
+
+def test_live_edges_equal_the_literal_evaluation(case: Case) -> None:
+    graph = EdgeGraph.of(case.engine)
+    assert ("a1.h1 -> m1" in graph.names) != case.family.parallel
+    chosen = torch.rand(len(graph), generator=torch.Generator().manual_seed(2)) < 0.15
+    names = [edge.name for edge in graph.circuit(chosen).edges]
+    paths = paths_of_edges(names, sources=[f"embed@{position}" for position in POSITIONS])
+    measured = evaluate_edges(case.engine, graph, chosen).log_probs
+    close(measured, year_log_probs(case.literal.answer(paths), case.prompts))
+    assert (measured - case.engine.base_log_probs).abs().max() > 1e-2
+
+
+def test_effects_of_single_edges_and_their_slopes(case: Case, tmp_path: Path) -> None:
+    """Each edge alone is a circuit of it and all downstream; EAP is its slope at the base run."""
+    graph, YY, step = EdgeGraph.of(case.engine), case.prompts.YY, 1e-5
+    exact, slopes = edge_effects(case.engine, graph, budget=12), eap(case.engine, graph)
+    before = prob_diff(case.engine.base_probs, YY)
+    ((base, patch, _),) = case.engine.runs(100)
+    changes = sender_changes(base, patch, graph.nodes)
+    for number in exact.measured.nonzero().flatten().tolist():
+        _, sender, receiver = graph.index[number].tolist()
+        entering = graph.circuit([number]).edges
+        depth = graph.inputs[receiver].component.depth
+        above = [n for n, (_, s, _) in enumerate(graph.index) if graph.nodes[s].depth >= depth]
+        circuit = Circuit(
+            (*entering, *graph.circuit(above).edges), sources=[edge.sender for edge in entering]
+        )
+        close(exact.values[number], case.engine.evaluate(circuit).prob_diff - before)
+        moved = torch.stack([step * changes[sender], -step * changes[sender]])
+        streams = _Above(graph, base, graph.inputs[receiver]).final_stream(moved)
+        more, less = case.model.log_probs(streams, case.prompts.year_tokens).exp()
+        slope = (prob_diff(more, YY) - prob_diff(less, YY)) / (2 * step)
+        torch.testing.assert_close(slopes.values[number], slope, atol=1e-7, rtol=0)
+    assert slopes.values.abs().max() > 1e-3
+    slopes.save(tmp_path / "slopes.safetensors")
+    assert EdgeScores.load(tmp_path / "slopes.safetensors").graph == graph
 
 
 def test_patching_nothing_and_everything(case: Case) -> None:
