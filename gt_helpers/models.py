@@ -1,4 +1,4 @@
-"""load_model: from the hub, a local folder or the embedded ``mini``, ready to be patched."""
+"""load_model: a hub name, a local folder or the embedded ``mini``, ready to be patched."""
 
 from __future__ import annotations
 
