@@ -425,7 +425,8 @@ def _circuit_of_heads(parts: CircuitParts, shape: Shape) -> Circuit:
     """The circuit's heads, and every MLP at END that they reach."""
     mlps = [f"m{layer}" for layer in range(shape.n_layers)]
     targets = [*mlps, "logits"]
-    edges = (*connect(parts.heads, targets).edges, *connect(mlps, targets).edges)
+    from_heads = connect(parts.heads, targets, parts.parallel)
+    edges = (*from_heads.edges, *connect(mlps, targets).edges)
     return Circuit(edges, "partial circuit, MLPs free", parts.heads)
 
 

@@ -18,7 +18,6 @@ from .attention import attention_pattern
 from .choices import CHOICES, REFERENCE
 from .circuits import Circuit, CircuitParts, full_circuit, partial_circuit
 from .comparison import Comparison
-from .components import Shape
 from .corruptions import CORRUPTIONS
 from .dataset import YearDataset
 from .diagnosis import MISTAKES, diagnose
@@ -256,8 +255,7 @@ def lens_explorer(run: Run, dataset: YearDataset, names: Sequence[str] = ()) -> 
         figure = lens_heatmap(cells, f"{component}: {lens}, {shown}", label=label)
         return View(figure, lens_table({component: cells}))
 
-    shape = Shape(run.model.n_layers, run.model.n_heads, ("END",))
-    others = [node.label for node in shape.senders("END")]
+    others = [node.label for node in run.model.shape(["END"]).senders("END")]
     listed = _circuit_first(names, others)
     return Explorer(
         draw,
