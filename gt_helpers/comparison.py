@@ -101,7 +101,8 @@ class Comparison:
         """One row per choice, worst first: choice, what, change, mean_r, lens_r, lost, new, words.
 
         ``change`` is the largest of three: 1 less the mean correlation of the sweeps, 1 less the
-        lens's, and the change of ``recovered``. ``words`` is the short diagnosis.
+        lens's, and the change of ``recovered``. ``lost`` and ``new`` are those of all `lists`;
+        ``words`` is the short diagnosis.
         """
         scores, lists = self.scores(), self.lists()
         tables = dict(list(self.correlations().groupby("choice", sort=False)))
@@ -112,7 +113,7 @@ class Comparison:
             moved = scores["recovered"][choice.name] - scores["recovered"][REFERENCE.name]
             mean_r = float(sweeps_r.mean())
             own = lists[lists["choice"] == choice.name]
-            lost, new = (_with_sweeps(own, column) for column in ("lost", "new"))
+            lost, new = (list(dict.fromkeys(own[column].sum())) for column in ("lost", "new"))
             change = max(1 - mean_r, 1 - lens_r, abs(moved))
             rows.append((choice.name, choice.what, change, mean_r, lens_r, lost, new))
         columns = ["choice", "what", "change", "mean_r", "lens_r", "lost", "new"]
@@ -206,7 +207,7 @@ class Comparison:
         if row["lost"]:
             found.append(f"lost from the top lists: {_few(row['lost'])}")
         if row["new"]:
-            found.append(f"new in them, and not in the circuit: {_few(row['new'])}")
+            found.append(f"new in them: {_few(row['new'])}")
         if abs(own["recovered"] - usual["recovered"]) > _CHANCE:
             found.append(
                 f"the circuit seems to recover {in_words(own['recovered'])} instead of "
@@ -255,15 +256,6 @@ def _pearson(a: Tensor, b: Tensor) -> float:
     a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
     norm = float(a.norm() * b.norm())
     return float(a @ b) / norm if norm > 0 else 0.0
-
-
-def _with_sweeps(lists: pd.DataFrame, column: str) -> list[str]:
-    """Every component of a column once, with the sweeps that it stands for."""
-    found: dict[str, list[str]] = {}
-    for sweep, names in zip(lists["sweep"], lists[column], strict=True):
-        for name in names:
-            found.setdefault(name, []).append(sweep)
-    return [f"{name} ({', '.join(sweeps)})" for name, sweeps in found.items()]
 
 
 def _few(names: list[str], most: int = 4) -> str:

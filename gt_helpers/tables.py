@@ -46,6 +46,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") ->
     )
 
 
+def frame_table(frame: pd.DataFrame, note: str = "") -> Html:
+    """A data frame as a table whose texts are shown whole, without its index."""
+    rows = [[escape(str(value)) for value in row] for row in frame.itertuples(index=False)]
+    return table([escape(str(name)) for name in frame.columns], rows, note)
+
+
 def one_edge_drawing() -> Html:
     """Path patching in one picture: base run, patch run, and one edge between them patched."""
     return Html(files(__package__).joinpath("data", "one_edge.svg").read_text(encoding="utf-8"))

@@ -98,8 +98,8 @@ def test_lists_name_what_is_lost_and_what_is_new() -> None:
     # At YY the circuit has one, m0, which is not the strongest of the reference either.
     assert lists["lost"]["values"] == [] and lists["new"]["values"] == []
     found = row(comparison, "another noun")
-    assert found["lost"] == ["a1.h0 (logits)"] and found["new"] == ["a0.h0 (logits)"]
-    assert "lost from the top lists: a1.h0 (logits); new in them" in found["words"]
+    assert found["lost"] == ["a1.h0"] and found["new"] == ["a0.h0"]
+    assert "lost from the top lists: a1.h0; new in them: a0.h0" in found["words"]
     # A sender of the circuit that comes in is no false one.
     usual = [0.7, -0.5, 0.1, -0.01, 0.0, -0.9, 0.0]
     swapped = Comparison(

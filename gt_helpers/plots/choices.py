@@ -26,7 +26,7 @@ def choices_matrix(words: pd.DataFrame, moved: pd.DataFrame, title: str | None =
         z=moved.to_numpy(float),
         text=words.to_numpy(str),
         texttemplate="%{text}",
-        textfont={"size": 11},
+        textfont={"size": 10},
         colorscale=[[0, "#ffffff"], [0.15, "#fbe3c8"], [0.5, "#ef9a62"], [1, "#b3352b"]],
         zmin=0,
         zmax=1,
@@ -39,11 +39,11 @@ def choices_matrix(words: pd.DataFrame, moved: pd.DataFrame, title: str | None =
     figure.update_layout(
         template=TEMPLATE,
         title=title,
-        width=min(1100, 250 + 62 * len(columns)),
-        height=(90 if title is None else 120) + 25 * len(names),
-        margin={"t": 50 if title is None else 90},
+        width=min(1100, 250 + 42 * len(columns)),
+        height=(110 if title is None else 140) + 24 * len(names),
+        margin={"t": 70 if title is None else 110},
     )
-    figure.update_xaxes(side="top", showgrid=False, dtick=1, tickangle=0, tickfont={"size": 11})
+    figure.update_xaxes(side="top", showgrid=False, dtick=1, tickangle=-40, tickfont={"size": 11})
     figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1)
     return figure
 
