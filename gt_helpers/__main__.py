@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--out", help="folder for the results (default: reproduction/...)")
         command.add_argument(
             "--device",
-            help="cuda or cpu (default: cuda when there is one; each process its own GPU)",
+            help="cuda or cpu (default: cuda when there is one, under torchrun one each)",
         )
     card.add_argument("--only", metavar="ID,...", help="claims, by their ids (default: all)")
     card.add_argument(

@@ -299,7 +299,7 @@ def _gather(place: str, value: Any) -> list[Any]:
         dist.all_gather_object(found, (place, value))
     except RuntimeError as error:
         if not _said.wait(5):  # torchrun tells the others of a process that was lost
-            reason = (str(error).splitlines() or [""])[0]
+            reason = str(error).partition("\n")[0].split("] ", 1)[-1]  # without its place in C++
             _say(f"The processes do not reach each other any more ({reason})")
         raise Stopped("Another process was lost.") from error
     if len(places := sorted({place for place, _ in found})) > 1:

@@ -113,8 +113,8 @@ def open_run(
         if is_main():
             results = _continue_or_start(folder, results, say)
     results = share(results)
-    others = f" and {world_size() - 1} more" if world_size() > 1 else ""
-    say(f"Device: {transformer.device}{others}; {len(dataset)} prompts; results go to {folder}")
+    several = f"; {world_size()} processes" if world_size() > 1 else ""
+    say(f"Device: {transformer.device}{several}; {len(dataset)} prompts; results go to {folder}")
     return transformer, dataset, results, folder
 
 
