@@ -19,13 +19,11 @@ from .dataset import YearDataset
 from .distributed import Tensors, chunks, is_main, over_prompts
 from .metrics import Metric, prob_diff
 from .runs import Run, compute_run
-from .transformer import Block, Transformer
+from .transformer import Transformer
 
 _STREAM = re.compile(r"stream(\d+)@(\w+)")
 _PROMPTS = 128  # prompts whose runs are kept at once
 _SITES = 64  # sites whose final streams are unembedded together
-
-KeysAndValues = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,6 @@ def site(name: str) -> Site:
     return Site(node.kind, node.layer, node.head, node.position)
 
 
-@torch.no_grad()
 def activation_patching(
     model: Transformer,
     dataset: YearDataset,
@@ -76,12 +73,28 @@ def activation_patching(
     lists of names to be overwritten together. Raises ValueError for names that the model or the
     prompts lack, and for another base than "clean" or "corrupted".
     """
+    log_probs = overwritten_log_probs(model, dataset, sites, base, progress)
+    return metric(log_probs.exp(), dataset.YY)
+
+
+@torch.no_grad()
+def overwritten_log_probs(
+    model: Transformer,
+    dataset: YearDataset,
+    sites: Iterable[str | Sequence[str]],
+    base: str = "corrupted",
+    progress: bool = False,
+) -> Tensor:
+    """What the metric of `activation_patching` is taken of: log-probabilities [site, prompt, year].
+
+    Raises ValueError as `activation_patching` does.
+    """
     if base not in ("clean", "corrupted"):
         raise ValueError(f"base must be 'clean' or 'corrupted', e.g. 'clean'; got {base!r}.")
     groups = [[site(n) for n in ([one] if isinstance(one, str) else one)] for one in sites]
     for one in (one for group in groups for one in group):
         _check(one, model, dataset)
-    found = torch.empty(len(groups), len(dataset), dtype=model.dtype)
+    found = torch.empty(len(groups), len(dataset), 100, dtype=model.dtype)
 
     def measure(mine: slice) -> Tensors:
         bar = tqdm(
@@ -99,13 +112,12 @@ def activation_patching(
             patching = _Patching(*runs, dataset.positions)
             for some in chunks(slice(0, len(groups)), _SITES):
                 streams = torch.stack([patching.final_stream(group) for group in groups[some]])
-                probs = model.log_probs(streams, dataset.year_tokens).exp().cpu()
-                found[some, prompts] = metric(probs, dataset.YY[prompts])
+                found[some, prompts] = model.log_probs(streams, dataset.year_tokens).cpu()
                 bar.update(len(streams) * streams.shape[1])
         bar.close()
-        return {"metric": found[:, mine]}
+        return {"log_probs": found[:, mine]}
 
-    return over_prompts("activation patching", len(dataset), measure, dim=1)["metric"]
+    return over_prompts("activation patching", len(dataset), measure, dim=1)["log_probs"]
 
 
 def _check(one: Site, model: Transformer, dataset: YearDataset) -> None:
@@ -122,7 +134,7 @@ class _Patching:
         self.base, self.patch, self.positions = base, patch, positions
         self.blocks = base.model.blocks
         layers = zip(self.blocks, base.stream[:-1], strict=True)
-        self.keys_and_values = [_keys_and_values(block, stream) for block, stream in layers]
+        self.keys_and_values = [block.qkv(stream)[1:] for block, stream in layers]
 
     def final_stream(self, sites: Sequence[Site]) -> Tensor:
         """The final residual stream [prompt, d_model] at END once the sites are overwritten."""
@@ -140,9 +152,8 @@ class _Patching:
         for one, position in places:
             if one.kind == "stream":
                 rows[:, position - first] = self.patch.stream[layer][:, position]
-        query = _project(block.ln1(rows), block.W_Q, block.b_Q)
+        query, *now = block.qkv(rows)
         before = [part[:, :first] for part in self.keys_and_values[layer]]
-        now = _keys_and_values(block, rows)
         key, value = (torch.cat(pair, dim=1) for pair in zip(before, now, strict=True))
         of_part = {"q": (query, first, block.query), "k": (key, 0, block.key)}
         of_part["v"] = (value, 0, block.value)
@@ -151,7 +162,7 @@ class _Patching:
                 tensor, start, project = of_part[one.kind]
                 stream = self.patch.stream[layer][:, position]
                 tensor[:, position - start, one.head] = project(one.head, stream)
-        z = _mix(query, key, value, block.scale)
+        z = block.mix(query, key, value)
         for one, position in places:
             if one.kind == "head":
                 z[:, position - first, one.head] = self.patch.z[layer, :, position, one.head]
@@ -161,22 +172,3 @@ class _Patching:
             if one.kind == "mlp":
                 mlp[:, position - first] = self.patch.mlp[layer, :, position]
         return middle + mlp + block.b_out
-
-
-def _project(normed: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Queries, keys or values [prompt, position, head, d_head] of all heads."""
-    return torch.einsum("npd,hde->nphe", normed, weight) + bias
-
-
-def _keys_and_values(block: Block, stream: Tensor) -> KeysAndValues:
-    normed = block.ln1(stream)
-    return _project(normed, block.W_K, block.b_K), _project(normed, block.W_V, block.b_V)
-
-
-def _mix(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """Attention-weighted values [prompt, query, head, d_head]; the queries are the last rows."""
-    n_queries, n_keys = query.shape[1], key.shape[1]
-    scores = torch.einsum("nqhe,nkhe->nhqk", query, key) * scale
-    later = torch.ones(n_queries, n_keys, dtype=torch.bool, device=scores.device)
-    scores = scores.masked_fill(later.triu(n_keys - n_queries + 1), -torch.inf)
-    return torch.einsum("nhqk,nkhe->nqhe", scores.softmax(-1), value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -273,10 +274,11 @@ def random_circuits(
     return pd.DataFrame(rows, columns=["seed", "heads", "prob_diff"])
 
 
-SweepFunction = Callable[[Sequence[str], Sequence[str], str], Sweep]
+T = TypeVar("T")
+SweepFunction = Callable[[Sequence[str], Sequence[str], str], T]  # receivers, via, senders_at
 
 
-def end_sweeps(sweep: SweepFunction, mlps: Sequence[str]) -> dict[str, Sweep]:
+def end_sweeps(sweep: SweepFunction[T], mlps: Sequence[str]) -> dict[str, T]:
     """The paper's steps at END: to the logits, then to each late MLP through the higher ones."""
     found = {"logits": sweep(["logits"], [], "END")}
     for mlp in sorted(mlps, key=_layer, reverse=True):
@@ -285,7 +287,7 @@ def end_sweeps(sweep: SweepFunction, mlps: Sequence[str]) -> dict[str, Sweep]:
     return found
 
 
-def attention_sweeps(sweep: SweepFunction, parts: CircuitParts) -> dict[str, Sweep]:
+def attention_sweeps(sweep: SweepFunction[T], parts: CircuitParts) -> dict[str, T]:
     """Senders at YY into the queries, keys and values of the circuit's heads (Appendix B)."""
     return {
         part: sweep([f"{head}.{part}" for head in parts.heads], parts.mlps, "YY")
@@ -294,8 +296,8 @@ def attention_sweeps(sweep: SweepFunction, parts: CircuitParts) -> dict[str, Swe
 
 
 def early_sweeps(
-    sweep: SweepFunction, parts: CircuitParts, early_mlps: Sequence[str]
-) -> dict[str, Sweep]:
+    sweep: SweepFunction[T], parts: CircuitParts, early_mlps: Sequence[str]
+) -> dict[str, T]:
     """Senders at YY into each early MLP, and on through the heads' values at YY (Appendix B)."""
     values = [f"{head}.v[YY]" for head in parts.heads]
     return {
@@ -304,7 +306,9 @@ def early_sweeps(
     }
 
 
-def find_circuit(sweep: SweepFunction, share: float = 0.05, floor: float = 0.0) -> CircuitParts:
+def find_circuit(
+    sweep: SweepFunction[Sweep], share: float = 0.05, floor: float = 0.0
+) -> CircuitParts:
     """The paper's procedure as a rule, for models whose circuit nobody has described.
 
     A sweep keeps a sender whose mean effect is negative, with its 95 % bootstrap interval below 0,
@@ -347,7 +351,9 @@ def find_circuit(sweep: SweepFunction, share: float = 0.05, floor: float = 0.0) 
     return replace(parts, readers_of_YY=tuple(readers), early_inputs=tuple(sorted(inputs_)))
 
 
-def circuit_parts(patching: PathPatching, sweep: SweepFunction | None = None) -> CircuitParts:
+def circuit_parts(
+    patching: PathPatching, sweep: SweepFunction[Sweep] | None = None
+) -> CircuitParts:
     """The paper's circuit on GPT-2 small; on any other model the one that its own sweeps find.
 
     A sender is found if it keeps 5 % of its sweep's strongest effect and 0.1 % of the gap between

@@ -45,7 +45,15 @@ from .metrics import FIRST_YY, LAST_YY, Metric, mean_by_YY, prob_diff
 from .models import is_gpt2_small
 from .neurons import Neurons, last_but_one, ranking
 from .path_patching import PathPatching
-from .prompts import PAPER_TEMPLATE, Prompt, Template, load_nouns, tokenize, valid_years
+from .prompts import (
+    ACDC_TEMPLATE,
+    NO_SPACE_TEMPLATE,
+    Prompt,
+    Template,
+    load_nouns,
+    tokenize,
+    valid_years,
+)
 from .report import write_scorecard
 from .reproduce import discover, open_run
 from .results import Outcome, Results
@@ -55,7 +63,6 @@ from .tasks import TASKS, with_components
 from .transformer import Transformer
 
 YEARS = (1100, 1800)  # centuries 11 to 17, as in the paper's text
-NO_SPACE = PAPER_TEMPLATE.replace("|> ", "|>")  # `The` without a space before it
 _PROMPTS = 256  # prompts whose runs are kept at once
 _RANDOM_CIRCUITS = 20
 _LONG = 10  # minutes
@@ -189,7 +196,7 @@ def _bos(bench: Bench) -> Tensors:
         bench.prompts,
         years=YEARS,
         nouns=[noun for noun, tokens in zip(nouns, split, strict=True) if len(tokens) == 1],
-        template=NO_SPACE,
+        template=NO_SPACE_TEMPLATE,
         seed=bench.seed,
     )
     return answers(bench.model, dataset, label="The without a space")
@@ -240,7 +247,7 @@ def century_prompts(model: Transformer, n: int, seed: int = 0) -> YearDataset:
     known, so the paper's are used.
     """
     pool = valid_years(model.tokenizer, *YEARS)
-    template = Template(NO_SPACE)
+    template = Template(NO_SPACE_TEMPLATE)
     rng = random.Random(f"century prompts {seed}")
     prompts = []
     for _ in range(n):
@@ -293,7 +300,6 @@ def _activation(bench: Bench) -> Tensors:
 
 # ---- the circuit on the prompts of ACDC -------------------------------------------------------
 
-ACDC_TEMPLATE = "The {noun} lasted from the year {XX}{YY} to {XX}"
 _ACDC_HEADS = ("a5.h5", "a6.h1", "a6.h9", "a7.h10", "a8.h11", "a9.h1")
 
 

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from .circuits import PAPER, CircuitParts
 from .components import END, Shape, component
+from .prompts import NO_BOS_TEMPLATE
 from .runs import Run
 from .transformer import Block
 
 # The paper's PCA reads prompts without <|endoftext|>.
-PCA_TEMPLATE = "The {noun} lasted from the year {XX}{YY} to the year {XX}"
+PCA_TEMPLATE = NO_BOS_TEMPLATE
 _PENALTIES = torch.logspace(-8, 1, 10, dtype=torch.float64)  # of the mean variance of a direction
 
 

@@ -50,6 +50,50 @@ def cutoff_sharpness(probs: Tensor, YY: Tensor) -> Tensor:
     return probs[..., prompt, YY + 1] - probs[..., prompt, YY - 1]
 
 
+def prob_diff_renormalised(probs: Tensor, YY: Tensor) -> Tensor:
+    """`prob_diff` [..., prompt] after the 100 years are scaled to add up to 1.
+
+    Not the paper's, which keeps the full softmax. Raises ValueError as `prob_diff` does.
+    """
+    return prob_diff(probs / probs.sum(-1, keepdim=True), YY)
+
+
+def prob_diff_or_equal(probs: Tensor, YY: Tensor) -> Tensor:
+    """`prob_diff` [..., prompt] with the end year YY itself counted as right.
+
+    Not the paper's, which counts it as wrong. Raises ValueError as `prob_diff` does.
+    """
+    return -prob_diff_below(probs, YY)
+
+
+def logit_diff(probs: Tensor, YY: Tensor) -> Tensor:
+    """Logit difference [..., prompt]: the mean year logit above YY less the mean up to YY.
+
+    Taken from probabilities, whose logarithms are logits up to a constant per prompt. Raises
+    ValueError as `prob_diff` does, and for YY 99, which has no year above.
+    """
+    YY = _check(probs, YY, 0, 98)
+    above = torch.arange(100, device=probs.device) > YY[:, None]
+    logits = probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
+    means = [(logits * side).sum(-1) / side.sum(-1) for side in (above, ~above)]
+    return means[0] - means[1]
+
+
+def prob_diff_of_mean_logits(probs: Tensor, YY: Tensor) -> Tensor:
+    """`prob_diff` [..., prompt] of mean logits, averaged over the prompts of equal YY.
+
+    Every prompt gets its YY's value. What lies outside the years is averaged as one more logit,
+    which is exact as long as it is next to nothing. Raises ValueError as `prob_diff` does.
+    """
+    YY = _check(probs, YY, 0, 99)
+    rest = (1 - probs.sum(-1, keepdim=True)).clamp_min(1e-9)
+    logits = torch.cat([probs.clamp_min(torch.finfo(probs.dtype).tiny), rest], dim=-1).log()
+    own, row = YY.unique(return_inverse=True)
+    sums = logits.new_zeros(*logits.shape[:-2], len(own), 101).index_add_(-2, row, logits)
+    means = sums / torch.bincount(row)[:, None]
+    return prob_diff(means.softmax(-1)[..., :100], own)[..., row]
+
+
 def mean_by_YY(values: Tensor, YY: Tensor) -> Tensor:
     """Average over the prompts of equal YY: values [prompt, ...] -> [97, ...], rows 02 to 98.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pandas as pd
 import torch
@@ -165,12 +165,26 @@ class PathPatching:
         self._cache: dict[tuple[int, int], tuple[Run, Run]] = {}
         self._base_log_probs: Tensor | None = None
 
-    def reversed(self) -> PathPatching:
+    def reversed(self) -> Self:
         """The same prompts with base and patch run exchanged; the cached runs are shared."""
         twin = copy.copy(self)
         twin.base = "corrupted" if self.base == "clean" else "clean"
         twin._base_log_probs = None
         return twin
+
+    @property
+    def first_changed(self) -> str:
+        """The first position at which clean and corrupted prompts differ; END if none does."""
+        return self.shape.positions[self._start]
+
+    def runs(self, size: int) -> Iterator[tuple[Run, Run, slice]]:
+        """Base and patch run, at most ``size`` prompts at a time, and which prompts these are."""
+        for pair in self._pairs():
+            first, last = pair.prompts.start, pair.prompts.stop
+            for start in range(first, last, size):
+                prompts = slice(start, min(start + size, last))
+                here = slice(prompts.start - first, prompts.stop - first)
+                yield pair.base.take(here), pair.patch.take(here), prompts
 
     @property
     def base_log_probs(self) -> Tensor:
@@ -375,14 +389,16 @@ class PathPatching:
             for edge in flow:
                 if edge.sender == node:
                     _add(changes, (edge.receiver, node.position), output)
-        return self._log_probs(pair.base, changes.get((LOGITS, END)))
+        return self._log_probs(pair, changes.get((LOGITS, END)))
 
-    def _log_probs(self, base: Run, change: Tensor | None) -> Tensor:
+    def _log_probs(self, pair: _Pair, change: Tensor | None) -> Tensor:
         """Log-probabilities [sender, prompt, year] of the base run's final stream and a change."""
-        stream = base.at_layer(self.model.n_layers, self._index(END))[None]
-        if change is not None:
-            stream = stream + change
-        return self.model.log_probs(stream, self.dataset.year_tokens)
+        stream = pair.base.at_layer(self.model.n_layers, self._index(END))
+        return self.model.log_probs_of(self._normed(stream, change), self.dataset.year_tokens)
+
+    def _normed(self, stream: Tensor, change: Tensor | None) -> Tensor:
+        """The final norm [sender, prompt, d_model] of a stream [prompt, d_model] and a change."""
+        return self.model.ln_final(stream[None] if change is None else stream + change)
 
     def _block(self, layer: int, rows: Tensor) -> Block:
         """The layer as it treats changes of the base run's rows [prompt, d_model]."""

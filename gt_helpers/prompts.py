@@ -21,6 +21,9 @@ from torch import LongTensor
 from transformers import PreTrainedTokenizerBase
 
 PAPER_TEMPLATE = "<|endoftext|> The {noun} lasted from the year {XX}{YY} to the year {XX}"
+NO_SPACE_TEMPLATE = PAPER_TEMPLATE.replace("|> ", "|>")  # BOS and `The`, not ` The`
+NO_BOS_TEMPLATE = PAPER_TEMPLATE.replace("<|endoftext|> ", "")
+ACDC_TEMPLATE = "The {noun} lasted from the year {XX}{YY} to {XX}"
 # fmt: off
 PAPER_POSITIONS = (
     "eos", "The", "NOUN", "lasted", "from", "the", "year", "XX1", "YY", "to", "the2", "year2", "END"

@@ -31,6 +31,13 @@ class Run:
         """Memory that the cached tensors take, in bytes."""
         return sum(t.numel() * t.element_size() for t in (self.stream, self.z, self.mlp))
 
+    def take(self, prompts: slice = slice(None), start: int | None = None) -> Run:
+        """The same run over some of its prompts, or from a later start; nothing is copied."""
+        start = self.start if start is None else start
+        kept = slice(start - self.start, None)
+        z, mlp = self.z[:, prompts, kept], self.mlp[:, prompts, kept]
+        return Run(self.model, start, self.stream[:, prompts], z, mlp)
+
     def at_layer(self, layer: int, position: int) -> Tensor:
         """Residual stream [prompt, d_model] before a layer (or after the last) at one position."""
         return self.stream[layer, :, position]

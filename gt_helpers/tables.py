@@ -10,8 +10,10 @@ import pandas as pd
 from torch import Tensor
 
 from .circuits import CircuitParts
+from .comparison import Comparison
 from .components import component
 from .dataset import YearDataset
+from .diagnosis import Diagnosis
 from .logit_lens import lens_numbers
 from .path_patching import Sweep
 from .prompts import token_text
@@ -22,6 +24,7 @@ from .words import in_words, interval_in_words
 _CELL = "padding:3px 10px;text-align:left;vertical-align:top;border-bottom:1px solid #8884"
 _CHANGED = "background:#c0392b;color:white;border-radius:3px;padding:0 3px"
 _VERDICTS = {"agrees": "#2a8a6a", "disagrees": "#c0392b"}
+_SEVERITIES = {"breaks the comparison": "#c0392b", "changes the numbers": "#b7791f"}
 
 
 class Html(str):
@@ -60,6 +63,27 @@ def token_table(dataset: YearDataset, prompt: int, tokenizer: object) -> Html:
         rows.append((str(index), f"<b>{name}</b>", texts[0], str(clean), texts[1], str(corrupted)))
     head = ("", "position", "clean token", "id", "corrupted token", "id")
     return table(head, rows)
+
+
+def diagnosis_table(diagnosis: Diagnosis) -> Html:
+    """The findings of a `diagnosis.diagnose`, worst first, and what the model answers."""
+    note = "<br>".join(escape(line) for line in (diagnosis.headline, *diagnosis.answers))
+    rows = []
+    for finding in diagnosis.findings:
+        colour = _SEVERITIES.get(finding.severity, "inherit")
+        measured = f"<br><small>{escape(finding.measured)}</small>" if finding.measured else ""
+        rows.append(
+            (
+                f'<b>{escape(finding.check)}</b><br><span style="color:{colour}">'
+                f"{escape(finding.severity)}</span>",
+                f"{escape(finding.problem)}{measured}",
+                f"<small>{escape(finding.example)}</small>",
+                escape(finding.fix),
+            )
+        )
+    if not rows:
+        return Html(f"<p>{note}</p>")
+    return table(("finding", "what is wrong", "example", "what to do"), rows, note)
 
 
 def top_components(sweep: Sweep, parts: CircuitParts, n: int = 8) -> Html:
@@ -172,6 +196,39 @@ def verdict_counts(card: pd.DataFrame) -> Html:
         counts = part["verdict"].value_counts()
         rows.append((name, *(str(counts.get(verdict, 0)) for verdict in verdicts)))
     return table(("", *verdicts), rows)
+
+
+def choice_words(comparison: Comparison) -> Html:
+    """Every choice in words, worst first: what is done instead, and what becomes of the results."""
+    rows = [
+        (f"<b>{escape(row.choice)}</b>", escape(row.what), escape(row.words))
+        for row in comparison.summary().itertuples()
+    ]
+    return table(("choice", "instead of the paper's setting", "what changes"), rows)
+
+
+def choice_scores(comparison: Comparison, names: Iterable[str] | None = None) -> Html:
+    """The scores of the reference and of choices (all, or those named), with the seeds' ends."""
+    scores = comparison.scores()
+    units = {choice.name: choice.unit for choice in comparison.choices}
+    titles = {
+        "clean": "clean",
+        "corrupted": "corrupted",
+        "recovered": "recovered: circuit / clean",
+        "above_corrupted": "recovered above corrupted",
+    }
+    rows = []
+    for name in list(scores.index) if names is None else [scores.index[0], *names]:
+        row = scores.loc[name].to_dict()
+        cells = []
+        for score in titles:
+            unit = units.get(name, "share") if score in ("clean", "corrupted") else "share"
+            small = interval_in_words(row[f"{score}_low"], row[f"{score}_high"], unit)
+            ends = f"<br><small>{_one_line(small)}</small>" if small != "–" else ""
+            cells.append(in_words(row[score], unit) + ends)
+        rows.append((f"<b>{escape(name)}</b>", *cells))
+    note = "Small: the lowest and the highest seed. A dash: clean and corrupted are too close."
+    return table(("", *titles.values()), rows, note)
 
 
 def task_behaviour(summary: pd.DataFrame) -> Html:

@@ -80,6 +80,27 @@ class Block:
         """The head's value [..., d_head] of the residual stream x [..., d_model]."""
         return self.ln1(x) @ self.W_V[head] + self.b_V[head]
 
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All heads' queries, keys and values [..., head, d_head] of the stream [..., d_model]."""
+        normed = self.ln1(x)
+        projections = ((self.W_Q, self.b_Q), (self.W_K, self.b_K), (self.W_V, self.b_V))
+        query, key, value = (
+            torch.einsum("...d,hde->...he", normed, weight) + bias for weight, bias in projections
+        )
+        return query, key, value
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """What heads mix from the values [..., query, head, d_head], attending causally.
+
+        Queries, keys and values are [..., position, head, d_head]; the queries are those of the
+        last positions.
+        """
+        n_queries, n_keys = query.shape[-3], key.shape[-3]
+        scores = torch.einsum("...qhe,...khe->...hqk", query, key) * self.scale
+        later = torch.ones(n_queries, n_keys, dtype=torch.bool, device=scores.device)
+        scores = scores.masked_fill(later.triu(n_keys - n_queries + 1), -torch.inf)
+        return torch.einsum("...hqk,...khe->...qhe", scores.softmax(-1), value)
+
     def mlp(self, x: Tensor) -> Tensor:
         """The MLP's output [..., d_model], without b_out, of the residual stream before it."""
         return self.act(self.ln2(x) @ self.W_in + self.b_in) @ self.W_out

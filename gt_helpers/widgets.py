@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from .attention import attention_pattern
+from .choices import CHOICES, REFERENCE
 from .circuits import Circuit, CircuitParts, full_circuit, partial_circuit
+from .comparison import Comparison
 from .components import Shape
 from .corruptions import CORRUPTIONS
 from .dataset import YearDataset
@@ -26,6 +28,7 @@ from .metrics import cutoff_sharpness, mean_by_YY, per_YY_probs, prob_diff
 from .neurons import Neurons, counts_up_to, ranking
 from .path_patching import Evaluation, PathPatching
 from .plots import (
+    effects_against,
     lens_heatmap,
     pattern_heatmap,
     pca_panels,
@@ -34,12 +37,14 @@ from .plots import (
     year_curve,
     year_heatmaps,
 )
+from .preview import Preview
 from .prompts import YEAR_STRINGS, load_nouns
 from .results import Results
 from .runs import Run
 from .scorecard import VERDICTS, scorecard
 from .tables import (
     beside_the_paper,
+    choice_scores,
     headline_table,
     lens_table,
     table,
@@ -94,27 +99,32 @@ _METRICS = {"probability difference": prob_diff, "cutoff sharpness": cutoff_shar
 
 
 def path_explorer(patching: PathPatching, parts: CircuitParts) -> Explorer:
-    """Choose a route, the senders' position, the direction and the metric; see the sweep."""
-    quiet = patching.reversed()
-    quiet.progress = False
-    routes, n = _routes(parts), len(patching.dataset)
-    kept = {n: quiet.reversed()}  # by number of prompts: all, and the last smaller choice
+    """Choose a route, the senders' position, the direction and the metric; see the sweep.
 
-    def some(prompts: int) -> PathPatching:
+    Sweeps are previews: their error, measured on a sample of exact cells, stands below.
+    """
+    routes, n = _routes(parts), len(patching.dataset)
+    kept = {n: Preview.of(patching)}  # by number of prompts: all, and the last smaller choice
+    if patching.base != "clean":
+        kept[n] = Preview.of(patching.reversed())
+
+    def some(prompts: int) -> Preview:
         if prompts not in kept:
             for number in kept.keys() - {n}:
                 del kept[number]
             spread = torch.linspace(0, n - 1, prompts).round().long()  # over all YY
-            kept[prompts] = PathPatching(patching.model, patching.dataset.take(spread))
+            kept[prompts] = Preview(patching.model, patching.dataset.take(spread))
         return kept[prompts]
 
     def draw(
         receivers: str, via: str, senders_at: str, direction: str, metric: str, prompts: int
     ) -> View:
         chosen = some(prompts) if direction == "noising" else some(prompts).reversed()
+        chosen.forget()
         sweep = chosen.sweep(_names(receivers), _names(via), senders_at, _METRICS[metric])
         marked = [*parts.heads, *parts.mlps] if senders_at == "END" else parts.readers_of_YY
-        return View(sweep_heatmap(sweep, marked=marked), top_components(sweep, parts))
+        text = top_components(sweep, parts) + f"<p><small>{chosen.note()}</small></p>"
+        return View(sweep_heatmap(sweep, marked=marked), text)
 
     wide = widgets.Layout(width="420px")
     controls: dict[str, Any] = {
@@ -343,6 +353,36 @@ def task_explorer(
         {
             "family": widgets.Dropdown(options=list(known), description="family"),
             "shown": widgets.Dropdown(options=views, description="shown"),
+        },
+    )
+
+
+def choice_explorer(comparison: Comparison) -> Explorer:
+    """Choose a choice and a sweep; see every sender's effect against the reference's, in words."""
+    summary = comparison.summary().set_index("choice")
+
+    def draw(choice: str, sweep: str) -> View:
+        words = f"<p><b>{escape(choice)}</b>: {escape(summary['words'][choice])}</p>"
+        text = words + choice_scores(comparison, [choice])
+        if sweep not in comparison.outcomes[choice][0].effects:
+            note = f"<p>With this choice there is no sweep into {escape(sweep)}.</p>"
+            return View(None, note + text)
+        share = CHOICES[choice].unit == "share"
+        figure = effects_against(
+            comparison.senders(sweep),
+            comparison.effects(REFERENCE.name, sweep).tolist(),
+            comparison.effects(choice, sweep).tolist(),
+            comparison.members(sweep),
+            f"{choice}: into {sweep}",
+            "percentage points" if share else "logits",
+        )
+        return View(figure, text)
+
+    return Explorer(
+        draw,
+        {
+            "choice": widgets.Dropdown(options=list(summary.index), description="choice"),
+            "sweep": widgets.Dropdown(options=comparison.sweeps, description="sweep"),
         },
     )
 

@@ -32,4 +32,5 @@ def numbers(sent: Any) -> np.ndarray:
     if not isinstance(sent, dict):
         return np.array(sent, dtype=float)
     flat = np.frombuffer(base64.b64decode(sent["bdata"]), sent["dtype"])
-    return flat.reshape([int(n) for n in sent["shape"].split(",")])
+    shape = sent.get("shape", str(len(flat)))  # one axis needs none
+    return flat.reshape([int(n) for n in shape.split(",")])

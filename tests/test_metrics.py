@@ -8,9 +8,13 @@ import torch
 from gt_helpers.metrics import (
     bootstrap_ci,
     cutoff_sharpness,
+    logit_diff,
     mean_by_YY,
     per_YY_probs,
     prob_diff,
+    prob_diff_of_mean_logits,
+    prob_diff_or_equal,
+    prob_diff_renormalised,
 )
 
 
@@ -192,3 +196,37 @@ def test_bootstrap_errors() -> None:
         bootstrap_ci(values, n_boot=0)
     with pytest.raises(ValueError, match="1 prompt or more"):
         bootstrap_ci(values[:0])
+
+
+def test_the_other_metrics_by_hand() -> None:
+    probs = torch.zeros(2, 100, dtype=torch.float64)
+    probs[0, [31, 32, 33, 40]] = torch.tensor([0.1, 0.2, 0.3, 0.3], dtype=torch.float64)
+    probs[1] = 0.5 / 100
+    YY = torch.tensor([32, 49])
+    assert prob_diff(probs, YY).tolist() == pytest.approx([0.3, 0.0])
+    assert prob_diff_renormalised(probs, YY).tolist() == pytest.approx([0.3 / 0.9, 0.0])
+    assert prob_diff_or_equal(probs, YY).tolist() == pytest.approx([0.7, 0.01])
+
+    logits = torch.randn(3, 2, 100, dtype=torch.float64)
+    expected = [
+        (logits[..., i, yy + 1 :].mean(-1) - logits[..., i, : yy + 1].mean(-1)).tolist()
+        for i, yy in enumerate(YY.tolist())
+    ]
+    found = logit_diff((logits - 3).exp() / 1e4, YY)
+    assert found.T.tolist() == [pytest.approx(column) for column in expected]
+    with pytest.raises(ValueError, match="outside 0..98"):
+        logit_diff(probs, torch.tensor([32, 99]))
+
+
+def test_mean_logits_are_the_softmax_of_mean_order() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(4, 120, generator=generator, dtype=torch.float64)
+    logits[:, 100:] -= 60  # the years hold next to all of the mass
+    YY = torch.tensor([5, 40, 5, 40])
+    table = per_YY_probs(logits, YY, "softmax_of_mean", torch.arange(100))
+    expected = [float(prob_diff(table[yy - 2][None], torch.tensor([yy]))) for yy in YY.tolist()]
+    probs = logits.softmax(-1)[:, :100]
+    assert prob_diff_of_mean_logits(probs, YY).tolist() == pytest.approx(expected, abs=1e-7)
+    assert prob_diff_of_mean_logits(probs, YY).tolist() != pytest.approx(prob_diff(probs, YY))
+    stacked = prob_diff_of_mean_logits(torch.stack([probs, probs.flip(0)]), YY)
+    assert stacked[0].tolist() == pytest.approx(expected, abs=1e-7)

@@ -54,10 +54,11 @@ def patching(golden: dict[str, Tensor]) -> PathPatching:
     return PathPatching(load_model(ORACLE / "model", device="cpu"), dataset)
 
 
-def recorded_softmax(model: Transformer, stream: Tensor, tokens: Tensor) -> Tensor:
+def recorded_softmax(model: Transformer, normed: Tensor, tokens: Tensor) -> Tensor:
     """The float32 softmax over all logits at once, whose rounding the recorded numbers carry."""
-    probs = [model.unembed(part).softmax(-1)[:, tokens] for part in stream.flatten(0, 1).split(256)]
-    return torch.cat(probs).log().reshape(*stream.shape[:-1], len(tokens))
+    logits = (part @ model.W_U + model.b_U for part in normed.flatten(0, 1).split(256))
+    probs = torch.cat([part.softmax(-1)[:, tokens] for part in logits])
+    return probs.log().reshape(*normed.shape[:-1], len(tokens))
 
 
 def test_prob_diff_of_clean_and_01_prompts(patching: PathPatching, golden: dict) -> None:
@@ -96,7 +97,7 @@ def test_sweep_cell_by_cell(
     senders_at: str,
 ) -> None:
     if name == "ipp_logits":  # one cell would differ by 1.1e-6, all of it the recording's rounding
-        monkeypatch.setattr(Transformer, "log_probs", recorded_softmax)
+        monkeypatch.setattr(Transformer, "log_probs_of", recorded_softmax)
         monkeypatch.setattr(patching, "_base_log_probs", None)
     sweep = patching.sweep(receivers, via, senders_at)
     monkeypatch.setattr(patching, "_base_log_probs", None)

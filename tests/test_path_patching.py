@@ -688,7 +688,7 @@ def test_senders_that_cannot_reach_are_exactly_zero_and_cost_nothing(
     patching: PathPatching, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert patching.base_probs is not None  # before counting
-    calls, _ = count(monkeypatch, Transformer, "log_probs")
+    calls, _ = count(monkeypatch, Transformer, "log_probs_of")
     sweep = patching.sweep("m1", ["m2"])
     reach = [SHAPE.reaches(node, edges("m0 -> m1")[0].receiver) for node in SHAPE.senders("END")]
     assert calls.rows == sum(reach) * len(prompts) == 8 * len(prompts)

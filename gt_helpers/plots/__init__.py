@@ -5,6 +5,7 @@ only ``attention_html`` returns CircuitsVis' HTML.
 """
 
 from .attention import attention_html, head_map, looks_heatmap, pattern_heatmap
+from .choices import choices_matrix, effects_against
 from .circuits import changes_plot, distribution_plot
 from .claims import interval_plot, scorecard_plot
 from .lens import depth_plot, lens_heatmap, lens_heatmaps
@@ -17,8 +18,10 @@ __all__ = [
     "COLOURS",
     "attention_html",
     "changes_plot",
+    "choices_matrix",
     "depth_plot",
     "distribution_plot",
+    "effects_against",
     "effects_heatmap",
     "head_map",
     "interval_plot",

@@ -1,0 +1,101 @@
+"""Choices: what each one changes as a matrix, and one of its sweeps against the reference's."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from .style import COLOURS, GREY, INK, TEMPLATE, colour_bar
+
+
+def choices_matrix(words: pd.DataFrame, moved: pd.DataFrame, title: str | None = None) -> go.Figure:
+    """`Comparison.matrix`: a row per choice, worst first; a cell's colour says how far it moved.
+
+    Cells show the value itself: scores in the choice's own metric, then correlations with the
+    reference's maps. Grey has nothing to compare.
+    """
+    names = [str(name) for name in words.index]
+    columns = [str(column) for column in words.columns]
+    figure = go.Figure()
+    figure.add_heatmap(x=columns, y=names, z=moved.isna().to_numpy(float), **GREY, hoverinfo="skip")
+    figure.add_heatmap(
+        x=columns,
+        y=names,
+        z=moved.to_numpy(float),
+        text=words.to_numpy(str),
+        texttemplate="%{text}",
+        textfont={"size": 11},
+        colorscale=[[0, "#ffffff"], [0.15, "#fbe3c8"], [0.5, "#ef9a62"], [1, "#b3352b"]],
+        zmin=0,
+        zmax=1,
+        xgap=1,
+        ygap=1,
+        hoverongaps=False,
+        hovertemplate="<b>%{y}</b><br>%{x}: %{text}<extra></extra>",
+        colorbar=colour_bar("change from the reference") | {"nticks": 6},
+    )
+    figure.update_layout(
+        template=TEMPLATE,
+        title=title,
+        width=min(1100, 250 + 62 * len(columns)),
+        height=(90 if title is None else 120) + 25 * len(names),
+        margin={"t": 50 if title is None else 90},
+    )
+    figure.update_xaxes(side="top", showgrid=False, dtick=1, tickangle=0, tickfont={"size": 11})
+    figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1)
+    return figure
+
+
+def effects_against(
+    senders: Sequence[str],
+    reference: Sequence[float],
+    effects: Sequence[float],
+    marked: Collection[str] = (),
+    title: str | None = None,
+    unit: str = "percentage points",
+) -> go.Figure:
+    """Every sender's effect in a choice's sweep over its effect in the reference's.
+
+    ``marked`` senders, such as a circuit's, have their own colour; the strongest of them and of the
+    others are named. ``unit`` is the choice's; the reference's are percentage points.
+    """
+    frame = pd.DataFrame({"name": list(senders), "x": reference, "y": effects})
+    frame["x"] *= 100
+    frame["y"] *= 100 if unit == "percentage points" else 1
+    frame = frame[(frame["x"] != 0) | (frame["y"] != 0)]
+    inside = frame["name"].isin(list(marked))
+    size = (frame[["x", "y"]] / frame[["x", "y"]].abs().max()).abs().sum(axis=1)
+    named = {*size[inside].nlargest(7).index, *size[~inside].nlargest(3).index}
+    figure = go.Figure()
+    for label, rows, colour in (
+        ("in the circuit", frame[inside], COLOURS["corrupted"]),
+        ("not in it", frame[~inside], "#8d97a3"),
+    ):
+        figure.add_scatter(
+            x=rows["x"],
+            y=rows["y"],
+            mode="markers+text",
+            text=[name if i in named else "" for i, name in rows["name"].items()],
+            customdata=rows["name"],
+            textposition="top center",
+            textfont={"size": 11},
+            name=label,
+            marker={"size": 8, "color": colour, "opacity": 0.8},
+            hovertemplate="<b>%{customdata}</b><br>reference %{x:+.3f}<br>here %{y:+.3f}"
+            "<extra></extra>",
+        )
+    for line in (figure.add_hline, figure.add_vline):
+        line(0, line={"color": INK, "width": 1}, layer="below")
+    figure.update_layout(
+        template=TEMPLATE,
+        title=title,
+        width=640,
+        height=480,
+        showlegend=True,
+        legend={"x": 1, "xanchor": "right", "y": 0, "yanchor": "bottom"},
+    )
+    figure.update_xaxes(title={"text": "effect in the reference (percentage points)"})
+    figure.update_yaxes(title={"text": f"effect with this choice ({unit})"})
+    return figure
