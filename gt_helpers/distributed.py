@@ -109,9 +109,9 @@ def over_prompts(
 
     ``measure`` takes a slice of the prompts 0 to n - 1 and gives named tensors whose axis ``dim``
     is these prompts; the result has all n there, in every process. All processes must call this
-    alike, and in the same order. Inside of ``measure`` a process is on its own, with no other to
-    share with. In a `resumable` step, what an interrupted attempt kept of this is not measured
-    again. A ValueError of one process is raised in all.
+    alike, and in the same order; within ``measure``, a process calls it for itself alone. In a
+    `resumable` step, what an interrupted attempt kept of this is not measured again. A ValueError
+    of one process is raised in all.
     """
     global _measuring
     if _measuring:

@@ -177,12 +177,14 @@ class PathPatching:
         """The first position at which clean and corrupted prompts differ; END if none does."""
         return self.shape.positions[self._start]
 
-    def runs(self, size: int) -> Iterator[tuple[Run, Run, slice]]:
-        """Base and patch run, at most ``size`` prompts at a time, and which prompts these are."""
-        for pair in self._pairs():
-            first, last = pair.prompts.start, pair.prompts.stop
-            for start in range(first, last, size):
-                prompts = slice(start, min(start + size, last))
+    def runs(self, size: int, some: slice | None = None) -> Iterator[tuple[Run, Run, slice]]:
+        """Base and patch run, at most ``size`` prompts at a time, and which prompts these are.
+
+        ``some`` are the prompts that `over_prompts` asks this process for; by default all.
+        """
+        for pair in self._pairs(some):
+            first = pair.prompts.start
+            for prompts in chunks(pair.prompts, size):
                 here = slice(prompts.start - first, prompts.stop - first)
                 yield pair.base.take(here), pair.patch.take(here), prompts
 
