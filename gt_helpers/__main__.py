@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (run, card):
         command.add_argument(
             "--model",
-            help="gpt2-small, another GPT-2-family name, a local folder, or mini "
+            help="gpt2-small, another name on the hub, a local folder, or mini "
             "(default: gpt2-small when it can be had, else mini)",
         )
         command.add_argument("--prompts", type=_at_least_one, default=490, help="default: 490")

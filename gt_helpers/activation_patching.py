@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .components import Shape, component, inputs
+from .components import component, inputs
 from .dataset import YearDataset
 from .distributed import Tensors, chunks, is_main, over_prompts
 from .metrics import Metric, prob_diff
@@ -31,7 +31,8 @@ class Site:
     """One activation at one position.
 
     ``kind`` is "head" (the mixed values z), "q", "k" or "v" of a head, "mlp" (the output), or
-    "stream" (the residual stream before a layer).
+    "stream" (the residual stream before a layer). Heads that share keys and values have a copy
+    each.
     """
 
     kind: str
@@ -123,8 +124,7 @@ def overwritten_log_probs(
 def _check(one: Site, model: Transformer, dataset: YearDataset) -> None:
     """Raise ValueError, saying what is allowed, for a site that does not exist."""
     node = f"m{one.layer}" if one.head < 0 else f"a{one.layer}.h{one.head}"
-    shape = Shape(model.n_layers, model.n_heads, tuple(dataset.positions))
-    shape.check(component(f"{node}@{one.position}"))
+    model.shape(dataset.positions).check(component(f"{node}@{one.position}"))
 
 
 class _Patching:
@@ -133,8 +133,8 @@ class _Patching:
     def __init__(self, base: Run, patch: Run, positions: dict[str, int]) -> None:
         self.base, self.patch, self.positions = base, patch, positions
         self.blocks = base.model.blocks
-        layers = zip(self.blocks, base.stream[:-1], strict=True)
-        self.keys_and_values = [block.qkv(stream)[1:] for block, stream in layers]
+        layers, every = zip(self.blocks, base.stream[:-1], strict=True), slice(base.stream.shape[2])
+        self.keys_and_values = [block.qkv(stream, every)[1:] for block, stream in layers]
 
     def final_stream(self, sites: Sequence[Site]) -> Tensor:
         """The final residual stream [prompt, d_model] at END once the sites are overwritten."""
@@ -152,22 +152,23 @@ class _Patching:
         for one, position in places:
             if one.kind == "stream":
                 rows[:, position - first] = self.patch.stream[layer][:, position]
-        query, *now = block.qkv(rows)
+        query, *now = block.qkv(rows, slice(first, first + rows.shape[1]))
         before = [part[:, :first] for part in self.keys_and_values[layer]]
         key, value = (torch.cat(pair, dim=1) for pair in zip(before, now, strict=True))
-        of_part = {"q": (query, first, block.query), "k": (key, 0, block.key)}
-        of_part["v"] = (value, 0, block.value)
         for one, position in places:
-            if one.kind in of_part:
-                tensor, start, project = of_part[one.kind]
-                stream = self.patch.stream[layer][:, position]
-                tensor[:, position - start, one.head] = project(one.head, stream)
+            stream = self.patch.stream[layer][:, position]
+            if one.kind == "q":
+                query[:, position - first, one.head] = block.query(one.head, stream, position)
+            elif one.kind == "k":
+                key[:, position, one.head] = block.key(one.head, stream, position)
+            elif one.kind == "v":
+                value[:, position, one.head] = block.value(one.head, stream)
         z = block.mix(query, key, value)
         for one, position in places:
             if one.kind == "head":
                 z[:, position - first, one.head] = self.patch.z[layer, :, position, one.head]
         middle = rows + z.flatten(2) @ block.W_O.flatten(0, 1) + block.b_O
-        mlp = block.mlp(middle)
+        mlp = block.mlp(rows if block.parallel else middle)
         for one, position in places:
             if one.kind == "mlp":
                 mlp[:, position - first] = self.patch.mlp[layer, :, position]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .components import Component, Shape, component
+from .components import Component, component
 from .runs import Run
 from .transformer import Block, Transformer
 
@@ -70,7 +70,8 @@ def by_head(values: Tensor) -> dict[str, Tensor]:
 def _attention(block: Block, head: int, stream: Tensor, queries: Sequence[int]) -> Tensor:
     """Attention [prompt, query, key] of some queries to all positions of stream."""
     chosen = torch.tensor(list(queries), device=stream.device)
-    scores = block.query(head, stream[:, chosen]) @ block.key(head, stream).mT * block.scale
+    query = block.query(head, stream[:, chosen], chosen)
+    scores = query @ block.key(head, stream, slice(stream.shape[1])).mT * block.scale
     later = torch.arange(stream.shape[1], device=stream.device) > chosen[:, None]
     return scores.masked_fill(later, -torch.inf).softmax(-1)
 
@@ -84,5 +85,5 @@ def _head(model: Transformer, name: str) -> Component:
     node = component(name)
     if node.kind != "head":
         raise ValueError(f"{name!r} is not a head; give a head's name, e.g. 'a7.h10'.")
-    Shape(model.n_layers, model.n_heads, (node.position,)).check(node)
+    model.shape([node.position]).check(node)
     return node

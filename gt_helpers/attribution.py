@@ -187,7 +187,8 @@ class _Batch:
         self.graph, self.base, self.metric, self.bar = graph, base, metric, bar
         self.changes = sender_changes(base, patch, graph.nodes)
         layers = zip(base.model.blocks, base.stream[:-1], strict=True)
-        self.before = [block.qkv(stream[:, : base.start])[1:] for block, stream in layers]
+        earlier = slice(base.start)
+        self.before = [block.qkv(stream[:, earlier], earlier)[1:] for block, stream in layers]
 
     def along_inputs(self, shares: Sequence[float]) -> Tensor:
         """Scores [edge, prompt] from the mean gradient at shares of the embeddings' change."""
@@ -261,10 +262,11 @@ class _Batch:
         Copies are [3 x head, ..., prompt, position, d_model] in the order of the graph's inputs,
         mixed values [..., prompt, position, head, d_head].
         """
-        block = self.base.model.blocks[layer]
-        query, key, value = (
-            torch.stack([project(head, copy) for head, copy in enumerate(copies[part::3])], dim=-2)
-            for part, project in enumerate((block.query, block.key, block.value))
-        )
+        block, start = self.base.model.blocks[layer], self.base.start
+        later = slice(start, start + copies.shape[-2])
+        of_part = [list(enumerate(copies[part::3])) for part in range(3)]
+        query = torch.stack([block.query(head, copy, later) for head, copy in of_part[0]], dim=-2)
+        key = torch.stack([block.key(head, copy, later) for head, copy in of_part[1]], dim=-2)
+        value = torch.stack([block.value(head, copy) for head, copy in of_part[2]], dim=-2)
         keys, values = self.before[layer]
         return block.mix(query, after(keys, key, dim=-3), after(values, value, dim=-3))

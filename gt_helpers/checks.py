@@ -8,10 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .components import END, Shape
+from .components import END
 from .runs import Run, compute_run, end_logits
 from .transformer import Transformer
 
+SUPPORTED = (
+    "Supported are GPT-2, OPT, Pythia and GPT-NeoX, GPT-J, Phi 1 and 2, Llama, Mistral, Qwen2 and "
+    "Gemma 1, e.g. 'gpt2-small' or 'EleutherAI/pythia-160m'"
+)
 # Largest allowed error relative to the largest entry of the checked tensor.
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
 
@@ -33,7 +37,7 @@ def self_check(model: Transformer, n_prompts: int = 4, n_positions: int = 10) ->
     base_run, patch_run = compute_run(model, base), compute_run(model, patch)
     base_logits, patch_logits = (torch.cat(list(end_logits(model, t))) for t in (base, patch))
     end = n_positions - 1
-    components = Shape(model.n_layers, model.n_heads, (END,)).senders(END)
+    components = model.shape([END]).senders(END)
     changes = [patch_run.output(node, end) - base_run.output(node, end) for node in components]
     everything = base_run.at_layer(model.n_layers, end) + torch.stack(changes).sum(0)
     report = {
@@ -53,7 +57,7 @@ def self_check(model: Transformer, n_prompts: int = 4, n_positions: int = 10) ->
             raise UnsupportedModelError(
                 f"{model.name} cannot be patched exactly: the check '{check}' fails with a "
                 f"relative error of {error:.1e} (allowed: {tolerance:.0e} in {model.dtype}). "
-                "Supported are GPT-2-family models in float32 or float64, e.g. 'gpt2-small'."
+                f"{SUPPORTED}, in float32 or float64."
             )
     return report
 
@@ -85,8 +89,8 @@ def _head_error(run: Run, position: int) -> float:
         stream = run.stream[layer]
         z = []
         for head in range(run.model.n_heads):
-            query = block.query(head, stream[:, position])
-            keys = block.key(head, stream[:, : position + 1])
+            query = block.query(head, stream[:, position], position)
+            keys = block.key(head, stream[:, : position + 1], slice(position + 1))
             values = block.value(head, stream[:, : position + 1])
             scores = torch.einsum("nd,npd->np", query, keys) * block.scale
             z.append(torch.einsum("np,npd->nd", scores.softmax(-1), values))

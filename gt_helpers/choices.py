@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -364,7 +363,8 @@ def answers(
 ) -> Answers:
     """The runs and sweeps of one choice on ``n`` prompts drawn from a seed."""
     dataset = choice.draw(model.tokenizer, n, seed, years)
-    patching = (_in_preview(choice.patching) if preview else choice.patching)(model, dataset)
+    engine = _in_preview(choice.patching) if preview else choice.patching
+    patching = engine(model, dataset)
     back = patching.reversed()
     runs = {"clean": patching.base_log_probs, "corrupted": back.base_log_probs}
     if choice.nodes == "activations":
@@ -376,7 +376,6 @@ def answers(
     return Answers(dataset, runs | {"partial": back.evaluate(circuit).log_probs}, sweeps)
 
 
-@cache
 def _in_preview(engine: type[PathPatching]) -> type[PathPatching]:
     """The same engine with the preview's softmax."""
     return type(f"Preview{engine.__name__}", (Preview, engine), {})
@@ -426,7 +425,8 @@ def _circuit_of_heads(parts: CircuitParts, shape: Shape) -> Circuit:
     """The circuit's heads, and every MLP at END that they reach."""
     mlps = [f"m{layer}" for layer in range(shape.n_layers)]
     targets = [*mlps, "logits"]
-    edges = (*connect(parts.heads, targets).edges, *connect(mlps, targets).edges)
+    from_heads = connect(parts.heads, targets, parts.parallel)
+    edges = (*from_heads.edges, *connect(mlps, targets).edges)
     return Circuit(edges, "partial circuit, MLPs free", parts.heads)
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .components import Component, Edge, Input, Shape, at, component, inputs
+from .components import Component, Edge, Input, Shape, at, below, component, inputs
 from .components import edges as parse_edges
 from .metrics import bootstrap_ci, prob_diff
 from .models import is_gpt2_small
@@ -110,17 +110,20 @@ def _it_has(names: Sequence[str]) -> str:
     return f"it has {', '.join(names[:12]) or 'no edges'}{more}"
 
 
-def connect(senders: Iterable[str], receivers: Iterable[str | Input]) -> Circuit:
+def connect(
+    senders: Iterable[str], receivers: Iterable[str | Input], parallel: bool = False
+) -> Circuit:
     """Every direct edge that layers allow from the senders to the receivers.
 
-    Whether a position comes before another is checked when the circuit is evaluated.
+    Whether a position comes before another is checked when the circuit is evaluated; ``parallel``
+    as for `components.below`.
     """
     targets = inputs(receivers)
     found = []
     for sender in (component(name) for name in senders):
         for receiver in targets:
             same_row = sender.position == receiver.component.position
-            if sender.depth < receiver.component.depth and (
+            if below(sender, receiver.component, parallel) and (
                 same_row or receiver.part in ("k", "v")
             ):
                 found.append(Edge(sender, receiver))
@@ -132,7 +135,8 @@ class CircuitParts:
     """A circuit of the paper's form, by its members (paper, sections 3.1-3.2 and Appendix B).
 
     ``heads`` and ``mlps`` work at END; ``readers_of_YY`` (early MLPs and heads at YY, or ``embed``)
-    feed the keys and values of the heads, ``early_inputs`` feed the early MLPs among them.
+    feed the keys and values of the heads, ``early_inputs`` feed the early MLPs among them. In a
+    ``parallel`` model no head feeds the MLP of its own layer.
     """
 
     heads: tuple[str, ...]
@@ -140,6 +144,7 @@ class CircuitParts:
     readers_of_YY: tuple[str, ...]
     early_inputs: tuple[str, ...]
     source: str = field(default="", compare=False)
+    parallel: bool = False
 
     @property
     def early_mlps(self) -> tuple[str, ...]:
@@ -161,7 +166,7 @@ def partial_circuit(parts: CircuitParts = PAPER) -> Circuit:
 
     The heads are its sources: they hold their patch-run output whole.
     """
-    from_heads = connect(parts.heads, [*parts.mlps, "logits"])
+    from_heads = connect(parts.heads, [*parts.mlps, "logits"], parts.parallel)
     from_mlps = connect(parts.mlps, [*parts.mlps, "logits"])
     return Circuit((*from_heads.edges, *from_mlps.edges), "partial circuit", parts.heads)
 
@@ -180,7 +185,7 @@ def full_circuit(parts: CircuitParts = PAPER) -> Circuit:
         *partial_circuit(parts).edges,
         *connect(["all"], [f"{head}.q" for head in parts.heads]).edges,
         *connect(readers, keys_and_values).edges,
-        *connect([*early_inputs, *early_mlps], early_mlps).edges,
+        *connect([*early_inputs, *early_mlps], early_mlps, parts.parallel).edges,
     )
     return Circuit(edges, "full circuit", ["all", *dict.fromkeys(sources)])
 
@@ -241,12 +246,12 @@ def random_parts(parts: CircuitParts, shape: Shape, seed: int = 0) -> CircuitPar
     def swapped(names: Sequence[str]) -> tuple[str, ...]:
         return tuple(stand_ins.get(component(name).label, name) for name in names)
 
-    return CircuitParts(
-        swapped(parts.heads),
-        parts.mlps,
-        swapped(parts.readers_of_YY),
-        swapped(parts.early_inputs),
-        f"random heads, seed {seed}",
+    return replace(
+        parts,
+        heads=swapped(parts.heads),
+        readers_of_YY=swapped(parts.readers_of_YY),
+        early_inputs=swapped(parts.early_inputs),
+        source=f"random heads, seed {seed}",
     )
 
 
@@ -338,7 +343,8 @@ def find_circuit(
         f"found by this run's own sweeps: kept is what has at least {share:.0%} of the strongest "
         f"effect of its sweep and {floor:.2%} in itself, its interval below 0"
     )
-    parts = CircuitParts(tuple(sorted(heads, key=_layer)), tuple(mlps), (), (), source)
+    ordered, parallel = tuple(sorted(heads, key=_layer)), direct.shape.parallel
+    parts = CircuitParts(ordered, tuple(mlps), (), (), source, parallel)
     if not heads:
         return parts
     into = attention_sweeps(sweep, parts)

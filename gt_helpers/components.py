@@ -50,7 +50,7 @@ class Component:
 
     @property
     def depth(self) -> int:
-        """Place in the order of computation: a component reads what lies strictly below it."""
+        """Place in the order of computation: a component reads only what lies strictly below it."""
         if self.kind == "logits":
             return 1_000_000
         if self.kind in ("embed", "all"):
@@ -184,13 +184,27 @@ def edges(text: str | Edge) -> list[Edge]:
     return [Edge(sender, receiver.any_row) for receiver in receivers]
 
 
+def below(sender: Component, receiver: Component, parallel: bool = False) -> bool:
+    """Whether the sender is part of the stream that the receiver reads, wherever the two stand.
+
+    In a ``parallel`` model, such as Pythia, an MLP does not read the heads of its own layer.
+    """
+    if parallel and receiver.kind == "mlp" and sender.layer == receiver.layer:
+        return False
+    return sender.depth < receiver.depth
+
+
 @dataclass(frozen=True)
 class Shape:
-    """What names may be used: the model's layers and heads, and the ordered position names."""
+    """What names may be used: the model's layers and heads, and the ordered position names.
+
+    ``parallel`` as for `below`.
+    """
 
     n_layers: int
     n_heads: int
     positions: tuple[str, ...]
+    parallel: bool = False
 
     def check(self, node: Component) -> None:
         """Raise ValueError, saying what is allowed, if the model or prompt lacks this component."""
@@ -226,7 +240,7 @@ class Shape:
     def reaches(self, sender: Component, receiver: Input) -> bool:
         """Whether a direct edge exists: the sender lies below, at a position that is read."""
         node = receiver.component
-        if sender.depth >= node.depth or receiver.row not in ("", sender.position):
+        if not below(sender, node, self.parallel) or receiver.row not in ("", sender.position):
             return False
         if receiver.part in ("k", "v"):
             return self.positions.index(sender.position) <= self.positions.index(node.position)
@@ -240,9 +254,11 @@ class Shape:
             raise ValueError(f"{edge.name}: the logits send to nothing.")
         if self.reaches(edge.sender, edge.receiver):
             return
-        if edge.sender.depth >= edge.receiver.component.depth:
-            why = "the sender is not below the receiver (heads read lower layers, MLPs also the "
-            why += "heads of their own layer)"
+        if not below(edge.sender, edge.receiver.component, self.parallel):
+            reads = "heads read lower layers, MLPs also the heads of their own layer"
+            if self.parallel:
+                reads = "heads and MLPs of this model read lower layers only"
+            why = f"the sender is not below the receiver ({reads})"
         elif edge.receiver.part in ("k", "v"):
             why = "a head reads keys and values of its own and earlier positions only"
         else:

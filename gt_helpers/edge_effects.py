@@ -94,7 +94,7 @@ class EdgeScores:
                 raise ValueError(f"{path} holds no edge scores; give a file that save() wrote.")
             text, values = json.loads(metadata["scores"]), file.get_tensor("values")
         shape = text["graph"]["shape"]
-        shape = Shape(shape["n_layers"], shape["n_heads"], tuple(shape["positions"]))
+        shape = Shape(**{**shape, "positions": tuple(shape["positions"])})
         graph = EdgeGraph(shape, text["graph"]["first"], text["graph"]["summed"])
         return cls(text["method"], graph, values, text["settings"])
 
@@ -234,8 +234,9 @@ class _Above:
         self.graph, self.base, self.receiver = graph, base, receiver
         self.layers = range(receiver.component.layer + 1, len(base.z))
         blocks = base.model.blocks
-        streams = {layer: base.stream[layer][:, : base.start] for layer in self.layers}
-        self.before = {layer: blocks[layer].qkv(streams[layer])[1:] for layer in self.layers}
+        earlier = slice(base.start)
+        streams = {layer: base.stream[layer][:, earlier] for layer in self.layers}
+        self.before = {n: blocks[n].qkv(streams[n], earlier)[1:] for n in self.layers}
 
     def final_stream(self, change: Tensor) -> Tensor:
         """The stream at END [edge, prompt, d_model] after a change of what the receiver reads.
@@ -256,8 +257,8 @@ class _Above:
 
     def _run(self, layer: int, rows: Tensor) -> Tensor:
         """The stream after a layer, of that before it; both [edge, prompt, position, d_model]."""
-        block = self.base.model.blocks[layer]
-        query, *now = block.qkv(rows)
+        base, block = self.base, self.base.model.blocks[layer]
+        query, *now = block.qkv(rows, slice(base.start, base.start + rows.shape[-2]))
         pairs = zip(self.before[layer], now, strict=True)
         key, value = (after(before, new, dim=-3) for before, new in pairs)
         if layer == self.layers[-1]:  # nothing reads it but the logits at END

@@ -297,8 +297,9 @@ def output_change(base: Run, node: Component, changes: dict[str, Tensor]) -> Ten
     def changed(part: str) -> Tensor:
         return rows + changes[part] if part in changes else rows
 
-    query = block.query(head, changed("q"))
-    key = after(block.key(head, before), block.key(head, changed("k")))
+    earlier, later = slice(base.start), slice(base.start, base.stream.shape[2])
+    query = block.query(head, changed("q"), later)
+    key = after(block.key(head, before, earlier), block.key(head, changed("k"), later))
     value = after(block.value(head, before), block.value(head, changed("v")))
     z = block.mix(*(part.unsqueeze(-2) for part in (query, key, value))).squeeze(-2)
     return (z - base.z[node.layer, :, :, head]) @ block.W_O[head]

@@ -365,7 +365,8 @@ def _acdc(bench: Bench) -> Tensors:
     )
     late = list(dataset.positions)[dataset.positions["YY"] :]
     circuits = {}
-    if model.n_layers >= 12 and model.n_heads >= 12:
+    # Its heads feed MLPs of their own layer, which parallel ones cannot.
+    if model.n_layers >= 12 and model.n_heads >= 12 and not model.parallel:
         circuits["circuit"] = acdc_circuit(late)
     return answers(model, dataset, circuits, label="ACDC's prompts")
 

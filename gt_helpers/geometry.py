@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .circuits import PAPER, CircuitParts
-from .components import END, Shape, component
+from .components import END, Shape, below, component
 from .prompts import NO_BOS_TEMPLATE
 from .runs import Run
 from .transformer import Block
@@ -42,7 +42,8 @@ def pca_places(parts: CircuitParts, shape: Shape) -> list[str]:
     the MLP can read, and its `control_head`; a circuit without one leaves both out.
     """
     mlp = late_mlps(parts, shape.n_layers)[0]
-    readable = [name for name in parts.heads if component(name).layer <= component(mlp).layer]
+    reader = component(mlp)
+    readable = [name for name in parts.heads if below(component(name), reader, shape.parallel)]
     if parts == PAPER:
         readable = ["a7.h10"]
     heads = [readable[-1], control_head(readable[-1], parts, shape)] if readable else []
@@ -75,7 +76,7 @@ def read(run: Run, place: str, positions: Mapping[str, int]) -> Tensor:
     if word not in ("", "input"):
         raise ValueError(f"{place!r} is no place; write e.g. 'm8 input', 'a7.h10' or 'embed@YY'.")
     node = component(name)
-    Shape(run.model.n_layers, run.model.n_heads, tuple(positions)).check(node)
+    run.model.shape(positions).check(node)
     position = positions[node.position]
     if not word and node.kind in ("head", "mlp", "embed"):
         return run.output(node, position)
@@ -257,8 +258,9 @@ def ways_to_erase(YY: Tensor, n: int = 2, seed: int = 0) -> dict[str, Callable[[
 def edited_streams(run: Run, edits: Mapping[str, Eraser]) -> dict[str, Tensor]:
     """What MLPs and logits read at END [prompt, d_model] when the stream is edited on its way.
 
-    ``edits`` name MLPs, e.g. {"m8": eraser}: the residual stream at END is edited after the heads
-    of that layer, for its MLP and for everything later, heads included, which is recomputed.
+    ``edits`` name MLPs, e.g. {"m8": eraser}: the residual stream at END is edited where that MLP
+    reads it (after the heads of its layer; in a parallel model before them), for it and for
+    everything later, heads included, which is recomputed.
     Earlier positions cannot see END and keep their values. The result begins at the first edited
     MLP, as edited, and ends with "logits". Raises ValueError for what is no MLP of the model.
     """
@@ -267,10 +269,16 @@ def edited_streams(run: Run, edits: Mapping[str, Eraser]) -> dict[str, Tensor]:
     first = min(by_layer, default=model.n_layers)
     stream, found = run.stream[first, :, -1], {}
     for layer in range(first, model.n_layers):
-        block = model.blocks[layer]
-        stream = stream + _heads(block, run.stream[layer, :, :-1], stream) + block.b_O
-        found[f"m{layer}"] = stream = by_layer.get(layer, _unchanged)(stream)
-        stream = stream + block.mlp(stream) + block.b_out
+        block, edit = model.blocks[layer], by_layer.get(layer, _unchanged)
+        earlier = run.stream[layer, :, :-1]
+        if block.parallel:
+            found[f"m{layer}"] = stream = edit(stream)
+            heads = _heads(block, earlier, stream) + block.b_O
+            stream = stream + heads + block.mlp(stream) + block.b_out
+        else:
+            stream = stream + _heads(block, earlier, stream) + block.b_O
+            found[f"m{layer}"] = stream = edit(stream)
+            stream = stream + block.mlp(stream) + block.b_out
     return found | {"logits": stream}
 
 
@@ -296,15 +304,16 @@ def _layer(run: Run, name: str) -> int:
     node = component(name)
     if node.kind != "mlp" or node.position != END:
         raise ValueError(f"{name!r} is no MLP at END; give one, e.g. 'm8'.")
-    Shape(run.model.n_layers, run.model.n_heads, (END,)).check(node)
+    run.model.shape([END]).check(node)
     return node.layer
 
 
 def _heads(block: Block, earlier: Tensor, end: Tensor) -> Tensor:
     """What all heads write at END [prompt, d_model], given the stream at earlier positions."""
-    stream = torch.cat([earlier, end[:, None]], 1)
+    stream, n = torch.cat([earlier, end[:, None]], 1), earlier.shape[1] + 1
     written = torch.zeros_like(end)
     for head, W_O in enumerate(block.W_O):
-        scores = block.query(head, end)[:, None] @ block.key(head, stream).mT * block.scale
+        query = block.query(head, end, n - 1)[:, None]
+        scores = query @ block.key(head, stream, slice(n)).mT * block.scale
         written += (scores.softmax(-1) @ block.value(head, stream))[:, 0] @ W_O
     return written

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .components import END, Shape, component
+from .components import END, component
 from .metrics import FIRST_YY, LAST_YY
 from .runs import Run
 
@@ -33,7 +33,7 @@ def logit_lens(run: Run, name: str, tokens: Tensor) -> Tensor:
 def direct_effect(run: Run, name: str, tokens: Tensor) -> Tensor:
     """The part [prompt, token] of the model's own logits that one component writes (Appendix E).
 
-    Its output is centred and divided by the scale of the whole final residual stream. The direct
+    Its output goes through the final norm with the scale of the whole final stream. The direct
     effects of ``embed``, all heads and all MLPs, and `bias_effect`, add up to the model's logits.
     Raises ValueError as `logit_lens` does.
     """
@@ -94,7 +94,7 @@ def _stages(run: Run) -> Iterator[tuple[str, Tensor]]:
     end = _end(run)
     yield "embed", run.at_layer(0, end)
     for layer in range(run.model.n_layers):
-        yield f"a{layer}", run.before_mlp(layer, end)
+        yield f"a{layer}", run.after_heads(layer, end)
         yield f"m{layer}", run.at_layer(layer + 1, end)
 
 
@@ -110,16 +110,14 @@ def _written(run: Run, name: str) -> Tensor:
             f"{name!r} has no logit lens: give a head, an MLP or the embedding at END, e.g. "
             "'a7.h10', 'm10' or 'embed'."
         )
-    Shape(run.model.n_layers, run.model.n_heads, (END,)).check(node)
+    run.model.shape([END]).check(node)
     return run.output(node, _end(run))
 
 
 def _in_final_norm(run: Run, written: Tensor) -> Tensor:
-    """A part of the final stream, centred, scaled as the whole stream is, and times the gain."""
-    norm = run.model.ln_final
+    """A part of the final stream, normalised with the scale of the whole one, without the bias."""
     stream = run.at_layer(run.model.n_layers, _end(run))
-    scale = (stream.var(-1, unbiased=False, keepdim=True) + norm.eps).sqrt()
-    return (written - written.mean(-1, keepdim=True)) / scale * norm.gain
+    return run.model.ln_final.frozen_at(stream).part(written)
 
 
 def _unembed(run: Run, normed: Tensor, tokens: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""load_model: GPT-2 from the hub, a local folder or the embedded ``mini``, ready to be patched."""
+"""load_model: a hub name, a local folder or the embedded ``mini``, ready to be patched."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import UnsupportedModelError, self_check
-from .transformer import Block, Norm, Transformer
+from .checks import SUPPORTED, UnsupportedModelError, self_check
+from .transformer import Block, Norm, Rotary, Transformer
 
 MINI = Path(__file__).parent / "mini"
 # TransformerLens' short names, and the names under which Hugging Face serves the same weights.
@@ -33,6 +33,8 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "silu": F.silu,
 }
+# Rotary embeddings whose angles are the same whatever the prompt's length and the layer.
+_FIXED_ROPE = ("default", "linear", "llama3", "yarn")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 _HUB_SECONDS = 5
 
@@ -42,10 +44,11 @@ def load_model(
     device: str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Transformer:
-    """Load a GPT-2-family model with unprocessed weights, in eval mode, gradients and TF32 off.
+    """Load a model with unprocessed weights, in eval mode, gradients and TF32 off.
 
-    ``name`` is a hub name ("gpt2-small", "gpt2-medium", any GPT-2-family name), "mini" (the
+    ``name`` is a hub name ("gpt2-small", "gpt2-medium", "EleutherAI/pythia-160m"), "mini" (the
     embedded model) or a local Hugging Face folder. ``device`` defaults to CUDA when there is one.
+    In float64 everything is computed in it, also what the model's own code casts to float32.
     Raises OSError if the hub is needed and cannot be reached, and UnsupportedModelError, a
     ValueError, for a model that the engine cannot treat exactly.
     """
@@ -56,7 +59,7 @@ def load_model(
     torch.backends.cudnn.allow_tf32 = False
     folder = _folder(str(name))
     bridge, tokenizer = _boot(str(name), folder, device, dtype)
-    _refuse_unsupported(str(name), bridge.cfg)
+    _refuse_unsupported(str(name), bridge)
     model = _plain_view(str(name), bridge, tokenizer)
     model.check_report = self_check(model)
     return model
@@ -109,7 +112,7 @@ def _folder(name: str) -> Path | None:
 def _hub_snapshot(repo: str) -> Path | None:
     """The cached snapshot of a hub model, or None if the hub answers; OSError if neither."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     weights = [try_to_load_from_cache(repo, f) for f in ("model.safetensors", "pytorch_model.bin")]
     cached = [Path(path) for path in weights if isinstance(path, str)]
@@ -120,6 +123,8 @@ def _hub_snapshot(repo: str) -> Path | None:
         raise OSError("the Hugging Face hub cannot be reached (HF_HUB_OFFLINE is set)")
     try:
         get_hf_file_metadata(hf_hub_url(repo, "config.json"), timeout=_HUB_SECONDS)
+    except GatedRepoError as error:
+        raise OSError(f"the Hugging Face hub gives {repo!r} only to those it let in") from error
     except RepositoryNotFoundError as error:
         raise OSError(f"the Hugging Face hub has no model {repo!r}") from error
     except Exception as error:  # the hub client raises many kinds; all mean: no answer
@@ -150,19 +155,32 @@ def _boot(name: str, folder: Path | None, device: str, dtype: torch.dtype) -> tu
     return bridge, AutoTokenizer.from_pretrained(source) if has_tokenizer else None
 
 
-def _refuse_unsupported(name: str, cfg: Any) -> None:
-    """Refuse, with the reason, architectures whose components are not GPT-2's."""
+def _refuse_unsupported(name: str, bridge: Any) -> None:
+    """Refuse, with the reason, architectures that the plain view has no place for."""
+    cfg, config = bridge.cfg, bridge.original_model.config
+    first = bridge.blocks[0]
+    rotary = cfg.positional_embedding_type == "rotary"
+    rope = getattr(config, "rope_parameters", None) or {"rope_type": "default"}
+    layers = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)
     reasons = {
-        "its position embedding is not a learned absolute one": cfg.positional_embedding_type
-        != "standard",
-        "its attention and MLP run in parallel": cfg.parallel_attn_mlp,
-        "its normalisation is not LayerNorm": cfg.normalization_type != "LN",
-        "it normalises after its blocks as well": cfg.use_normalization_before_and_after
-        or cfg.post_embedding_ln,
-        "its heads share keys and values": cfg.n_key_value_heads not in (None, cfg.n_heads),
-        "its MLPs are gated or missing": cfg.gated_mlp or cfg.attn_only,
+        "its positions are neither learned absolute nor rotary embeddings (ALiBi, for one, is "
+        "not)": not rotary and cfg.positional_embedding_type != "standard",
+        "its rotary angles depend on the layer or on the prompt's length": rotary
+        and rope.get("rope_type") not in _FIXED_ROPE,
+        "its normalisation is neither LayerNorm nor RMSNorm": cfg.normalization_type
+        not in ("LN", "RMS"),
+        "it normalises after its blocks or embeddings as well": cfg.post_embedding_ln
+        or cfg.use_normalization_before_and_after
+        or not getattr(config, "do_layer_norm_before", True)
+        or any(hasattr(first, post) for post in ("ln1_post", "ln2_post")),
+        "it normalises queries and keys": hasattr(first.attn, "q_norm"),
         "it is a mixture of experts": bool(cfg.num_experts),
-        "its attention is local or capped": cfg.use_local_attn or cfg.attn_scores_soft_cap > 0,
+        "it has no MLPs": cfg.attn_only,
+        "its attention is local": not {*(layers or ())} <= {"full_attention", "global"}
+        or cfg.use_local_attn
+        or bool(getattr(config, "sliding_window", None)),
+        "its attention scores or logits are capped": cfg.attn_scores_soft_cap > 0
+        or cfg.output_logits_soft_cap > 0,
         f"its activation {cfg.act_fn!r} is unknown here": cfg.act_fn not in _ACTIVATIONS,
         "it is not a causal decoder": cfg.attention_dir != "causal",
     }
@@ -172,45 +190,80 @@ def _refuse_unsupported(name: str, cfg: Any) -> None:
 
 
 def _unsupported(name: str, reason: str) -> UnsupportedModelError:
-    return UnsupportedModelError(
-        f"{name} cannot be patched exactly: {reason}. Supported are GPT-2-family models, "
-        "e.g. 'gpt2-small', 'gpt2-medium' or 'distilgpt2'."
-    )
+    return UnsupportedModelError(f"{name} cannot be patched exactly: {reason}. {SUPPORTED}.")
 
 
 def _plain_view(name: str, bridge: Any, tokenizer: Any) -> Transformer:
-    cfg = bridge.cfg
-    config = bridge.original_model.config
+    cfg, config = bridge.cfg, bridge.original_model.config
 
-    def weights(module: Any, *names: str) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
-        for weight in names:
-            value = getattr(module, weight, None)
-            if not isinstance(value, Tensor):
-                raise _unsupported(name, f"a layer of it has no {weight}, which GPT-2's have")
-            found[weight] = value
-        return found
+    def tensor(module: Any, weight: str, *missing: int) -> Tensor:
+        """A weight; where the family has none, zeros of the shape ``missing``, if it is given."""
+        value = getattr(module, weight, None)
+        if isinstance(value, Tensor):
+            return value
+        if not missing:
+            raise _unsupported(name, f"a part of it has no {weight}")
+        return bridge.W_U.new_zeros(missing)
 
     def norm(module: Any) -> Norm:
-        gain, bias = weights(module, "weight", "bias").values()
-        return Norm(gain, bias, cfg.eps)
+        gain = tensor(module, "weight")
+        if module.uses_weight_offset:
+            gain = gain + 1
+        return Norm(gain, tensor(module, "bias", len(gain)), cfg.eps, rms=module.uses_rms_norm)
 
-    blocks = []
+    def attention(module: Any) -> dict[str, Tensor]:
+        found = {weight: tensor(module, weight) for weight in ("W_Q", "W_K", "W_V", "W_O")}
+        for part in "QKV":
+            n_heads, _, d_head = found[f"W_{part}"].shape
+            found[f"b_{part}"] = tensor(module, f"b_{part}", n_heads, d_head)
+        for shared in ("W_K", "b_K", "W_V", "b_V"):
+            group = cfg.n_heads // len(found[shared])
+            if group > 1:
+                found[shared] = found[shared].repeat_interleave(group, 0)
+        return found | {"b_O": tensor(module, "b_O", cfg.d_model)}
+
+    def mlp(module: Any) -> dict[str, Tensor]:
+        found = {weight: tensor(module, weight) for weight in ("W_in", "W_out")}
+        if cfg.gated_mlp:
+            found["W_gate"] = tensor(module, "W_gate")
+        for weight in list(found):
+            bias = weight.replace("W", "b")
+            found[bias] = tensor(module, bias, found[weight].shape[-1])
+        return found
+
+    blocks, rotary = [], _rotary(name, bridge)
     for layer, block in enumerate(bridge.blocks):
         scale = cfg.d_head**-0.5 if getattr(config, "scale_attn_weights", True) else 1.0
         if cfg.scale_attn_by_inverse_layer_idx:
             scale /= layer + 1
-        heads = ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O")
         blocks.append(
             Block(
                 ln1=norm(block.ln1),
-                ln2=norm(block.ln2),
-                **weights(block.attn, *heads),
-                **weights(block.mlp, "W_in", "b_in", "W_out", "b_out"),
+                ln2=norm(block.ln2 if hasattr(block, "ln2") else block.ln1),  # GPT-J has only one
+                **attention(block.attn),
+                **mlp(block.mlp),
                 act=_ACTIVATIONS[cfg.act_fn],
                 scale=scale,
+                rotary=rotary,
+                parallel=bool(cfg.parallel_attn_mlp),
             )
         )
     return Transformer(
         name, bridge, tokenizer, blocks, norm(bridge.ln_final), bridge.W_U, bridge.b_U
     )
+
+
+def _rotary(name: str, bridge: Any) -> Rotary | None:
+    """The model's own cosines and sines, of every position that it was made for."""
+    if bridge.cfg.positional_embedding_type != "rotary":
+        return None
+    table = getattr(bridge.blocks[0].attn.original_component, "embed_positions", None)
+    if isinstance(table, Tensor):  # GPT-J: sines, then cosines
+        sin, cos = table.to(bridge.W_U).chunk(2, dim=-1)
+        return Rotary(cos, sin, adjacent=True)
+    if not hasattr(bridge, "rotary_emb"):
+        raise _unsupported(name, "its rotary embedding is of an unknown kind")
+    positions = torch.arange(bridge.cfg.n_ctx, device=bridge.W_U.device)[None]
+    tables = bridge.rotary_emb.original_component(bridge.W_U, positions)
+    cos, sin = (table[0].chunk(2, dim=-1)[0].contiguous() for table in tables)
+    return Rotary(cos, sin)

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .circuits import CircuitParts
-from .components import END, Component, Shape, component
+from .components import END, Component, component
 from .dataset import YearDataset
 from .distributed import Tensors, chunks, is_main, over_prompts
 from .metrics import Metric, prob_diff
@@ -31,7 +31,7 @@ class Neurons:
     """The neurons of one MLP at END in two runs over a dataset's prompts, to be patched.
 
     ``base`` and ``patch`` are runs with the same prompts, e.g. clean and corrupted; ``change``
-    [prompt, neuron] is the patch less the base activation (after the nonlinearity). Raises
+    [prompt, neuron] is the patch less the base activation (what W_out is applied to). Raises
     ValueError for what is no MLP at END of the model, or runs of other prompts.
     """
 
@@ -170,14 +170,15 @@ class _Single:
     """Final logits of prompts with one neuron patched each, for all neurons, by rank-one updates.
 
     One neuron moves the stream along its own output weights, so with S the centred stream and w
-    the centred weights the patched logits are (S + change w) / scale' @ gain W_U + constants: two
-    products with W_U serve all neurons and prompts, and only the new scale and the softmax differ.
+    the centred weights (RMSNorms do not centre) the patched logits are (S + change w) / scale' @
+    gain W_U + constants: two products with W_U serve all neurons and prompts, and only the new
+    scale and the softmax differ.
     """
 
     def __init__(self, model: Transformer, stream: Tensor, change: Tensor, W_out: Tensor) -> None:
         self.model, self.change = model, change.T  # [neuron, prompt]
         norm = model.ln_final
-        centred, written = (x - x.mean(-1, keepdim=True) for x in (stream.double(), W_out.double()))
+        centred, written = norm.centre(stream.double()), norm.centre(W_out.double())
         covariance = written @ centred.T / model.d_model
         variance = (
             centred.square().mean(-1)
@@ -221,7 +222,7 @@ def _mlp(model: Transformer, name: str) -> Component:
     node = component(name)
     if node.kind != "mlp" or node.position != END:
         raise ValueError(f"{name!r} is no MLP at END; give one, e.g. 'm10'.")
-    Shape(model.n_layers, model.n_heads, (END,)).check(node)
+    model.shape([END]).check(node)
     return node
 
 
@@ -230,6 +231,5 @@ def _end(run: Run) -> int:
 
 
 def _activations(run: Run, node: Component) -> Tensor:
-    """Activations [prompt, neuron] at END, after the nonlinearity."""
-    block = run.model.blocks[node.layer]
-    return block.act(block.ln2(run.before_mlp(node.layer, _end(run))) @ block.W_in + block.b_in)
+    """Activations [prompt, neuron] at END, after the nonlinearity and the gate if there is one."""
+    return run.model.blocks[node.layer].neurons(run.before_mlp(node.layer, _end(run)))

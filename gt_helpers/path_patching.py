@@ -157,7 +157,7 @@ class PathPatching:
             )
         self.model, self.dataset, self.base = model, dataset, base
         self.progress = progress and is_main()
-        self.shape = Shape(model.n_layers, model.n_heads, tuple(dataset.positions))
+        self.shape = model.shape(dataset.positions)
         different = (dataset.clean != dataset.corrupted).any(0).nonzero()
         # By causality nothing differs before the first changed token, so nothing is cached there.
         self._start = int(different[0]) if len(different) else dataset.clean.shape[1] - 1
@@ -423,17 +423,17 @@ class PathPatching:
         """The head's mixed values z [sender, prompt, d_head] when its inputs change."""
         block, head, end = self.model.blocks[node.layer], node.head, self._index(node.position)
         stream = base.stream[node.layer, :, : end + 1]  # [prompt, position, d_model]
-        keys, values = block.key(head, stream), block.value(head, stream)
-        query = block.query(head, stream[:, end])[None]
+        keys, values = block.key(head, stream, slice(end + 1)), block.value(head, stream)
+        query = block.query(head, stream[:, end], end)[None]
         new_keys, new_values = {}, {}
         for (part, name), change in incoming.items():
             row = self._index(name)
             rows = stream[:, row]
             changed = self._block(node.layer, rows)
             if part == "q":
-                query = changed.query(head, rows + change)
+                query = changed.query(head, rows + change, end)
             elif part == "k":
-                new_keys[row] = changed.key(head, rows + change)
+                new_keys[row] = changed.key(head, rows + change, row)
             else:
                 new_values[row] = changed.value(head, rows + change)
         scores = torch.einsum("snd,npd->snp", query, keys)

@@ -76,6 +76,7 @@ class Results:
                 "n_layers": sweep.shape.n_layers,
                 "n_heads": sweep.shape.n_heads,
                 "positions": sweep.shape.positions,
+                "parallel": sweep.shape.parallel,
             }
         for name, tensors in self._tensors():
             path = folder / f"{name}.safetensors"
@@ -142,7 +143,12 @@ def load_results(folder: str | Path) -> Results:
             via=tuple(route["via"]),
             senders=tuple(route["senders"]),
             values=load_file(folder / f"sweep_{key}.safetensors")["values"],
-            shape=Shape(route["n_layers"], route["n_heads"], tuple(route["positions"])),
+            shape=Shape(
+                route["n_layers"],
+                route["n_heads"],
+                tuple(route["positions"]),
+                route.get("parallel", False),
+            ),
         )
         for key, route in text["sweeps"].items()
     }
@@ -170,5 +176,7 @@ def load_results(folder: str | Path) -> Results:
 
 
 def _parts(saved: dict[str, Any]) -> CircuitParts:
-    members = {name: tuple(value) for name, value in saved.items() if name != "source"}
-    return CircuitParts(**members, source=saved["source"])
+    members: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()
+    }
+    return CircuitParts(**members)

@@ -1,16 +1,21 @@
-"""The plain-tensor view of a GPT-2-family model: the functions that path patching recomputes."""
+"""The plain-tensor view of a model: the functions that path patching recomputes."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .components import Shape
+
+# Where the rows of a stream stand in the prompt: whatever indexes a tensor [position, ...].
+Positions = int | slice | Tensor
 
 # Rows and vocabulary columns per block of the unembedding: small enough that the softmax's passes
 # over a block of logits stay in the processor's cache, large enough for a fast matrix product.
@@ -20,20 +25,30 @@ _GPU_BLOCK = (8192, 65536)
 
 @dataclass(frozen=True)
 class Norm:
-    """A LayerNorm with gain and bias [d_model], always recomputed from the stream it is given."""
+    """A LayerNorm with gain and bias [d_model], always recomputed from the stream it is given.
+
+    With ``rms`` an RMSNorm, which neither centres nor has a bias (here: zeros).
+    """
 
     gain: Tensor
     bias: Tensor
     eps: float
+    rms: bool = field(default=False, kw_only=True)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise x [..., d_model]."""
+        if self.rms:
+            return F.rms_norm(x, x.shape[-1:], self.gain, self.eps)
         return F.layer_norm(x, x.shape[-1:], self.gain, self.bias, self.eps)
+
+    def centre(self, x: Tensor) -> Tensor:
+        """What is divided by the scale: x [..., d_model] less its mean, or for ``rms`` x itself."""
+        return x if self.rms else x - x.mean(-1, keepdim=True)
 
     def frozen_at(self, x: Tensor) -> FrozenNorm:
         """The norm that divides any stream by the scale of x [..., d_model], whatever its own."""
-        scale = (x.var(-1, unbiased=False, keepdim=True) + self.eps).sqrt()
-        return FrozenNorm(self.gain, self.bias, self.eps, scale)
+        scale = (self.centre(x).square().mean(-1, keepdim=True) + self.eps).sqrt()
+        return FrozenNorm(self.gain, self.bias, self.eps, scale, rms=self.rms)
 
 
 @dataclass(frozen=True)
@@ -43,13 +58,48 @@ class FrozenNorm(Norm):
     scale: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Centre x [..., d_model] and divide it by the frozen scale."""
-        return (x - x.mean(-1, keepdim=True)) / self.scale * self.gain + self.bias
+        """Centre x [..., d_model], divide it by the frozen scale, and apply gain and bias."""
+        return self.part(x) + self.bias
+
+    def part(self, x: Tensor) -> Tensor:
+        """The same without the bias: parts [..., d_model] of a stream add up to its own."""
+        return self.centre(x) / self.scale * self.gain
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary position embedding: turns pairs of entries of queries and keys by their position.
+
+    The tables [position, pair] cover the first 2 * pair entries of a head, the others stay. A pair
+    is two entries half that width apart or, ``adjacent``, two neighbours (as in GPT-J).
+    """
+
+    cos: Tensor
+    sin: Tensor
+    adjacent: bool = False
+
+    def __call__(self, x: Tensor, position: Positions, heads: bool = False) -> Tensor:
+        """Turn x [..., d_head] at one position, or [..., position, d_head] at several.
+
+        With ``heads`` there is one more axis, [..., head, d_head].
+        """
+        cos, sin = (table[position] for table in (self.cos, self.sin))
+        if heads:
+            cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
+        turned, rest = x.tensor_split([2 * cos.shape[-1]], dim=-1)
+        pairs = turned.unflatten(-1, (-1, 2) if self.adjacent else (2, -1))
+        a, b = pairs.unbind(-1 if self.adjacent else -2)
+        pairs = torch.stack([a * cos - b * sin, b * cos + a * sin], -1 if self.adjacent else -2)
+        return torch.cat([pairs.flatten(-2), rest], dim=-1)
 
 
 @dataclass(frozen=True)
 class Block:
-    """The weights of one layer, and its heads and MLP as functions of the residual stream."""
+    """The weights of one layer, and its heads and MLP as functions of the residual stream.
+
+    Biases that a family lacks are zeros; heads that share keys and values have a copy each. In a
+    ``parallel`` block the MLP reads what the heads read, the stream before the layer.
+    """
 
     ln1: Norm
     ln2: Norm
@@ -67,26 +117,41 @@ class Block:
     b_out: Tensor
     act: Callable[[Tensor], Tensor]
     scale: float  # what attention scores are multiplied by
+    W_gate: Tensor | None = None  # [d_model, d_mlp]; without it the MLP is not gated
+    b_gate: Tensor | None = None
+    rotary: Rotary | None = None
+    parallel: bool = False
 
-    def query(self, head: int, x: Tensor) -> Tensor:
-        """The head's query [..., d_head] of the residual stream x [..., d_model]."""
-        return self.ln1(x) @ self.W_Q[head] + self.b_Q[head]
+    def query(self, head: int, x: Tensor, position: Positions) -> Tensor:
+        """The head's query [..., d_head] of the residual stream x [..., d_model].
 
-    def key(self, head: int, x: Tensor) -> Tensor:
-        """The head's key [..., d_head] of the residual stream x [..., d_model]."""
-        return self.ln1(x) @ self.W_K[head] + self.b_K[head]
+        ``position`` says where its rows stand in the prompt: an index for [..., d_model], several
+        (a slice, a tensor) for [..., position, d_model]. Only rotary embeddings ask.
+        """
+        query = self.ln1(x) @ self.W_Q[head] + self.b_Q[head]
+        return query if self.rotary is None else self.rotary(query, position)
+
+    def key(self, head: int, x: Tensor, position: Positions) -> Tensor:
+        """The head's key [..., d_head] of the residual stream x, its rows placed as for `query`."""
+        key = self.ln1(x) @ self.W_K[head] + self.b_K[head]
+        return key if self.rotary is None else self.rotary(key, position)
 
     def value(self, head: int, x: Tensor) -> Tensor:
         """The head's value [..., d_head] of the residual stream x [..., d_model]."""
         return self.ln1(x) @ self.W_V[head] + self.b_V[head]
 
-    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All heads' queries, keys and values [..., head, d_head] of the stream [..., d_model]."""
+    def qkv(self, x: Tensor, position: Positions) -> tuple[Tensor, Tensor, Tensor]:
+        """All heads' queries, keys and values [..., head, d_head] of the stream [..., d_model].
+
+        ``position`` as for `query`.
+        """
         normed = self.ln1(x)
         projections = ((self.W_Q, self.b_Q), (self.W_K, self.b_K), (self.W_V, self.b_V))
         query, key, value = (
             torch.einsum("...d,hde->...he", normed, weight) + bias for weight, bias in projections
         )
+        if self.rotary is not None:
+            query, key = (self.rotary(part, position, heads=True) for part in (query, key))
         return query, key, value
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -101,9 +166,17 @@ class Block:
         scores = scores.masked_fill(later.triu(n_keys - n_queries + 1), -torch.inf)
         return torch.einsum("...hqk,...khe->...qhe", scores.softmax(-1), value)
 
+    def neurons(self, x: Tensor) -> Tensor:
+        """What W_out is applied to [..., d_mlp], of the residual stream that the MLP reads."""
+        normed = self.ln2(x)
+        linear = normed @ self.W_in + self.b_in
+        if self.W_gate is None or self.b_gate is None:
+            return self.act(linear)
+        return self.act(normed @ self.W_gate + self.b_gate) * linear
+
     def mlp(self, x: Tensor) -> Tensor:
-        """The MLP's output [..., d_model], without b_out, of the residual stream before it."""
-        return self.act(self.ln2(x) @ self.W_in + self.b_in) @ self.W_out
+        """The MLP's output [..., d_model], without b_out, of the residual stream that it reads."""
+        return self.neurons(x) @ self.W_out
 
 
 @dataclass
@@ -131,6 +204,15 @@ class Transformer:
     def n_heads(self) -> int:
         """Number of heads per layer."""
         return self.blocks[0].W_Q.shape[0]
+
+    @property
+    def parallel(self) -> bool:
+        """Whether attention and MLP of a layer read the same stream, as in Pythia."""
+        return self.blocks[0].parallel
+
+    def shape(self, positions: Iterable[str]) -> Shape:
+        """What names may be used on prompts with these positions."""
+        return Shape(self.n_layers, self.n_heads, tuple(positions), self.parallel)
 
     @property
     def d_model(self) -> int:

@@ -101,4 +101,4 @@ def processed_output(run: Run, name: str) -> Tensor:
         block = run.model.blocks[node.layer]
         constant = block.b_V[node.head] + block.ln1.bias @ block.W_V[node.head]
         written = written - constant @ block.W_O[node.head]
-    return written - written.mean(-1, keepdim=True)
+    return run.model.ln_final.centre(written)

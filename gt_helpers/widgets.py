@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 
 import ipywidgets as widgets
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -17,9 +18,9 @@ from .attention import attention_pattern
 from .choices import CHOICES, REFERENCE
 from .circuits import Circuit, CircuitParts, full_circuit, partial_circuit
 from .comparison import Comparison
-from .components import Shape
 from .corruptions import CORRUPTIONS
 from .dataset import YearDataset
+from .diagnosis import MISTAKES, diagnose
 from .explorer import Explorer, View
 from .geometry import fit_pca, nearest_gap, read
 from .graph import circuit_svg
@@ -29,6 +30,7 @@ from .neurons import Neurons, counts_up_to, ranking
 from .path_patching import Evaluation, PathPatching
 from .plots import (
     effects_against,
+    interval_plot,
     lens_heatmap,
     pattern_heatmap,
     pca_panels,
@@ -45,6 +47,7 @@ from .scorecard import VERDICTS, scorecard
 from .tables import (
     beside_the_paper,
     choice_scores,
+    diagnosis_table,
     headline_table,
     lens_table,
     table,
@@ -252,8 +255,7 @@ def lens_explorer(run: Run, dataset: YearDataset, names: Sequence[str] = ()) -> 
         figure = lens_heatmap(cells, f"{component}: {lens}, {shown}", label=label)
         return View(figure, lens_table({component: cells}))
 
-    shape = Shape(run.model.n_layers, run.model.n_heads, ("END",))
-    others = [node.label for node in shape.senders("END")]
+    others = [node.label for node in run.model.shape(["END"]).senders("END")]
     listed = _circuit_first(names, others)
     return Explorer(
         draw,
@@ -385,6 +387,29 @@ def choice_explorer(comparison: Comparison) -> Explorer:
             "sweep": widgets.Dropdown(options=comparison.sweeps, description="sweep"),
         },
     )
+
+
+def mistake_explorer(model: Transformer, dataset: YearDataset) -> Explorer:
+    """Choose a mistake to plant in a correct dataset; see what `diagnose` says, and the scores."""
+
+    def draw(mistake: str) -> View:
+        planted = MISTAKES[mistake](dataset) if mistake in MISTAKES else {"data": dataset}
+        diagnosis = diagnose(model=model, **planted)
+        given, paper, _ = diagnosis.scores.to_dict("records")
+        scores = pd.DataFrame(
+            [
+                (side, given[side], given[f"{side}_low"], given[f"{side}_high"], paper[side])
+                for side in ("clean", "corrupted")
+            ],
+            columns=["label", "measured", "low", "high", "reported"],
+        )
+        figure = interval_plot(
+            scores, "probability difference", f"With: {mistake}", "built as in the paper"
+        )
+        return View(figure, diagnosis_table(diagnosis))
+
+    options = [*MISTAKES, "no mistake"]
+    return Explorer(draw, {"mistake": widgets.Dropdown(options=options, description="mistake")})
 
 
 def neuron_explorer(neurons: Neurons, effects: Tensor) -> Explorer:

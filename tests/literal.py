@@ -105,12 +105,15 @@ def parse(name: str) -> tuple[Node, str]:
     return ("head", int(layer), int(head[1:]), at), part[0] if part else ""
 
 
-def below(sender: Node, receiver: Node) -> bool:
-    """Whether the sender is among the summands of the stream that the receiver reads."""
+def below(sender: Node, receiver: Node, parallel: bool = False) -> bool:
+    """Whether the sender is among the summands of the stream that the receiver reads.
+
+    In a parallel layer the MLP reads what the heads read.
+    """
     if receiver[0] == "logits" or sender[0] in ("embed", "all"):
         return sender[0] != "logits"
-    heads_come_first = sender[0] == "head" and receiver[0] == "mlp" and sender[1] == receiver[1]
-    return sender[1] < receiver[1] or heads_come_first
+    heads_come_first = sender[0] == "head" and receiver[0] == "mlp" and not parallel
+    return sender[1] < receiver[1] or (heads_come_first and sender[1] == receiver[1])
 
 
 def rows(node: Node, part: str) -> range:
@@ -120,6 +123,8 @@ def rows(node: Node, part: str) -> range:
 
 class Literal:
     """A Hugging Face GPT-2 on base and patch prompts, evaluated path by path in float64."""
+
+    parallel = False
 
     def __init__(self, hf: GPT2LMHeadModel, base: Tensor, patch: Tensor) -> None:
         self.weights = {k: v.double() for k, v in hf.state_dict().items()}
@@ -163,13 +168,22 @@ class Literal:
         """Logits [prompt, vocabulary] of the last stream, its norm live."""
         return self._norm("transformer.ln_f", x) @ self.weights["lm_head.weight"].T
 
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """What the embedding writes [prompt, position, d_model]."""
+        positions = self.weights["transformer.wpe.weight"][: tokens.shape[1]]
+        return self.weights["transformer.wte.weight"][tokens] + positions
+
+    def _output_bias(self, kind: str, layer: int) -> Tensor | float:
+        part = {"head": "attn", "mlp": "mlp"}[kind]
+        return self.weights[f"transformer.h.{layer}.{part}.c_proj.bias"]
+
     def _biases(self, node: Node) -> Tensor:
         """Output biases of everything below a node: they belong to no component."""
-        total = torch.zeros(self.config.n_embd, dtype=torch.float64)
+        total = torch.zeros((), dtype=torch.float64)
         for layer in range(self.n_layers):
-            for kind, bias in (("head", "attn.c_proj.bias"), ("mlp", "mlp.c_proj.bias")):
-                if below((kind, layer, 0, 0), node):
-                    total = total + self.weights[f"transformer.h.{layer}.{bias}"]
+            for kind in ("head", "mlp"):
+                if below((kind, layer, 0, 0), node, self.parallel):
+                    total = total + self._output_bias(kind, layer)
         return total
 
     def writers(self, node: Node, row: int) -> list[Node]:
@@ -178,14 +192,14 @@ class Literal:
         for layer in range(self.n_layers):
             every += [("head", layer, head, row) for head in range(self.n_heads)]
             every += [("mlp", layer, 0, row)]
-        return [sender for sender in every if below(sender, node)]
+        return [sender for sender in every if below(sender, node, self.parallel)]
 
     def _run(self, tokens: Tensor) -> dict[Node, Tensor]:
         """What every component writes [prompt, d_model] at every position."""
-        values: dict[Node, Tensor] = {}
-        for row in range(tokens.shape[1]):
-            word = self.weights["transformer.wte.weight"][tokens[:, row]]
-            values["embed", -1, 0, row] = word + self.weights["transformer.wpe.weight"][row]
+        embedded = self._embed(tokens)
+        values: dict[Node, Tensor] = {
+            ("embed", -1, 0, row): embedded[:, row] for row in range(tokens.shape[1])
+        }
         for layer in range(self.n_layers):
             heads: list[Node] = [
                 ("head", layer, head, row)
@@ -283,10 +297,12 @@ def paths_of_edges(edges: Iterable[str], sources: Iterable[str] | None = None) -
     return paths(LOGITS) if LOGITS in steps else []
 
 
-def paths_of_sweep(sender: str, receivers: Iterable[str], via: Iterable[str]) -> list[Steps]:
+def paths_of_sweep(
+    sender: str, receivers: Iterable[str], via: Iterable[str], parallel: bool = False
+) -> list[Steps]:
     """Every path logits <- chain of via components <- receiver <- sender of one heatmap cell.
 
-    ``a2.h1.v[YY]`` reads the row YY only.
+    ``a2.h1.v[YY]`` reads the row YY only; ``parallel`` as for `below`.
     """
 
     def listeners(names: Iterable[str]) -> dict[Node, list[tuple[str, range]]]:
@@ -309,12 +325,12 @@ def paths_of_sweep(sender: str, receivers: Iterable[str], via: Iterable[str]) ->
         """Paths from a component on a route down to the sender."""
         found: list[Steps] = []
         for part, read in first.get(node, []):
-            if source[3] in read and below(source, node):
+            if source[3] in read and below(source, node, parallel):
                 found.append(((part, source[3], source),))
         inputs_read = [("", rows(LOGITS, ""))] if node == LOGITS else onward.get(node, [])
         for part, read in inputs_read:
             for other in nodes:
-                if other[3] in read and below(other, node):
+                if other[3] in read and below(other, node, parallel):
                     found += [((part, other[3], other), *rest) for rest in extend(other)]
         return list(dict.fromkeys(found))
 

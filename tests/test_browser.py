@@ -68,7 +68,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     (files / "project").symlink_to(ROOT)
     for path in PATHS:
         notebook = notebooks.read_notebook(path)
-        copied = notebooks.with_parameters(notebook, MODEL="mini", N_PROMPTS=194)
+        copied = notebooks.with_parameters(notebook, **notebooks.quick(path))
         (files / path.name).write_text(notebooks.notebook_text(copied), encoding="utf-8")
     for name, values in SETTINGS.items():
         file = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"

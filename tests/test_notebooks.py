@@ -139,7 +139,7 @@ def trouble(notebook: dict[str, Any]) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS, ids=NAMES)
 def test_runs(path: Path) -> None:
-    assert trouble(notebooks.execute(path, MODEL="mini", N_PROMPTS=194)) == []
+    assert trouble(notebooks.execute(path, **notebooks.quick(path))) == []
 
 
 @pytest.fixture(scope="session")
@@ -161,7 +161,7 @@ def colab_versions(request: pytest.FixtureRequest) -> Path:
 @pytest.mark.parametrize("path", PATHS, ids=NAMES)
 def test_runs_with_the_versions_of_colab(path: Path, colab_versions: Path) -> None:
     variables = {"PYTHONPATH": str(colab_versions)}
-    notebook = notebooks.execute(path, variables, MODEL="mini", N_PROMPTS=194)
+    notebook = notebooks.execute(path, variables, **notebooks.quick(path))
     printed = "".join(o["text"] for o in notebook["cells"][1]["outputs"])
     assert "[OK] ipywidgets: 7.7.1\n" in printed and "[OK] plotly: 5.24.1," in printed
     # Plotly 5 warns of a newer kaleido, which Colab does not have.

@@ -4,7 +4,15 @@
 """
 
 from .dataset import Diagnosis, diagnose
+from .examples import MISTAKES
 from .findings import Finding
 from .heatmap import SweepComparison, compare_sweep
 
-__all__ = ["Diagnosis", "Finding", "SweepComparison", "compare_sweep", "diagnose"]
+__all__ = [
+    "MISTAKES",
+    "Diagnosis",
+    "Finding",
+    "SweepComparison",
+    "compare_sweep",
+    "diagnose",
+]
