@@ -27,32 +27,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if check_environment() else 1
     if options.command == "publish":
         return _publish(options.repository, options.branch)
-    try:
-        if options.command == "scorecard":
-            return _scorecard(options)
-        from .reproduce import reproduce
+    from .distributed import Stopped, processes
 
-        reproduce(
-            options.model,
-            options.prompts,
-            options.seed,
-            options.years,
-            options.out,
-            options.device,
-        )
+    try:
+        with processes(options.device) as options.device:
+            return _scorecard(options) if options.command == "scorecard" else _reproduce(options)
     except (ValueError, OSError) as error:
         print(f"gt_helpers {options.command}: {error}", file=sys.stderr)
         return 2
+    except Stopped:  # it has been said why
+        return 1
     except KeyboardInterrupt:
         print(
             "\nInterrupted. What was finished is kept: the same command continues.", file=sys.stderr
         )
         return 130
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from .reproduce import reproduce
+
+    reproduce(
+        options.model,
+        options.prompts,
+        options.seed,
+        options.years,
+        options.out,
+        options.device,
+    )
     return 0
 
 
 def _scorecard(options: argparse.Namespace) -> int:
     """Run what the claims need; 1 if one of them fails."""
+    from .distributed import main_only
     from .experiments import run_scorecard
     from .scorecard import to_text
 
@@ -67,8 +75,9 @@ def _scorecard(options: argparse.Namespace) -> int:
         options.skip_long,
         options.at_most,
     )
-    print(to_text(table))
-    print(f"Scorecard: {(folder / 'scorecard.html').resolve()}")
+    say = main_only(print)
+    say(to_text(table))
+    say(f"Scorecard: {(folder / 'scorecard.html').resolve()}")
     return int("disagrees" in set(table["verdict"]))
 
 
@@ -113,7 +122,10 @@ def _parser() -> argparse.ArgumentParser:
             "1000-1900)",
         )
         command.add_argument("--out", help="folder for the results (default: reproduction/...)")
-        command.add_argument("--device", help="cuda or cpu (default: cuda when there is one)")
+        command.add_argument(
+            "--device",
+            help="cuda or cpu (default: cuda when there is one, under torchrun one each)",
+        )
     card.add_argument("--only", metavar="ID,...", help="claims, by their ids (default: all)")
     card.add_argument(
         "--skip-long", action="store_true", help="leave out what takes above ten minutes on a CPU"

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from .components import component, inputs
 from .dataset import YearDataset
+from .distributed import Tensors, chunks, is_main, over_prompts
 from .metrics import Metric, prob_diff
 from .runs import Run, compute_run
 from .transformer import Transformer
@@ -95,27 +96,29 @@ def overwritten_log_probs(
     for one in (one for group in groups for one in group):
         _check(one, model, dataset)
     found = torch.empty(len(groups), len(dataset), 100, dtype=model.dtype)
-    bar = tqdm(
-        total=len(groups) * len(dataset),
-        desc="activation patching",
-        unit="answer",
-        disable=not progress,
-        leave=False,
-    )
-    for first in range(0, len(dataset), _PROMPTS):
-        prompts = slice(first, first + _PROMPTS)
-        clean, corrupted = (
-            compute_run(model, tokens[prompts]) for tokens in (dataset.clean, dataset.corrupted)
+
+    def measure(mine: slice) -> Tensors:
+        bar = tqdm(
+            total=len(groups) * (mine.stop - mine.start),
+            desc="activation patching",
+            unit="answer",
+            disable=not (progress and is_main()),
+            leave=False,
         )
-        runs = (clean, corrupted) if base == "clean" else (corrupted, clean)
-        patching = _Patching(*runs, dataset.positions)
-        for start in range(0, len(groups), _SITES):
-            some = slice(start, start + _SITES)
-            streams = torch.stack([patching.final_stream(group) for group in groups[some]])
-            found[some, prompts] = model.log_probs(streams, dataset.year_tokens).cpu()
-            bar.update(len(streams) * streams.shape[1])
-    bar.close()
-    return found
+        for prompts in chunks(mine, _PROMPTS):
+            clean, corrupted = (
+                compute_run(model, tokens[prompts]) for tokens in (dataset.clean, dataset.corrupted)
+            )
+            runs = (clean, corrupted) if base == "clean" else (corrupted, clean)
+            patching = _Patching(*runs, dataset.positions)
+            for some in chunks(slice(0, len(groups)), _SITES):
+                streams = torch.stack([patching.final_stream(group) for group in groups[some]])
+                found[some, prompts] = model.log_probs(streams, dataset.year_tokens).cpu()
+                bar.update(len(streams) * streams.shape[1])
+        bar.close()
+        return {"log_probs": found[:, mine]}
+
+    return over_prompts("activation patching", len(dataset), measure, dim=1)["log_probs"]
 
 
 def _check(one: Site, model: Transformer, dataset: YearDataset) -> None:

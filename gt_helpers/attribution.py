@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .distributed import Tensors, over_prompts
 from .edge_effects import EdgeScores, score_settings, sender_changes
 from .edge_graph import EdgeGraph, after, check_graph
 from .metrics import Metric, prob_diff
@@ -145,24 +146,30 @@ def _attribute(
     check_graph(patching, graph)
     settings = score_settings(patching, graph, metric)
     data = patching.dataset
-    values = torch.empty(len(graph), len(data), dtype=patching.model.dtype)
     per_prompt = 1 + (len(shares) - 1) * (len(graph.nodes) if of_senders else 1)
-    bar = tqdm(
-        total=per_prompt * len(data),
-        desc=method,
-        unit="gradient",
-        disable=not patching.progress,
-        leave=False,
-    )
-    for base, patch, prompts in patching.runs(_PROMPTS):
 
-        def of_logits(logits: Tensor, YY: Tensor = data.YY[prompts]) -> Tensor:
-            return metric(logits.softmax(-1)[..., data.year_tokens].cpu(), YY)
+    def measure(some: slice) -> Tensors:
+        bar = tqdm(
+            total=per_prompt * (some.stop - some.start),
+            desc=method,
+            unit="gradient",
+            disable=not patching.progress,
+            leave=False,
+        )
+        values = torch.empty(len(graph), some.stop - some.start, dtype=patching.model.dtype)
+        for base, patch, prompts in patching.runs(_PROMPTS, some):
 
-        batch = _Batch(graph, base, patch, of_logits, bar)
-        along = batch.along_activations if of_senders else batch.along_inputs
-        values[:, prompts] = along(shares).cpu()
-    bar.close()
+            def of_logits(logits: Tensor, YY: Tensor = data.YY[prompts]) -> Tensor:
+                return metric(logits.softmax(-1)[..., data.year_tokens].cpu(), YY)
+
+            batch = _Batch(graph, base, patch, of_logits, bar)
+            along = batch.along_activations if of_senders else batch.along_inputs
+            here = slice(prompts.start - some.start, prompts.stop - some.start)
+            values[:, here] = along(shares).cpu()
+        bar.close()
+        return {"values": values}
+
+    values = over_prompts(method, len(data), measure, dim=1)["values"]
     return EdgeScores(method, graph, values, settings)
 
 

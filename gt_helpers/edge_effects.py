@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .components import Component, Input, Shape
+from .distributed import Tensors, is_main, main_first, over_prompts, share
 from .edge_graph import EdgeGraph, after, check_graph, output_change
 from .metrics import Metric, bootstrap_ci, prob_diff
 from .path_patching import PathPatching
@@ -109,10 +111,10 @@ def edge_effects(
     """Patch every edge alone and run anew what lies above it: values [edge, prompt].
 
     Patched less base metric, exactly. ``budget`` is a number of edges to draw (by the ``seed``)
-    when all are too many. With a ``folder``, finished receivers are kept there and an interrupted
-    run continues. The 32,491 edges of GPT-2 small take 10.6 TFLOP per prompt of 5 changed
-    positions, a quarter of it the unembedding. Raises ValueError for a graph of another model or
-    other prompts, a budget below 1, and a folder of other settings.
+    when all are too many. With a ``folder``, which all processes must see, finished receivers are
+    kept there and an interrupted run continues. The 32,491 edges of GPT-2 small take 10.6 TFLOP per
+    prompt of 5 changed positions, a quarter of it the unembedding. Raises ValueError for a graph of
+    another model or other prompts, a budget below 1, and a folder of other settings.
     """
     check_graph(patching, graph)
     if budget is not None and (not isinstance(budget, int) or budget < 1):
@@ -122,7 +124,8 @@ def edge_effects(
     chosen = drawn[:budget].sort().values
     settings = score_settings(patching, graph, metric)
     settings |= {"edges": len(chosen), "seed": None if all_edges else seed}
-    store = _Store(folder, settings) if folder is not None else None
+    with main_first():
+        store = _Store(folder, settings) if folder is not None else None
     base_metric = metric(patching.base_probs, data.YY)
     values = torch.full((len(graph), len(data)), math.nan, dtype=patching.model.dtype)
     bar = tqdm(
@@ -133,20 +136,27 @@ def edge_effects(
         disable=not patching.progress,
         leave=False,
     )
-    receivers = graph.index[chosen, 2]
-    for receiver in receivers.unique().tolist():
-        name, numbers = graph.receivers[receiver], chosen[receivers == receiver]
-        if store and name in store:
-            values[numbers] = store.load(name)
-            bar.update(len(numbers))
-            continue
-        for base, patch, prompts in patching.runs(_PROMPTS):
+
+    def effects(numbers: Tensor, mine: slice) -> Tensors:
+        found = torch.empty(len(numbers), len(data), dtype=patching.model.dtype)
+        for base, patch, prompts in patching.runs(_PROMPTS, mine):
             for some, stream in _patched(graph, base, patch, numbers):
                 probs = patching.model.log_probs(stream, data.year_tokens).exp().cpu()
                 effect = metric(probs, data.YY[prompts]) - base_metric[prompts]
-                values[numbers[some], prompts] = effect.to(values)
-                bar.update(effect.numel() / len(data))
-        if store:
+                found[some, prompts] = effect.to(found)
+                bar.update(effect.numel() / (mine.stop - mine.start))
+        return {"values": found[:, mine]}
+
+    receivers = graph.index[chosen, 2]
+    for receiver in receivers.unique().tolist():
+        name, numbers = graph.receivers[receiver], chosen[receivers == receiver]
+        if store and share(name in store):
+            values[numbers] = store.load(name)
+            bar.update(len(numbers))
+            continue
+        found = over_prompts(f"edges into {name}", len(data), partial(effects, numbers), dim=1)
+        values[numbers] = found["values"]
+        if store and is_main():
             store.save(name, values[numbers])
     bar.close()
     return EdgeScores("exact", graph, values, settings)

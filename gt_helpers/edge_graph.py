@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .circuits import Circuit
 from .components import END, Component, Edge, Input, Shape
+from .distributed import Tensors, over_prompts
 from .path_patching import Evaluation, PathPatching
 from .runs import Run
 
@@ -226,12 +227,17 @@ def evaluate_edges(patching: PathPatching, graph: EdgeGraph, edges: Edges) -> Ev
     chosen = graph.mask(edges)
     grid = graph.grid(graph.pruned(chosen))
     years = patching.dataset.year_tokens
-    log_probs = [
-        patching.model.log_probs(_final_stream(graph, base, patch, grid), years).cpu()
-        for base, patch, _ in patching.runs(_PROMPTS)
-    ]
+
+    def measure(some: slice) -> Tensors:
+        answers = [
+            patching.model.log_probs(_final_stream(graph, base, patch, grid), years).cpu()
+            for base, patch, _ in patching.runs(_PROMPTS, some)
+        ]
+        return {"log_probs": torch.cat(answers)}
+
+    found = over_prompts("answers of edges", len(patching.dataset), measure)
     name = f"{int(chosen.sum())} of {len(graph)} edges"
-    return Evaluation(name, torch.cat(log_probs), patching.dataset.YY)
+    return Evaluation(name, found["log_probs"], patching.dataset.YY)
 
 
 def check_graph(patching: PathPatching, graph: EdgeGraph) -> None:

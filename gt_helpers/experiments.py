@@ -32,6 +32,15 @@ from .circuits import (
 from .components import END, component, edges
 from .controls import circuit_through, mlp_paths, shifted_heads
 from .dataset import YearDataset, draw_prompts
+from .distributed import (
+    Tensors,
+    chunks,
+    is_main,
+    main_first,
+    main_only,
+    over_prompts,
+    resumable,
+)
 from .metrics import FIRST_YY, LAST_YY, Metric, mean_by_YY, prob_diff
 from .models import is_gpt2_small
 from .neurons import Neurons, last_but_one, ranking
@@ -57,8 +66,6 @@ YEARS = (1100, 1800)  # centuries 11 to 17, as in the paper's text
 _PROMPTS = 256  # prompts whose runs are kept at once
 _RANDOM_CIRCUITS = 20
 _LONG = 10  # minutes
-
-Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -129,20 +136,26 @@ def answers(
     way round. Chunk by chunk, each with its own two runs, so memory does not grow with the number
     of prompts. "YY" [prompt] comes along.
     """
-    found: dict[str, list[Tensor]] = {}
-    bar = tqdm(total=len(dataset), desc=label, unit="prompt", leave=False)
-    for first in range(0, len(dataset), _PROMPTS):
-        chunk = dataset[first : first + _PROMPTS]
-        patching = PathPatching(model, chunk)
-        back = patching.reversed()
-        here = {"clean": patching.base_log_probs, "corrupted": back.base_log_probs}
-        here |= {name: back.evaluate(one).log_probs for name, one in (circuits or {}).items()}
-        here |= {name: patching.evaluate(one).log_probs for name, one in (impaired or {}).items()}
-        for name, log_probs in here.items():
-            found.setdefault(name, []).append(log_probs)
-        bar.update(len(chunk))
-    bar.close()
-    return {name: torch.cat(parts) for name, parts in found.items()} | {"YY": dataset.YY}
+
+    def measure(mine: slice) -> Tensors:
+        found: dict[str, list[Tensor]] = {}
+        total = mine.stop - mine.start
+        bar = tqdm(total=total, desc=label, unit="prompt", leave=False, disable=not is_main())
+        for prompts in chunks(mine, _PROMPTS):
+            patching = PathPatching(model, dataset[prompts])
+            back = patching.reversed()
+            here = {"clean": patching.base_log_probs, "corrupted": back.base_log_probs}
+            for name, one in (circuits or {}).items():
+                here[name] = back.evaluate(one).log_probs
+            for name, one in (impaired or {}).items():
+                here[name] = patching.evaluate(one).log_probs
+            for name, log_probs in here.items():
+                found.setdefault(name, []).append(log_probs)
+            bar.update(prompts.stop - prompts.start)
+        bar.close()
+        return {name: torch.cat(parts) for name, parts in found.items()}
+
+    return over_prompts(label, len(dataset), measure) | {"YY": dataset.YY}
 
 
 def _score(log_probs: Tensor, YY: Tensor, metric: Metric = prob_diff) -> Tensor:
@@ -442,7 +455,9 @@ def run_scorecard(
     limits the prompts of each further experiment. Raises ValueError for an unknown id, and as
     `reproduce` does.
     """
-    ids = _chosen(only)
+    say = main_only(say)
+    with main_first():
+        ids = _chosen(only)
     needed = _needed(ids, skip_long)
     transformer, dataset, results, folder = open_run(model, prompts, seed, years, out, device, say)
     if is_gpt2_small(transformer) and results.parts is None:
@@ -460,7 +475,8 @@ def run_scorecard(
         else:
             _carry_out(experiment, wanted[experiment.name], transformer, results, folder, say)
     table = scorecard(results, ids)
-    write_scorecard(results, scorecard(results), folder)  # also what is not asked for now
+    if is_main():
+        write_scorecard(results, scorecard(results), folder)  # also what is not asked for now
     return table, folder
 
 
@@ -505,16 +521,17 @@ def _carry_out(
     say: Callable[[str], None],
 ) -> None:
     """Run one experiment and save it."""
-    n = settings["prompts"]
+    n, seed = settings["prompts"], settings["seed"]
     say(f"  {experiment.name}: {experiment.title} ({n:,} prompts)")
     started = time.perf_counter()
-    try:
-        tensors = experiment.measure(Bench(model, results.parts or PAPER, n, settings["seed"]))
-    except ValueError as error:  # a model of another shape may lack what an experiment needs
-        say(f"  {experiment.name}: not measured: {error}")
-        return
-    results.drop(experiment.name, folder)  # only now: an interrupted run keeps what there was
-    results.experiments[experiment.name] = Outcome(settings, tensors)
-    results.seconds[experiment.name] = round(time.perf_counter() - started, 2)
-    results.save(folder)
+    with resumable(f"{experiment.name}, {n} prompts, seed {seed}", folder):
+        try:
+            tensors = experiment.measure(Bench(model, results.parts or PAPER, n, seed))
+        except ValueError as error:  # a model of another shape may lack what an experiment needs
+            say(f"  {experiment.name}: not measured: {error}")
+            return
+        results.drop(experiment.name, folder)  # only now: an interrupted run keeps what there was
+        results.experiments[experiment.name] = Outcome(settings, tensors)
+        results.seconds[experiment.name] = round(time.perf_counter() - started, 2)
+        results.save(folder)
     say(f"  {experiment.name}: {results.seconds[experiment.name]:.1f} s")

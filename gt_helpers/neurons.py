@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from .circuits import CircuitParts
 from .components import END, Component, component
 from .dataset import YearDataset
+from .distributed import Tensors, chunks, is_main, over_prompts
 from .metrics import Metric, prob_diff
 from .runs import Run
 from .transformer import Transformer
@@ -60,24 +61,28 @@ class Neurons:
         YY, years = self.dataset.YY, self.dataset.year_tokens
         base = metric(self.model.log_probs(self._stream, years).exp().cpu(), YY)
         values = torch.empty(len(self), len(YY), dtype=self.model.dtype)
-        columns = self.model.W_U.shape[1]
-        bar = tqdm(
-            total=len(self) * len(YY) * columns,
-            desc=f"{len(self)} neurons of {self.mlp}",
-            unit="logit",
-            unit_scale=True,
-            disable=not progress,
-            leave=False,
-        )
-        for prompts in _slices(len(YY), _PROMPTS):
-            single = _Single(self.model, self._stream[prompts], self.change[prompts], self.W_out)
-            normaliser = single.normaliser(bar)
-            for some in _slices(len(self), 512):
-                log_probs = single.logits(some, years) - normaliser[some, :, None]
-                patched = metric(log_probs.exp().cpu(), YY[prompts])
-                values[some, prompts] = (patched - base[prompts]).to(values)
-        bar.close()
-        return values
+        stream, change = self._stream, self.change
+
+        def measure(mine: slice) -> Tensors:
+            bar = tqdm(
+                total=len(self) * (mine.stop - mine.start) * self.model.W_U.shape[1],
+                desc=f"{len(self)} neurons of {self.mlp}",
+                unit="logit",
+                unit_scale=True,
+                disable=not (progress and is_main()),
+                leave=False,
+            )
+            for prompts in chunks(mine, _PROMPTS):
+                single = _Single(self.model, stream[prompts], change[prompts], self.W_out)
+                normaliser = single.normaliser(bar)
+                for some in chunks(slice(0, len(self)), 512):
+                    log_probs = single.logits(some, years) - normaliser[some, :, None]
+                    patched = metric(log_probs.exp().cpu(), YY[prompts])
+                    values[some, prompts] = (patched - base[prompts]).to(values)
+            bar.close()
+            return {"values": values[:, mine]}
+
+        return over_prompts(f"neurons of {self.mlp}", len(YY), measure, dim=1)["values"]
 
     @torch.no_grad()
     def joint_effect(self, neurons: Sequence[int] | Tensor, metric: Metric = prob_diff) -> Tensor:
@@ -194,10 +199,10 @@ class _Single:
         """Log-sum-exp [neuron, prompt] over the vocabulary, block by block; advances the bar."""
         size, width = _CPU_BLOCK if self.change.device.type == "cpu" else _GPU_BLOCK
         total = torch.full_like(self.inverse, -torch.inf)
-        for columns in _slices(self.model.W_U.shape[1], width):
+        for columns in chunks(slice(0, self.model.W_U.shape[1]), width):
             stream, written, constant = self._products(self.written, columns)
             per_step = max(1, size // stream.numel())
-            for some in _slices(len(written), per_step):
+            for some in chunks(slice(0, len(written)), per_step):
                 logits = self._combine(some, stream, written[some], constant)
                 total[some] = torch.logaddexp(total[some], logits.logsumexp(-1))
             bar.update(total.numel() * len(constant))
@@ -211,10 +216,6 @@ class _Single:
     def _combine(self, some: slice, stream: Tensor, written: Tensor, constant: Tensor) -> Tensor:
         moved = torch.addcmul(stream, self.change[some, :, None], written[:, None])
         return torch.addcmul(constant, moved, self.inverse[some, :, None])
-
-
-def _slices(n: int, size: int) -> list[slice]:
-    return [slice(first, min(first + size, n)) for first in range(0, n, size)]
 
 
 def _mlp(model: Transformer, name: str) -> Component:

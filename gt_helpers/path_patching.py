@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .components import END, Component, Edge, Input, Shape, inputs
+from .distributed import Tensors, chunks, is_main, over_prompts
 from .metrics import Metric, bootstrap_ci, cutoff_sharpness, prob_diff
 from .runs import Run, compute_run
 from .transformer import Block, Transformer
@@ -132,6 +133,7 @@ class PathPatching:
 
     ``base="clean"`` patches corrupted values into the clean run (noising, the paper's heatmaps);
     ``base="corrupted"`` patches clean values into the corrupted run (denoising, its circuits).
+    Of several processes each computes on its own part of the prompts (see ``distributed.py``).
     """
 
     def __init__(
@@ -153,12 +155,14 @@ class PathPatching:
                 f"The prompts hold token id {highest} but {model.name} knows only {n_vocab} tokens"
                 "; build the dataset with this model's tokenizer: YearDataset(model.tokenizer)."
             )
-        self.model, self.dataset, self.base, self.progress = model, dataset, base, progress
+        self.model, self.dataset, self.base = model, dataset, base
+        self.progress = progress and is_main()
         self.shape = model.shape(dataset.positions)
         different = (dataset.clean != dataset.corrupted).any(0).nonzero()
         # By causality nothing differs before the first changed token, so nothing is cached there.
         self._start = int(different[0]) if len(different) else dataset.clean.shape[1] - 1
-        self._cache: dict[int, tuple[Run, Run]] = {}  # first prompt -> clean and corrupted run
+        # Clean and corrupted run, by the first prompt and the one after the last.
+        self._cache: dict[tuple[int, int], tuple[Run, Run]] = {}
         self._base_log_probs: Tensor | None = None
 
     def reversed(self) -> Self:
@@ -173,12 +177,14 @@ class PathPatching:
         """The first position at which clean and corrupted prompts differ; END if none does."""
         return self.shape.positions[self._start]
 
-    def runs(self, size: int) -> Iterator[tuple[Run, Run, slice]]:
-        """Base and patch run, at most ``size`` prompts at a time, and which prompts these are."""
-        for pair in self._pairs():
-            first, last = pair.prompts.start, pair.prompts.stop
-            for start in range(first, last, size):
-                prompts = slice(start, min(start + size, last))
+    def runs(self, size: int, some: slice | None = None) -> Iterator[tuple[Run, Run, slice]]:
+        """Base and patch run, at most ``size`` prompts at a time, and which prompts these are.
+
+        ``some`` are the prompts that `over_prompts` asks this process for; by default all.
+        """
+        for pair in self._pairs(some):
+            first = pair.prompts.start
+            for prompts in chunks(pair.prompts, size):
                 here = slice(prompts.start - first, prompts.stop - first)
                 yield pair.base.take(here), pair.patch.take(here), prompts
 
@@ -186,7 +192,9 @@ class PathPatching:
     def base_log_probs(self) -> Tensor:
         """Log-probabilities [prompt, year] of the base run."""
         if self._base_log_probs is None:
-            self._base_log_probs = self._collect(lambda pair: self._answer(pair, {}, []))[0]
+            self._base_log_probs = self._collect(
+                f"{self.base} run", lambda pair: self._answer(pair, {}, [])
+            )[0]
         return self._base_log_probs
 
     @property
@@ -220,14 +228,18 @@ class PathPatching:
         route = self._route(receivers, via, senders_at)
         base = metric(self.base_probs, self.dataset.YY)
         values = torch.zeros(len(route.senders), len(self.dataset), dtype=self.model.dtype)
-        for chunk, prompts, log_probs in self._swept(route):
-            patched = metric(log_probs.exp(), self.dataset.YY[prompts])
-            values[chunk, prompts] = (patched - base[prompts]).to(values)
+
+        def measure(some: slice) -> Tensors:
+            for chunk, prompts, log_probs in self._swept(route, some):
+                patched = metric(log_probs.exp(), self.dataset.YY[prompts])
+                values[chunk, prompts] = (patched - base[prompts]).to(values)
+            return {"values": values[:, some]}
+
         return Sweep(
             tuple(r.name for r in route.entries),
             tuple(r.name for r in route.onward),
             tuple(s.name for s in route.senders),
-            values,
+            over_prompts("sweep", len(self.dataset), measure, dim=1)["values"],
             self.shape,
         )
 
@@ -241,9 +253,13 @@ class PathPatching:
         """
         route = self._route(receivers, via, senders_at)
         found = self.base_log_probs.repeat(len(route.senders), 1, 1)
-        for chunk, prompts, log_probs in self._swept(route):
-            found[chunk, prompts] = log_probs
-        return found
+
+        def measure(some: slice) -> Tensors:
+            for chunk, prompts, log_probs in self._swept(route, some):
+                found[chunk, prompts] = log_probs
+            return {"log_probs": found[:, some]}
+
+        return over_prompts("swept answers", len(self.dataset), measure, dim=1)["log_probs"]
 
     def _route(
         self, receivers: str | Iterable[str], via: str | Iterable[str], senders_at: str
@@ -265,8 +281,8 @@ class PathPatching:
             )
         return _Route(entries, onward, senders, senders_at, flow, live)
 
-    def _swept(self, route: _Route) -> Iterator[tuple[list[int], slice, Tensor]]:
-        """Some senders, a slice of prompts and their log-probabilities [sender, prompt, year].
+    def _swept(self, route: _Route, some: slice) -> Iterator[tuple[list[int], slice, Tensor]]:
+        """Senders, prompts of a slice, and their log-probabilities [sender, prompt, year].
 
         Senders that cannot reach the route, and so leave the base run as it is, do not occur.
         """
@@ -276,13 +292,13 @@ class PathPatching:
         position = self._index(route.senders_at)
         active = reach.any(1).nonzero().flatten().tolist() if position >= self._start else []
         bar = tqdm(
-            total=len(active) * len(self.dataset),
+            total=len(active) * (some.stop - some.start),
             desc=f"sweep to {', '.join(r.name for r in route.entries[:3])}",
             unit="cell",
             disable=not self.progress,
             leave=False,
         )
-        for pair in self._pairs() if active else ():
+        for pair in self._pairs(some) if active else ():
             n_prompts = pair.prompts.stop - pair.prompts.start
             size = max(1, _ROWS // n_prompts)
             for chunk in (active[i : i + size] for i in range(0, len(active), size)):
@@ -326,7 +342,7 @@ class PathPatching:
         def answer(pair: _Pair) -> Tensor:
             return self._answer(pair, self._arriving(pair, entering), flow)
 
-        return self._collect(answer)[0]
+        return self._collect("answers", answer)[0]
 
     def _arriving(self, pair: _Pair, entering: Sequence[Edge]) -> Changes:
         """What the sources bring to their receivers, each [1, prompt, d_model]."""
@@ -435,18 +451,22 @@ class PathPatching:
     def _index(self, position: str) -> int:
         return self.dataset.positions[position]
 
-    def _collect(self, answer: Callable[[_Pair], Tensor]) -> Tensor:
+    def _collect(self, what: str, answer: Callable[[_Pair], Tensor]) -> Tensor:
         """Join what is computed chunk by chunk [sender, prompt, year], on the CPU."""
-        return torch.cat([answer(pair).cpu() for pair in self._pairs()], dim=1)
 
-    def _pairs(self) -> Iterator[_Pair]:
-        """The two runs chunk by chunk, from the cache as far as it goes."""
-        for first in range(0, len(self.dataset), _PROMPTS):
-            prompts = slice(first, min(first + _PROMPTS, len(self.dataset)))
-            runs = self._cache.get(first) or self._compute_runs(prompts)
+        def measure(some: slice) -> Tensors:
+            return {"found": torch.cat([answer(pair).cpu() for pair in self._pairs(some)], dim=1)}
+
+        return over_prompts(what, len(self.dataset), measure, dim=1)["found"]
+
+    def _pairs(self, some: slice | None = None) -> Iterator[_Pair]:
+        """The two runs over some or all prompts, chunk by chunk, from the cache if it has them."""
+        for prompts in chunks(some or slice(0, len(self.dataset)), _PROMPTS):
+            key = prompts.start, prompts.stop
+            runs = self._cache.get(key) or self._compute_runs(prompts)
             cached = sum(run.nbytes for pair in self._cache.values() for run in pair)
-            if first not in self._cache and cached + sum(r.nbytes for r in runs) <= _CACHE_BYTES:
-                self._cache[first] = runs
+            if key not in self._cache and cached + sum(r.nbytes for r in runs) <= _CACHE_BYTES:
+                self._cache[key] = runs
             base, patch = runs if self.base == "clean" else runs[::-1]
             yield _Pair(base, patch, prompts)
 

@@ -184,6 +184,7 @@ class _Page:
         rows = [
             ("Prompts", self._prompts()),
             ("Computed with", ", ".join(str(s[k]) for k in ("device", "dtype") if k in s)),
+            ("Processes", str(s["processes"]) if s.get("processes", 1) > 1 else ""),
             ("Started", str(s.get("started", ""))),
             ("Command", str(s.get("command", ""))),
             ("Versions", ", ".join(f"{k} {v}" for k, v in s.get("versions", {}).items())),

@@ -19,6 +19,16 @@ from . import circuits
 from .attention import attention_map
 from .circuits import full_circuit, partial_circuit
 from .dataset import YearDataset
+from .distributed import (
+    Tensors,
+    is_main,
+    main_first,
+    main_only,
+    over_prompts,
+    resumable,
+    share,
+    world_size,
+)
 from .logit_lens import logit_lens
 from .metrics import mean_by_YY
 from .models import hub_reachable, is_gpt2_small, load_model
@@ -50,13 +60,19 @@ def reproduce(
     Without ``model`` it is GPT-2 small when that can be had, and ``mini`` otherwise. On another
     model than GPT-2 small the circuit is the one that its own sweeps find (``find_circuit``).
     A folder that holds an interrupted run of the same settings is continued. Raises ValueError for
-    settings that cannot be, and OSError if a named model cannot be had.
+    settings that cannot be, and OSError if a named model cannot be had. Within `processes` the
+    prompts are shared among them.
     """
+    say = main_only(say)
     transformer, dataset, results, folder = open_run(model, prompts, seed, years, out, device, say)
     try:
         discover(transformer, dataset, results, folder, say)
     finally:  # an interrupted run leaves a report of what it finished
-        report = write_report(results, folder / "report.html")
+        report = folder / "report.html"
+        if is_main():
+            write_report(results, report)
+    if not is_main():
+        return report
     table = scorecard(results, measurable(results))
     table.to_csv(folder / "scorecard.csv", index=False)
     say(to_text(table))
@@ -79,22 +95,26 @@ def open_run(
 
     Arguments and errors as for `reproduce`.
     """
-    if out is not None and Path(out).exists() and not Path(out).is_dir():
-        raise ValueError(f"{str(out)!r} is a file; give a folder for the results, e.g. my-run.")
-    chosen = model or ("gpt2-small" if hub_reachable() else "mini")
+    chosen = model or share("gpt2-small" if hub_reachable() else "mini")
     why = "" if model or chosen != "mini" else " (GPT-2 small is not cached and cannot be reached)"
-    say(f"Model: {chosen}{why}")
-    transformer = load_model(chosen, device)
-    if transformer.tokenizer is None:
-        raise ValueError(
-            f"The folder {chosen!r} holds no tokenizer; add GPT-2's tokenizer.json, or its "
-            "vocab.json and merges.txt."
-        )
-    dataset = YearDataset(transformer.tokenizer, prompts, years=years, seed=seed)
-    results = new_results(transformer, dataset, seed, years)
-    folder = Path(out) if out else Path("reproduction") / _folder_name(results.settings)
-    results = _continue_or_start(folder, results, say)
-    say(f"Device: {transformer.device}; {len(dataset)} prompts; results go to {folder}")
+    with main_first():
+        if out is not None and Path(out).exists() and not Path(out).is_dir():
+            raise ValueError(f"{str(out)!r} is a file; give a folder for the results, e.g. my-run.")
+        say(f"Model: {chosen}{why}")
+        transformer = load_model(chosen, device)
+        if transformer.tokenizer is None:
+            raise ValueError(
+                f"The folder {chosen!r} holds no tokenizer; add GPT-2's tokenizer.json, or its "
+                "vocab.json and merges.txt."
+            )
+        dataset = YearDataset(transformer.tokenizer, prompts, years=years, seed=seed)
+        results = new_results(transformer, dataset, seed, years)
+        folder = Path(out) if out else Path("reproduction") / _folder_name(results.settings)
+        if is_main():
+            results = _continue_or_start(folder, results, say)
+    results = share(results)
+    several = f"; {world_size()} processes" if world_size() > 1 else ""
+    say(f"Device: {transformer.device}{several}; {len(dataset)} prompts; results go to {folder}")
     return transformer, dataset, results, folder
 
 
@@ -111,9 +131,10 @@ def discover(
     @contextmanager
     def step(name: str) -> Iterator[None]:
         started = time.perf_counter()
-        yield
-        results.seconds[name] = round(time.perf_counter() - started, 2)
-        results.save(folder)
+        with resumable(name, folder):
+            yield
+            results.seconds[name] = round(time.perf_counter() - started, 2)
+            results.save(folder)
         say(f"  {name}: {results.seconds[name]:.1f} s")
 
     def sweep(receivers: Sequence[str], via: Sequence[str], senders_at: str) -> Sweep:
@@ -176,14 +197,19 @@ def looks_and_writes(
     On the clean prompts, in chunks that bound the memory.
     """
     end, YY = dataset.position("END"), dataset.position("YY")
-    attention, lens = list[Tensor](), {name: list[Tensor]() for name in names}
-    for tokens in dataset.clean.split(_PROMPTS):
-        run = compute_run(model, tokens, start=end)
-        attention.append(attention_map(run, end, YY))
-        for name, found in lens.items():
-            found.append(logit_lens(run, name, dataset.year_tokens))
-    tables = {name: mean_by_YY(torch.cat(found), dataset.YY) for name, found in lens.items()}
-    return torch.cat(attention, dim=-1), tables
+
+    def measure(prompts: slice) -> Tensors:
+        found: dict[str, list[Tensor]] = {name: [] for name in ("attention", *names)}
+        for tokens in dataset.clean[prompts].split(_PROMPTS):
+            run = compute_run(model, tokens, start=end)
+            found["attention"].append(attention_map(run, end, YY).movedim(-1, 0))
+            for name in names:
+                found[name].append(logit_lens(run, name, dataset.year_tokens))
+        return {name: torch.cat(parts) for name, parts in found.items()}
+
+    found = over_prompts("attention and logit lens", len(dataset), measure)
+    attention = found.pop("attention").movedim(0, -1)
+    return attention, {name: mean_by_YY(lens, dataset.YY) for name, lens in found.items()}
 
 
 def _sweep_name(receivers: Sequence[str]) -> str:
@@ -210,6 +236,7 @@ def new_results(
         "clean_example": dataset.clean_text[0],
         "corrupted_example": dataset.corrupted_text[0],
         "device": str(model.device),
+        "processes": world_size(),
         "dtype": str(model.dtype).removeprefix("torch."),
         "n_layers": model.n_layers,
         "n_heads": model.n_heads,
@@ -240,14 +267,16 @@ def _folder_name(settings: dict[str, Any]) -> str:
 
 def _continue_or_start(folder: Path, fresh: Results, say: Callable[[str], None]) -> Results:
     if not (folder / "results.json").exists():
-        if stale := sorted(folder.glob("*.safetensors")):
+        stale = [*folder.glob("*.safetensors"), *folder.glob("parts/*/*.safetensors")]
+        if stale:
             raise ValueError(
-                f"{folder} holds {stale[0].name} but no results.json, so what it belongs to is "
+                f"{folder} holds {min(stale).name} but no results.json, so what it belongs to is "
                 "unknown; nothing was changed. Give another folder, e.g. --out another-run."
             )
         fresh.save(folder)
         return fresh
     results = load_results(folder)
+    results.YY = fresh.YY  # without a finished experiment the folder does not hold them
     different = [key for key in _SAME if results.settings.get(key) != fresh.settings.get(key)]
     if different:
         raise ValueError(

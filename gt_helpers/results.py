@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from .circuits import CircuitParts
 from .components import Shape
+from .distributed import is_main, write_tensors
 from .path_patching import Evaluation, Sweep
 
 FORMAT = 1
@@ -59,7 +60,12 @@ class Results:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
-        """Write what is not yet on disk, so that an interrupted run keeps what it has finished."""
+        """Write what is not yet on disk, so that an interrupted run keeps what it has finished.
+
+        Of several processes, the main one does.
+        """
+        if not is_main():
+            return
         folder.mkdir(parents=True, exist_ok=True)
         routes = {}
         for name, sweep in self.sweeps.items():
@@ -75,7 +81,7 @@ class Results:
         for name, tensors in self._tensors():
             path = folder / f"{name}.safetensors"
             if not path.exists():
-                _write(path, tensors)
+                write_tensors(path, tensors)
         text = {
             "format": FORMAT,
             "settings": self.settings,
@@ -108,7 +114,8 @@ class Results:
     def drop(self, name: str, folder: Path) -> None:
         """Forget one experiment, here and on disk, so that it can be measured anew."""
         self.experiments.pop(name, None)
-        (folder / f"experiment_{name}.safetensors").unlink(missing_ok=True)
+        if is_main():
+            (folder / f"experiment_{name}.safetensors").unlink(missing_ok=True)
 
 
 def load_results(folder: str | Path) -> Results:
@@ -173,10 +180,3 @@ def _parts(saved: dict[str, Any]) -> CircuitParts:
         name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()
     }
     return CircuitParts(**members)
-
-
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    temporary = path.with_suffix(".part")
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary)
-    temporary.chmod(0o644)
-    temporary.replace(path)

@@ -17,7 +17,7 @@ from gt_helpers.dataset import YearDataset
 from gt_helpers.metrics import per_YY_probs
 from gt_helpers.models import load_model
 from gt_helpers.path_patching import PathPatching
-from gt_helpers.reproduce import reproduce, softmax_of_mean_logits
+from gt_helpers.reproduce import open_run, reproduce, softmax_of_mean_logits
 from gt_helpers.results import load_results
 from gt_helpers.runs import end_logits
 
@@ -100,6 +100,12 @@ def test_an_interrupted_run_keeps_what_it_finished_and_continues(
     assert continued.parts == whole.parts
     torch.testing.assert_close(continued.attention, whole.attention)
     torch.testing.assert_close(continued.lens, whole.lens, equal_nan=True)
+
+
+def test_a_run_interrupted_at_once_still_knows_its_prompts(tmp_path: Path) -> None:
+    for _ in range(2):
+        _, dataset, results, _ = open_run("mini", 4, 0, (1100, 1800), tmp_path, "cpu", print)
+        assert torch.equal(results.YY, dataset.YY)
 
 
 def test_a_folder_from_before_attention_and_lens_loads_and_continues(
