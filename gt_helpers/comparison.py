@@ -136,9 +136,9 @@ class Comparison:
         for choice in (REFERENCE, *(CHOICES[name] for name in order)):
             own = scores.loc[choice.name]
             words[choice.name] = {
-                "clean": in_words(own["clean"], choice.unit),
-                "corrupted": in_words(own["corrupted"], choice.unit),
-                "recovered": in_words(own["recovered"]),
+                "clean": _short(own["clean"], choice.unit),
+                "corrupted": _short(own["corrupted"], choice.unit),
+                "recovered": _short(own["recovered"]),
             }
             moved[choice.name] = {name: abs(own[name] - usual[name]) for name in words[choice.name]}
             if choice.unit != REFERENCE.unit:
@@ -256,6 +256,10 @@ def _pearson(a: Tensor, b: Tensor) -> float:
     a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
     norm = float(a.norm() * b.norm())
     return float(a @ b) / norm if norm > 0 else 0.0
+
+
+def _short(score: float, unit: str = "share") -> str:
+    return in_words(score, unit, 0 if unit == "share" else 1)
 
 
 def _few(names: list[str], most: int = 4) -> str:

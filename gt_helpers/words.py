@@ -13,14 +13,17 @@ def in_words(value: float, unit: str = "share", digits: int | None = None) -> st
     if math.isnan(value):
         return "–"
     if unit == "number":
-        return f"{value:.{3 if digits is None else digits}f}".replace("-", "−")
+        places = 3 if digits is None else digits
+        return f"{_no_minus_zero(value, places):.{places}f}".replace("-", "−")
     places = digits if digits is not None else (1 if unit == "share" else 2)
-    value = 100 * value
-    if round(value, places) == 0:
-        value = 0.0  # no minus zero
+    value = _no_minus_zero(100 * value, places)
     sign = "+" if unit == "points" and value > 0 else ""
     number = f"{value:{sign}.{places}f}".replace("-", "−")
     return number + (" %" if unit == "share" else " pp")
+
+
+def _no_minus_zero(value: float, places: int) -> float:
+    return value if round(value, places) else 0.0
 
 
 def interval_in_words(low: float, high: float, unit: str, digits: int | None = None) -> str:

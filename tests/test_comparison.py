@@ -144,8 +144,8 @@ def test_the_matrix_shows_values_and_how_far_they_moved() -> None:
     order = [REFERENCE.name, "activation patching", "logit difference"]
     assert list(words.index) == list(moved.index) == order
     assert list(words.columns) == ["clean", "corrupted", "recovered", "logits", "values", "lens"]
-    assert words["corrupted"][REFERENCE.name] == "−40.0 %"
-    assert words["clean"]["logit difference"] == "5.000"
+    assert words["corrupted"][REFERENCE.name] == "−40 %"
+    assert words["clean"]["logit difference"] == "5.0"
     assert math.isnan(moved["clean"]["logit difference"])
     assert words["values"]["activation patching"] == "–"
     assert math.isnan(moved["values"]["activation patching"])

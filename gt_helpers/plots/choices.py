@@ -40,8 +40,8 @@ def choices_matrix(words: pd.DataFrame, moved: pd.DataFrame, title: str | None =
         template=TEMPLATE,
         title=title,
         width=min(1100, 250 + 42 * len(columns)),
-        height=(110 if title is None else 140) + 24 * len(names),
-        margin={"t": 70 if title is None else 110},
+        height=(110 if title is None else 148) + 24 * len(names),
+        margin={"t": 70 if title is None else 118},
     )
     figure.update_xaxes(side="top", showgrid=False, dtick=1, tickangle=-40, tickfont={"size": 11})
     figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1)
