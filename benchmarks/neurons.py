@@ -11,13 +11,19 @@ prompts are random, as in sweep.py: neither matters for time or memory.
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from sweep import GIB, Peak, machine, product_seconds, random_prompts, save_gpt2, seconds
-from transformers.utils import logging
+from sweep import (
+    GIB,
+    Peak,
+    options_of,
+    print_tables,
+    product_seconds,
+    random_prompts,
+    seconds,
+)
 
 from gt_helpers.models import load_model
 from gt_helpers.neurons import Neurons
@@ -60,19 +66,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Print the table for each device."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--prompts", type=int, default=490)
-    parser.add_argument("--device", choices=["cpu", "cuda"], help="default: CPU, and CUDA if any")
-    parser.add_argument("--tiny", action="store_true", help="a tiny model, to test this script")
-    options = parser.parse_args(arguments)
-    devices = [options.device] if options.device else ["cpu"]
-    if not options.device and torch.cuda.is_available():
-        devices.append("cuda")
-    logging.disable_progress_bar()
-    with tempfile.TemporaryDirectory() as folder:
-        save_gpt2(Path(folder), options.tiny)
-        for device in devices:
-            table = benchmark(Path(folder), options.prompts, device)
-            print(f"\n{machine(device)}\n\n| | |\n|---|---|")
-            print("\n".join(f"| {label} | {value} |" for label, value in table), flush=True)
+    options = options_of(parser, arguments)
+    print_tables(lambda folder, device: benchmark(folder, options.prompts, device), options)
 
 
 if __name__ == "__main__":

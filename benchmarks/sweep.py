@@ -327,16 +327,17 @@ def machine(device: str) -> str:
     return f"{device}: {name or platform.machine()}{threads}, torch {torch.__version__}, float32"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Print the table for each device."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--prompts", type=int, help="490; 49 with --quick; 10000 with --memory")
+def options_of(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """The command line of every benchmark; ``parser`` may have options of its own."""
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: CPU, and CUDA if any")
-    parser.add_argument("--quick", action="store_true", help="fewer prompts and repeats")
-    parser.add_argument("--memory", action="store_true", help="peak memory over many prompts")
     parser.add_argument("--tiny", action="store_true", help="a tiny model, to test this script")
-    options = parser.parse_args(arguments)
-    n = options.prompts or (10_000 if options.memory else 49 if options.quick else 490)
+    return parser.parse_args(arguments)
+
+
+def print_tables(
+    benchmark: Callable[[Path, str], list[tuple[str, str]]], options: argparse.Namespace
+) -> None:
+    """Print what a benchmark of a random GPT-2 gives on each device."""
     devices = [options.device] if options.device else ["cpu"]
     if not options.device and torch.cuda.is_available():
         devices.append("cuda")
@@ -344,12 +345,23 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         save_gpt2(Path(folder), options.tiny)
         for device in devices:
-            if options.memory:
-                table = memory(Path(folder), n, device)
-            else:
-                table = benchmark(Path(folder), n, device, options.quick)
+            table = benchmark(Path(folder), device)
             print(f"\n{machine(device)}\n\n| | |\n|---|---|")
             print("\n".join(f"| {label} | {value} |" for label, value in table), flush=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table for each device."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--prompts", type=int, help="490; 49 with --quick; 10000 with --memory")
+    parser.add_argument("--quick", action="store_true", help="fewer prompts and repeats")
+    parser.add_argument("--memory", action="store_true", help="peak memory over many prompts")
+    options = options_of(parser, arguments)
+    n = options.prompts or (10_000 if options.memory else 49 if options.quick else 490)
+    if options.memory:
+        print_tables(lambda folder, device: memory(folder, n, device), options)
+    else:
+        print_tables(lambda folder, device: benchmark(folder, n, device, options.quick), options)
 
 
 if __name__ == "__main__":

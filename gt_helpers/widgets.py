@@ -141,7 +141,7 @@ def path_explorer(patching: PathPatching, parts: CircuitParts) -> Explorer:
         ),
         "metric": widgets.Dropdown(options=list(_METRICS), description="metric"),
         "prompts": widgets.IntSlider(
-            n if patching.model.device.type == "cuda" else min(n, 49),
+            n if patching.model.device.type == "cuda" else min(n, 32),
             1,
             n,
             description="prompts",

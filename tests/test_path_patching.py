@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -37,7 +35,6 @@ from gt_helpers.models import load_model
 from gt_helpers.path_patching import PathPatching, Sweep
 from gt_helpers.transformer import Transformer
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "sweep.py"
 EXACT = {"atol": 1e-10, "rtol": 0.0}
 BASES = ("clean", "corrupted")
 N_LAYERS = N_HEADS = 3
@@ -828,22 +825,3 @@ def test_float32_log_probs_equal_a_float64_softmax(
     expected = exact.log_softmax(-1)[..., tokens]
     assert measured.isfinite().all()
     torch.testing.assert_close(measured.double(), expected, atol=5e-6 * max(1, scale), rtol=1e-6)
-
-
-# ---------------------------------------------------------------- the benchmark
-
-
-def test_the_benchmark_runs_and_agrees_with_hooked_passes(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    spec = importlib.util.spec_from_file_location("benchmark_sweep", BENCHMARK)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    module.main(["--tiny", "--quick", "--prompts", "6", "--device", "cpu"])
-    module.main(["--tiny", "--memory", "--prompts", "6", "--device", "cpu"])
-    printed = capsys.readouterr().out
-    assert "(c) sweep / bare product" in printed and "runs kept in the cache, GiB" in printed
-    (line,) = (row for row in printed.splitlines() if "largest difference to the hooked" in row)
-    assert float(line.split("|")[2]) < 1e-6

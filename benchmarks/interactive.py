@@ -1,0 +1,78 @@
+"""How fast the explorers answer: sweeps in preview against exact ones, edges, and a whole redraw.
+
+    python benchmarks/interactive.py               # GPT-2 small's shape, 49 prompts, CPU (and CUDA)
+    python benchmarks/interactive.py --prompts 490
+
+The two runs are cached, as they are while a user turns the controls. Weights and prompts are
+random, but the year tokens are raised until they hold nearly all of the probability, as they do in
+GPT-2: otherwise the preview would be off, say so, and fall back to exact sweeps.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from sweep import options_of, print_tables, random_prompts, seconds
+
+from gt_helpers import preview, widgets
+from gt_helpers.attribution import eap
+from gt_helpers.circuits import PAPER, CircuitParts
+from gt_helpers.edge_graph import EdgeGraph, evaluate_edges
+from gt_helpers.models import load_model
+from gt_helpers.path_patching import PathPatching
+
+TINY = CircuitParts(("a0.h1",), ("m1",), ("m0",), ("embed",))
+
+
+@torch.no_grad()
+def benchmark(folder: Path, n: int, device: str) -> list[tuple[str, str]]:
+    """Time of one device, as rows of a table."""
+    model = load_model(folder, device=device)
+    prompts: Any = random_prompts(n, model.W_U.shape[1])
+    model.b_U = model.b_U.clone()
+    model.b_U[prompts.year_tokens] += 13.0
+    parts = PAPER if model.n_layers == 12 else TINY
+    exact = PathPatching(model, prompts)
+    held = float(exact.base_probs.sum(-1).mean())
+    quick = preview.Preview.of(exact)
+    rows = [("prompts", str(n)), ("probability on the year tokens", f"{held:.4f}")]
+    late = list(parts.mlps)
+    routes = {
+        "to the logits": ("logits",),
+        f"to {late[-1]}": (late[-1],),
+        f"to {late[0]}, on through {len(late) - 1} MLPs": (late[0], late[1:]),
+        f"to the values of {len(parts.heads)} heads": ([f"{h}.v" for h in parts.heads], late, "YY"),
+    }
+    for name, route in routes.items():
+        quick.sweep(*route)  # the rest's mean vector is made once
+        quick.forget()
+        times = [seconds(lambda e=e, r=route: e.sweep(*r), device, 2) for e in (exact, quick)]
+        error = f"{quick.error:.0e}" + (" (exact)" if quick.exact else "")
+        words = f"{times[0]:.2f}, {times[1]:.3f}: **{times[0] / times[1]:.0f} x**; {error}"
+        rows.append((f"sweep {name}: exact s, preview s: ratio; largest error", words))
+    explorer = widgets.path_explorer(exact, parts)
+    explorer.controls["prompts"].value = n
+    redraw = seconds(explorer.refresh, device, 3)
+    rows.append(("path explorer, a whole redraw, s", f"{redraw:.2f}"))
+    graph = EdgeGraph.of(exact)
+    back, chosen = exact.reversed(), torch.arange(len(graph)) % 3 == 0
+    evaluated = seconds(lambda: evaluate_edges(back, graph, chosen), device, 2)
+    attributed = seconds(lambda: eap(exact, graph), device)
+    rows.append((f"a third of {len(graph)} edges evaluated, s", f"{evaluated:.2f}"))
+    rows.append(("all edges by EAP, s", f"{attributed:.1f}"))
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table for each device."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--prompts", type=int, default=49)
+    options = options_of(parser, arguments)
+    print_tables(lambda folder, device: benchmark(folder, options.prompts, device), options)
+
+
+if __name__ == "__main__":
+    main()
