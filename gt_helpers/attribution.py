@@ -93,7 +93,7 @@ def compare_scores(
             "sign": float((ours.sign() == theirs.sign()).double().mean()),
         }
         for size in k:
-            top = [set(_strongest(scores)[:size].tolist()) for scores in (ours, theirs)]
+            top = [set(strongest_first(scores)[:size].tolist()) for scores in (ours, theirs)]
             row[f"top_{size}"] = len(top[0] & top[1]) / max(1, len(top[0]))
         rows.append(row)
     columns = ["method", "edges", "spearman", "sign", *(f"top_{size}" for size in k)]
@@ -114,8 +114,8 @@ def worst_edges(reference: EdgeScores, other: EdgeScores, n: int = 20) -> pd.Dat
         "reference": ours,
         "other": theirs,
         "error": theirs - ours,
-        "reference_rank": _strongest(ours).argsort() + 1,
-        "other_rank": _strongest(theirs).argsort() + 1,
+        "reference_rank": strongest_first(ours).argsort() + 1,
+        "other_rank": strongest_first(theirs).argsort() + 1,
     }
     order = (theirs - ours).abs().argsort(descending=True, stable=True)[:n]
     return pd.DataFrame(columns).loc[order.tolist()].reset_index(drop=True)
@@ -130,7 +130,8 @@ def _measured_by_both(reference: EdgeScores, other: EdgeScores) -> Tensor:
     return (reference.measured & other.measured).nonzero().flatten()
 
 
-def _strongest(scores: Tensor) -> Tensor:
+def strongest_first(scores: Tensor) -> Tensor:
+    """The numbers of scores [edge], that of the largest size first."""
     return scores.abs().argsort(descending=True, stable=True)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import pandas as pd
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from .components import Component, Edge, Input, Shape, at, below, component, inputs
@@ -75,6 +76,16 @@ class Circuit:
         """Names of the pairs that edges join; a head's q, k and v inputs share one name."""
         pairs = dict.fromkeys((e.sender, e.receiver.component) for e in self.edges)
         return tuple(f"{sender.name} -> {receiver.name}" for sender, receiver in pairs)
+
+    @property
+    def live(self) -> tuple[Edge, ...]:
+        """The edges on a path from a source to the logits; the others change nothing."""
+        fed, useful = set(self.sources), {Component("logits")}
+        for edge in sorted(self.edges, key=lambda edge: edge.sender.depth):
+            fed |= {edge.receiver.component} if edge.sender in fed else set()
+        for edge in sorted(self.edges, key=lambda edge: -edge.sender.depth):
+            useful |= {edge.sender} if edge.receiver.component in useful else set()
+        return tuple(e for e in self.edges if e.sender in fed and e.receiver.component in useful)
 
     def without(self, *names: str) -> Circuit:
         """The circuit less the named edges, and every edge at the named components.
@@ -207,7 +218,11 @@ def leave_out(
     smaller = [circuit.without(name) for name in names]  # refuses before anything is computed
     whole = patching.evaluate(circuit).prob_diff
     bar = tqdm(smaller, desc="leave out", disable=not patching.progress, leave=False)
-    diffs = [patching.evaluate(one).prob_diff for one in bar]
+    return changes_without(names, whole, [patching.evaluate(one).prob_diff for one in bar])
+
+
+def changes_without(names: Iterable[str], whole: Tensor, diffs: Iterable[Tensor]) -> pd.DataFrame:
+    """The table of `leave_out`, of the probability differences [prompt] whole and without each."""
     rows = []
     for name, diff in zip(names, diffs, strict=True):
         change, low, high = (float(value) for value in bootstrap_ci(diff - whole))
@@ -311,10 +326,18 @@ def early_sweeps(
     }
 
 
+def needed(table: pd.DataFrame, least: float = 0.0) -> pd.DataFrame:
+    """The rows of a sweep's table with an effect of ``-least`` or less, the interval below 0."""
+    return table[(table["effect"] <= -least) & (table["high"] < 0)]
+
+
 def find_circuit(
     sweep: SweepFunction[Sweep], share: float = 0.05, floor: float = 0.0
 ) -> CircuitParts:
     """The paper's procedure as a rule, for models whose circuit nobody has described.
+
+    The circuit has the paper's form, and its heads are swept together; `discover_circuit` of the
+    module discovery takes no form for granted and finds edge by edge.
 
     A sweep keeps a sender whose mean effect is negative, with its 95 % bootstrap interval below 0,
     at least ``share`` of the sweep's most negative effect, and at least ``floor`` (in units of the
@@ -326,9 +349,8 @@ def find_circuit(
 
     def kept(found: Sweep, kind: str) -> list[str]:
         table = found.to_frame()
-        threshold = max(floor, -share * table["effect"].min())
-        passes = (table["effect"] <= -threshold) & (table["high"] < 0)
-        nodes = [component(name) for name in table["component"][passes]]
+        table = needed(table, max(floor, -share * table["effect"].min()))
+        nodes = [component(name) for name in table["component"]]
         return [node.label for node in nodes if node.kind == kind]
 
     direct = sweep(["logits"], [], "END")

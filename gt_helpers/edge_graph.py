@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .circuits import Circuit
-from .components import END, Component, Edge, Input, Shape
+from .components import END, Component, Edge, Input, Shape, inputs
 from .distributed import Tensors, over_prompts
 from .path_patching import Evaluation, PathPatching
 from .runs import Run
@@ -183,6 +183,39 @@ class EdgeGraph:
                 useful[:, number] = sends.flip(0).cummax(0).values.flip(0) if read_later else sends
         kept = chosen & fed[:, :, None] & useful[:, None]
         return kept[self.index.unbind(1)]
+
+    def components(self, edges: Edges) -> tuple[str, ...]:
+        """Names of the heads and MLPs that the chosen edges join, upstream first.
+
+        Raises ValueError as `mask` does.
+        """
+        chosen = self.index[self.mask(edges)]
+        joined = {self.nodes[sender] for sender in chosen[:, 1].unique().tolist()}
+        joined |= {self.inputs[number].component for number in chosen[:, 2].unique().tolist()}
+        return tuple(node.label for node in self.nodes[1:] if node in joined)
+
+    def edges_of(self, circuit: Circuit) -> Tensor:
+        """The edges [edge] of a circuit, whatever positions it has them at.
+
+        What it holds whole (a source, and what an edge from `all` enters) comes from the embedding
+        and from the circuit's own components below. Positions before `first` are passed over.
+        """
+        senders = {edge.sender for edge in circuit.edges if edge.sender.kind != "all"}
+        own = {"embed", *(sender.label for sender in senders)}
+        whole = [(e.receiver, e.sender.position) for e in circuit.edges if e.sender not in senders]
+        for source in circuit.sources:
+            if source.kind in ("head", "mlp"):
+                for one in inputs(source.name):
+                    embeds = [Component("embed", position=row) for row in self.positions]
+                    whole += [(one, e.position) for e in embeds if self.shape.reaches(e, one)]
+        found = [(edge.sender.label, edge.receiver, edge.sender.position) for edge in circuit.edges]
+        found += [(label, one, row) for one, row in whole for label in own]
+        names = {
+            f"{label}{'' if self.summed else f'@{row}'} -> {one.name.partition('@')[0]}"
+            for label, one, row in found
+            if row in self.positions
+        }
+        return self.mask(names & self._number.keys())
 
     def circuit(self, edges: Edges, name: str = "circuit") -> Circuit:
         """The chosen edges as a `Circuit` whose only source is the embedding.

@@ -55,7 +55,7 @@ def circuit_svg(
     paths = _paths(links, plan.places)
     widest_edge = max((abs(shown[link]) for link in links if link in shown), default=0.0)
     widest_border = max((abs(shown[node]) for node in nodes if node in shown), default=0.0)
-    live = _live(circuit)
+    live = {(edge.sender, edge.receiver.component) for edge in circuit.live}
     lines = [
         _edge(link, parts, paths[link], number, shown.get(link), widest_edge, link in live)
         for link, parts in sorted(links.items(), key=lambda item: abs(shown.get(item[0], 0.0)))
@@ -92,17 +92,6 @@ def _by_link(effects: Mapping[str, float]) -> dict[Link | Component, float]:
         if not math.isnan(effect) and abs(effect) >= abs(found.get(key, 0.0)):
             found[key] = float(effect)
     return found
-
-
-def _live(circuit: Circuit) -> set[Link]:
-    """The drawn edges on a path from a source to the logits."""
-    links = {(edge.sender, edge.receiver.component) for edge in circuit.edges}
-    sending, leading = set(circuit.sources), {Component("logits")}
-    for sender, receiver in sorted(links, key=lambda link: link[0].depth):
-        sending |= {receiver} if sender in sending else set()
-    for sender, receiver in sorted(links, key=lambda link: -link[0].depth):
-        leading |= {sender} if receiver in leading else set()
-    return {(a, b) for a, b in links if a in sending and b in leading}
 
 
 @dataclass(frozen=True)
