@@ -162,15 +162,14 @@ def greedy_order(scores: EdgeScores, signed: bool = False) -> Tensor:
     graph, mean = scores.graph, scores.mean.double()
     towards = scores.settings.get("patch_metric", 0) - scores.settings.get("base_metric", 1)
     strengths = (mean if towards > 0 else -mean) if signed else mean.abs()
-    measured = scores.measured
-    rows = range(len(graph.rows))
+    rows, index = range(len(graph.rows)), graph.index.tolist()
     entering: dict[Hashable, list[int]] = {}
-    for number in measured.nonzero().flatten().tolist():
-        row, _, receiver = graph.index[number].tolist()
+    for number in scores.measured.nonzero().flatten().tolist():
+        row, _, receiver = index[number]
         one = graph.inputs[receiver]
         for later in rows[row:] if one.part in ("k", "v") else [row]:
             entering.setdefault((later, one.component), []).append(number)
-    senders = [(row, graph.nodes[sender]) for row, sender, _ in graph.index.tolist()]
+    senders = [(row, graph.nodes[sender]) for row, sender, _ in index]
     order = _grown(strengths.tolist(), senders, entering, (rows[-1], LOGITS.component))
     return torch.tensor(order, dtype=torch.long)
 

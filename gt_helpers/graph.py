@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from html import escape
 
 from .circuits import Circuit
-from .components import Component, component, edges
+from .components import END, Component, component, edges
+from .edge_graph import EdgeGraph, Edges
 from .prompts import PAPER_POSITIONS
 from .tables import Html
 from .words import in_words
@@ -33,6 +34,7 @@ def circuit_svg(
     effects: Mapping[str, float] | None = None,
     title: str = "",
     positions: Iterable[str] = PAPER_POSITIONS,
+    summed: bool = False,
 ) -> Html:
     """A circuit as an SVG image, which a notebook shows; its text written to a file keeps it.
 
@@ -40,7 +42,8 @@ def circuit_svg(
     the change of the probability difference without them, as `leave_out` measures it: red, and
     wider, is what the circuit needs. Names that the circuit lacks are passed over; of several
     effects on one drawn edge the strongest counts. Dashed edges change nothing, because no path
-    from a source through them reaches the logits. ``positions`` orders the columns.
+    from a source through them reaches the logits. ``positions`` orders the columns; ``summed``, a
+    circuit at END stands for all positions at once, and names none.
     """
     links: dict[Link, list[str]] = {}
     for edge in circuit.edges:
@@ -48,8 +51,8 @@ def circuit_svg(
     nodes = [component(name) for name in circuit.components]
     changes = _by_link(effects or {})
     shown = {key: value for key, value in changes.items() if key in links or key in nodes}
-    plan = _plan(nodes, list(positions))
-    content = repr((circuit, sorted(shown.items(), key=str), title)).encode()
+    plan = _plan(nodes, list(positions), "all positions" if summed else "")
+    content = repr((circuit, sorted(shown.items(), key=str), title, summed)).encode()
     name = f"circuit-{hashlib.sha256(content).hexdigest()[:8]}"  # the page may hold others
     number = {node: f"n{i}" for i, node in enumerate(nodes)}
     paths = _paths(links, plan.places)
@@ -64,6 +67,8 @@ def circuit_svg(
         _node(node, *plan.places[node], number[node], shown.get(node), widest_border)
         for node in nodes
     ]
+    if summed:
+        lines, boxes = ([part.replace(f"@{END}", "") for part in some] for some in (lines, boxes))
     kinds, widest = {node.kind for node in nodes}, {"edge": widest_edge, "border": widest_border}
     legend, below = _legend(plan, kinds, widest, len(live) < len(links))
     width, height = plan.width, plan.height + below
@@ -77,6 +82,22 @@ def circuit_svg(
         f'<g transform="translate(0 {top})">{heading}</g>'
         f"{''.join([*plan.background, *lines, *boxes, legend])}</svg>"
     )
+
+
+def edges_svg(
+    graph: EdgeGraph, edges: Edges, effects: Mapping[str, float] | None = None, title: str = ""
+) -> Html:
+    """Edges of a graph as `circuit_svg` draws them, those of all positions in one column.
+
+    ``effects`` go by the graph's names of edges and components. Raises ValueError as
+    `EdgeGraph.mask` does.
+    """
+    chosen = graph.mask(edges)
+    if graph.summed:
+        names = [graph.names[number] for number in chosen.nonzero().flatten().tolist()]
+        return circuit_svg(Circuit(names), effects, title, summed=True)
+    circuit = graph.circuit(chosen)
+    return circuit_svg(Circuit(circuit.live), effects, title, graph.positions)
 
 
 def _by_link(effects: Mapping[str, float]) -> dict[Link | Component, float]:
@@ -104,8 +125,11 @@ class _Plan:
     background: list[str]
 
 
-def _plan(nodes: Sequence[Component], positions: list[str]) -> _Plan:
-    """Rows by depth from the bottom; per position a lane of heads and a lane of MLPs beside it."""
+def _plan(nodes: Sequence[Component], positions: list[str], label: str) -> _Plan:
+    """Rows by depth from the bottom; per position a lane of heads and a lane of MLPs beside it.
+
+    The label, if there is one, takes the place of the positions' names.
+    """
     unknown = [node.position for node in nodes if node.position not in positions]
     order = [p for p in dict.fromkeys([*positions, *unknown]) if p != "END"] + ["END"]
     columns = [p for p in order if any(node.position == p for node in nodes)]
@@ -128,7 +152,8 @@ def _plan(nodes: Sequence[Component], positions: list[str]) -> _Plan:
             places |= {node: (right, y[node.depth]) for node in others}
             end = right + _BOX / 2 + 44
         middle = (x + end) / 2
-        background.append(f'<text x="{middle:g}" y="{height - 2}" class="quiet">{position}</text>')
+        text = label or position
+        background.append(f'<text x="{middle:g}" y="{height - 2}" class="quiet">{text}</text>')
         if i + 1 < len(columns):
             background.append(f'<path d="M{end:g} 8V{height - 20}" class="rule"/>')
         x = end

@@ -282,6 +282,37 @@ def task_recovery(summary: pd.DataFrame) -> Html:
     return table(("family", "right", *names.values(), "the paper (section 5)"), rows, note)
 
 
+def quality_table(frame: pd.DataFrame, note: str = "") -> Html:
+    """Circuits as `quality.faithfulness` measured them: size, score, and both recovered shares."""
+    names = {
+        "prob_diff": "probability difference",
+        "recovered": "recovered: circuit / clean",
+        "above_corrupted": "recovered above corrupted",
+    }
+    rows = []
+    for row in frame.to_dict("records"):
+        size = (f"{row['edges']:,}", str(row["components"]))
+        cells = [_with_interval(row, name) for name in names]
+        rows.append((f"<b>{escape(str(row['name']))}</b>", *size, *cells))
+    return table(("", "edges", "components", *names.values()), rows, note)
+
+
+def agreement_table(frame: pd.DataFrame, found: str, reference: str) -> Html:
+    """How far a named circuit agrees with a named reference, as `discovery.agreement` counts."""
+    rows = [
+        (
+            f"<b>{escape(kind)}</b>",
+            *(f"{int(row[column]):,}" for column in ("found", "reference", "shared")),
+            *(in_words(row[column], digits=0) for column in ("precision", "recall", "jaccard")),
+        )
+        for kind, row in frame.to_dict("index").items()
+    ]
+    ours, theirs = escape(found), escape(reference)
+    of = ("shared", f"shared of {ours}", f"shared of {theirs}", "shared of all")
+    note = "Links do not tell a head's q, k and v apart."
+    return table(("", ours, theirs, *of), rows, note)
+
+
 def _one_line(text: str) -> str:
     return f'<span style="white-space:nowrap">{escape(text)}</span>'
 

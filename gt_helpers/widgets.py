@@ -5,7 +5,7 @@ Nothing new is computed here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -21,9 +21,11 @@ from .comparison import Comparison
 from .corruptions import CORRUPTIONS
 from .dataset import YearDataset
 from .diagnosis import MISTAKES, diagnose
+from .discovery import FoundCircuit, agreement, greedy_edges
+from .edge_effects import EdgeScores
 from .explorer import Explorer, View
 from .geometry import fit_pca, nearest_gap, read
-from .graph import circuit_svg
+from .graph import circuit_svg, edges_svg
 from .logit_lens import beyond_mean_row, direct_effect, logit_lens, relative_to_00
 from .metrics import cutoff_sharpness, mean_by_YY, per_YY_probs, prob_diff
 from .neurons import Neurons, counts_up_to, ranking
@@ -41,15 +43,18 @@ from .plots import (
 )
 from .preview import Preview
 from .prompts import YEAR_STRINGS, load_nouns
+from .quality import faithfulness
 from .results import Results
 from .runs import Run
 from .scorecard import VERDICTS, scorecard
 from .tables import (
+    agreement_table,
     beside_the_paper,
     choice_scores,
     diagnosis_table,
     headline_table,
     lens_table,
+    quality_table,
     table,
     task_recovery,
     token_table,
@@ -98,6 +103,14 @@ def prompt_tracer(model: Transformer) -> Explorer:
     )
 
 
+_FEW = 32  # prompts that are enough to look at without a GPU
+
+
+def _spread(n: int, some: int) -> Tensor:
+    """Some of n prompts, evenly spread, so that they cover all YY."""
+    return torch.linspace(0, n - 1, some).round().long()
+
+
 _METRICS = {"probability difference": prob_diff, "cutoff sharpness": cutoff_sharpness}
 
 
@@ -115,8 +128,7 @@ def path_explorer(patching: PathPatching, parts: CircuitParts) -> Explorer:
         if prompts not in kept:
             for number in kept.keys() - {n}:
                 del kept[number]
-            spread = torch.linspace(0, n - 1, prompts).round().long()  # over all YY
-            kept[prompts] = Preview(patching.model, patching.dataset.take(spread))
+            kept[prompts] = Preview(patching.model, patching.dataset.take(_spread(n, prompts)))
         return kept[prompts]
 
     def draw(
@@ -141,7 +153,7 @@ def path_explorer(patching: PathPatching, parts: CircuitParts) -> Explorer:
         ),
         "metric": widgets.Dropdown(options=list(_METRICS), description="metric"),
         "prompts": widgets.IntSlider(
-            n if patching.model.device.type == "cuda" else min(n, 32),
+            n if patching.model.device.type == "cuda" else min(n, _FEW),
             1,
             n,
             description="prompts",
@@ -410,6 +422,68 @@ def mistake_explorer(model: Transformer, dataset: YearDataset) -> Explorer:
 
     options = [*MISTAKES, "no mistake"]
     return Explorer(draw, {"mistake": widgets.Dropdown(options=options, description="mistake")})
+
+
+_DRAWN = 300  # edges, of which more cannot be told apart
+
+
+def discovery_explorer(
+    patching: PathPatching,
+    scores: Sequence[EdgeScores],
+    circuits: Mapping[str, Circuit] | None = None,
+) -> Explorer:
+    """Choose a method and a number of edges; see the circuit, what it recovers, and its agreement.
+
+    Scores give a greedy circuit of so many edges, a `FoundCircuit` its strongest ones; any other
+    of the named ``circuits`` is shown whole. Without a GPU some of the prompts are evaluated.
+    """
+    rankings, given = {one.method: one for one in scores}, dict(circuits or {})
+    graph, n = scores[0].graph, len(patching.dataset)
+    few = patching
+    if n > _FEW and patching.model.device.type != "cuda":
+        few = PathPatching(patching.model, patching.dataset.take(_spread(n, _FEW)))
+
+    def circuit_of(method: str, edges: int) -> Circuit | Tensor:
+        if method in rankings:
+            return greedy_edges(rankings[method], edges)
+        found = given[method]
+        return found.strongest(edges) if isinstance(found, FoundCircuit) else found
+
+    def drawing(method: str, edges: int) -> str:
+        circuit, positions = circuit_of(method, min(edges, _DRAWN)), graph.shape.positions
+        if not isinstance(circuit, Circuit):
+            effects = dict(zip(graph.names, rankings[method].mean.tolist(), strict=True))
+            return edges_svg(graph, circuit, effects)
+        if len(circuit.links) > _DRAWN:
+            return edges_svg(graph, graph.edges_of(circuit))
+        effects = {}
+        if isinstance(circuit, FoundCircuit):
+            table = circuit.to_frame()
+            effects = dict(zip(table["edge"], table["effect"], strict=True))
+        return circuit_svg(circuit, effects, positions=positions)
+
+    def draw(method: str, edges: int, against: str) -> View:
+        ours, theirs = (circuit_of(name, edges) for name in (method, against))
+        note = f"Measured on {len(few.dataset)} prompts; at most {edges:,} edges, but for circuits "
+        note += "that are given whole. The drawing's colours and widths are the method's own scores"
+        note += f"; it stops at {_DRAWN} edges." if edges > _DRAWN else "."
+        quality = quality_table(faithfulness(few, graph, {method: ours, against: theirs}), note)
+        shared = agreement_table(agreement(graph, ours, theirs), method, against)
+        return View(None, quality + shared + drawing(method, edges))
+
+    counts = [count for count in counts_up_to(len(graph)) if count >= 10]
+    return Explorer(
+        draw,
+        {
+            "method": widgets.Dropdown(options=[*rankings, *given], description="method"),
+            "edges": widgets.Dropdown(
+                options=[(f"{count:,}", count) for count in counts],
+                value=min(100, counts[-1]),
+                description="edges",
+            ),
+            "against": widgets.Dropdown(options=[*given, *rankings], description="compare with"),
+        },
+    )
 
 
 def neuron_explorer(neurons: Neurons, effects: Tensor) -> Explorer:

@@ -10,6 +10,7 @@ from .circuits import changes_plot, distribution_plot
 from .claims import interval_plot, scorecard_plot
 from .lens import depth_plot, lens_heatmap, lens_heatmaps
 from .neurons import neuron_effects, pca_panels, share_curves
+from .quality import quality_curves, score_scatter
 from .style import COLOURS
 from .sweeps import effects_heatmap, sweep_heatmap
 from .years import metric_by_YY, year_curve, year_heatmap, year_heatmaps, year_pool_map
@@ -32,6 +33,8 @@ __all__ = [
     "neuron_effects",
     "pattern_heatmap",
     "pca_panels",
+    "quality_curves",
+    "score_scatter",
     "scorecard_plot",
     "share_curves",
     "sweep_heatmap",
