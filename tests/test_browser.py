@@ -92,7 +92,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         yield _address(folder)
     finally:
         server.terminate()
-        server.wait(30)
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:  # busy with kernels that are not needed any more
+            server.kill()
 
 
 def _address(folder: Path) -> dict[str, str]:
