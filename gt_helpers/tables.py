@@ -46,10 +46,16 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") ->
     )
 
 
-def frame_table(frame: pd.DataFrame, note: str = "") -> Html:
+def frame_table(frame: pd.DataFrame, note: str = "", digits: int = 3) -> Html:
     """A data frame as a table whose texts are shown whole, without its index."""
-    rows = [[escape(str(value)) for value in row] for row in frame.itertuples(index=False)]
-    return table([escape(str(name)) for name in frame.columns], rows, note)
+
+    def cell(value: object) -> str:
+        text = in_words(value, "number", digits) if isinstance(value, float) else str(value)
+        return _one_line(text) if len(text) < 40 else escape(text)
+
+    rows = [[cell(value) for value in row] for row in frame.itertuples(index=False)]
+    head = [escape(str(name).replace("_", " ")) for name in frame.columns]
+    return table(head, rows, note)
 
 
 def one_edge_drawing() -> Html:

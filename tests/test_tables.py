@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 import torch
 
@@ -68,3 +69,12 @@ def test_html_shows_itself() -> None:
     html = tables.table(("a",), [("<b>1</b>",)], "a note")
     assert html._repr_html_() == html and "a note" in html
     ElementTree.fromstring(tables.one_edge_drawing())
+
+
+def test_a_frame_shows_numbers_rounded_and_texts_whole() -> None:
+    long = "a sentence that is longer than what pandas shows of a cell in a notebook"
+    frame = pd.DataFrame({"an_edge": ["a0.h1 -> <m1>"], "x": [-0.0004], "n": [3], "why": [long]})
+    found = tables.frame_table(frame, "a note", digits=4)
+    assert rows(found) == [["a0.h1 -> <m1>", "−0.0004", "3", long]]
+    assert ">an edge<" in found and "a note" in found and "&lt;m1&gt;" in found
+    assert rows(tables.frame_table(frame))[0][1] == "0.000"

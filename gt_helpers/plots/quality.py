@@ -98,9 +98,9 @@ def quality_curves(
         template=TEMPLATE,
         title=title,
         width=860,
-        height=450 if title is None else 490,
-        margin={"t": 70 if title is None else 110},
-        legend=LEGEND,
+        height=470 if title is None else 510,
+        margin={"t": 36 if title is None else 64, "b": 130},
+        legend=LEGEND | {"y": -0.2, "yanchor": "top"},  # many names: they need two lines
     )
     known = shown[shown["kind"] != "random"]
     first, last = (known if len(known) else shown)["edges"].min(), int(shown["edges"].max())
