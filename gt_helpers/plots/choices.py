@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from textwrap import wrap
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from .style import COLOURS, GREY, INK, TEMPLATE, colour_bar
 
 
-def choices_matrix(words: pd.DataFrame, moved: pd.DataFrame, title: str | None = None) -> go.Figure:
+def choices_matrix(
+    words: pd.DataFrame, moved: pd.DataFrame, details: pd.DataFrame, title: str | None = None
+) -> go.Figure:
     """`Comparison.matrix`: a row per choice, worst first; a cell's colour says how far it moved.
 
     Cells show the value itself: scores in the choice's own metric, then correlations with the
-    reference's maps. Grey has nothing to compare.
+    reference's maps. Grey has nothing to compare. Hover for the details.
     """
     names = [str(name) for name in words.index]
     columns = [str(column) for column in words.columns]
@@ -26,6 +30,7 @@ def choices_matrix(words: pd.DataFrame, moved: pd.DataFrame, title: str | None =
         z=moved.to_numpy(float),
         text=words.to_numpy(str),
         texttemplate="%{text}",
+        customdata=_lines(details),
         textfont={"size": 10},
         colorscale=[[0, "#ffffff"], [0.15, "#fbe3c8"], [0.5, "#ef9a62"], [1, "#b3352b"]],
         zmin=0,
@@ -33,7 +38,7 @@ def choices_matrix(words: pd.DataFrame, moved: pd.DataFrame, title: str | None =
         xgap=1,
         ygap=1,
         hoverongaps=False,
-        hovertemplate="<b>%{y}</b><br>%{x}: %{text}<extra></extra>",
+        hovertemplate="<b>%{y}</b><br>%{x}: %{text}<br>%{customdata}<extra></extra>",
         colorbar=colour_bar("change from the reference") | {"nticks": 6},
     )
     figure.update_layout(
@@ -46,6 +51,11 @@ def choices_matrix(words: pd.DataFrame, moved: pd.DataFrame, title: str | None =
     figure.update_xaxes(side="top", showgrid=False, dtick=1, tickangle=-40, tickfont={"size": 11})
     figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1)
     return figure
+
+
+def _lines(details: pd.DataFrame) -> np.ndarray:
+    """Details broken into lines for a hover text."""
+    return details.map(lambda text: "<br>".join(wrap(text, 60))).to_numpy(str)
 
 
 def effects_against(
