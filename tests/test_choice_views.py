@@ -43,6 +43,8 @@ def test_senders_against_the_reference() -> None:
     assert list(inside.customdata) == ["a0.h1", "m0"] and list(inside.text) == ["a0.h1", "m0"]
     assert list(outside.customdata) == ["a0.h0", "a1.h0"]  # embed has no effect in either
     assert list(outside.x) == [0, -30] and list(outside.y) == [20, -20]
+    diagonal = figure.layout.shapes[0]
+    assert (diagonal.x0, diagonal.x1) == (diagonal.y0, diagonal.y1) == (-40, 10)
 
 
 def test_the_words_come_worst_first(comparison: Comparison) -> None:

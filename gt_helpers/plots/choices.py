@@ -69,7 +69,8 @@ def effects_against(
     """Every sender's effect in a choice's sweep over its effect in the reference's.
 
     ``marked`` senders, such as a circuit's, have their own colour; the strongest of them and of the
-    others are named. ``unit`` is the choice's; the reference's are percentage points.
+    others are named. ``unit`` is the choice's; the reference's are percentage points. A dotted line
+    marks equal effects, where both have this unit.
     """
     frame = pd.DataFrame({"name": list(senders), "x": reference, "y": effects})
     frame["x"] *= 100
@@ -95,6 +96,15 @@ def effects_against(
             marker={"size": 8, "color": colour, "opacity": 0.8},
             hovertemplate="<b>%{customdata}</b><br>reference %{x:+.3f}<br>here %{y:+.3f}"
             "<extra></extra>",
+        )
+    if unit == "percentage points":
+        # As far as both axes reach, so that it stretches neither.
+        ends = [frame[["x", "y"]].min().max(), frame[["x", "y"]].max().min()]
+        figure.add_shape(
+            type="line",
+            **{"x0": ends[0], "y0": ends[0], "x1": ends[1], "y1": ends[1]},
+            line={"color": INK, "width": 1, "dash": "dot"},
+            layer="below",
         )
     for line in (figure.add_hline, figure.add_vline):
         line(0, line={"color": INK, "width": 1}, layer="below")
