@@ -76,8 +76,10 @@ def _other_seed(tokenizer: PreTrainedTokenizerBase, n: int, seed: int, years: Ye
 
 
 def _few(tokenizer: PreTrainedTokenizerBase, n: int, seed: int, years: Years) -> YearDataset:
-    """20 unbalanced prompts, as a first try takes them; the first 20 balanced ones end at YY 21."""
-    return _prompts(balanced=False)(tokenizer, min(n, 20), seed, years)
+    """20 of the prompts with YYs at even distances; the first 20 would end at YY 21."""
+    prompts, few = _paper(tokenizer, n, seed, years), min(n, 20)
+    order = prompts.YY.argsort(stable=True)
+    return prompts.take(order[[(2 * i + 1) * n // (2 * few) for i in range(few)]])
 
 
 def _shuffled(tokenizer: PreTrainedTokenizerBase, n: int, seed: int, years: Years) -> YearDataset:
@@ -156,12 +158,19 @@ class Choice:
         return self.draw, self.patching, self.nodes
 
 
+OTHER_PROMPTS = "other prompts"  # the yardstick of all other choices
 REFERENCE = Choice("the paper's setting", "reference", "nothing is changed")
 CHOICES: dict[str, Choice] = {
     choice.name: choice
     for choice in (
-        Choice("other prompts", "prompts", "another seed: what chance alone does", _other_seed),
-        Choice("20 prompts", "prompts", "20 unbalanced prompts instead of all", _few),
+        Choice(OTHER_PROMPTS, "prompts", "another seed: what chance alone does", _other_seed),
+        Choice("20 prompts", "prompts", "20 of the prompts, their YYs spread evenly", _few),
+        Choice(
+            "YY not balanced",
+            "prompts",
+            "years are drawn from the whole pool, as for the paper's headline numbers",
+            _prompts(balanced=False),
+        ),
         Choice(
             "years 1000-1899",
             "prompts",
@@ -198,7 +207,7 @@ CHOICES: dict[str, Choice] = {
         Choice(
             "another century",
             "corruption",
-            "only the start year's century changes; YY stays",
+            "only the start year's century changes; YY and the century at the end stay",
             _prompts(corruption="century"),
         ),
         Choice(
@@ -207,13 +216,14 @@ CHOICES: dict[str, Choice] = {
         Choice(
             "mean ablation",
             "corruption",
-            "instead of a corrupted run, the mean over the clean prompts is patched in",
+            "instead of a corrupted run, the mean over the clean prompts is patched in, at every "
+            "position its own",
             patching=MeanAblation,
         ),
         Choice(
             "zero ablation",
             "corruption",
-            "instead of a corrupted run, zero is patched in",
+            "instead of a corrupted run, zero is patched in; output biases stay",
             patching=ZeroAblation,
         ),
         Choice(
@@ -282,8 +292,9 @@ class Answers:
     """Log-probabilities of the runs and sweeps that metrics are taken of, for one seed.
 
     ``runs`` [prompt, year]: "clean", "corrupted", and "partial", the partial circuit on clean data
-    with everything else corrupted. ``sweeps`` [sender, prompt, year] by the receivers' names, base
-    clean; senders are those of `Shape.senders`.
+    with everything else corrupted. Where only heads are nodes these are its heads and every MLP
+    that they reach, and with activation patching its heads, overwritten. ``sweeps`` [sender,
+    prompt, year] by the receivers' names, base clean; senders are those of `Shape.senders`.
     """
 
     dataset: YearDataset
@@ -329,8 +340,8 @@ def measure_choices(
 
     ``parts`` is the model's circuit, ``n`` the prompts per seed, ``years`` their pool; with
     ``preview`` sweeps are quick ones, see `preview.py`. Returns an outcome per seed by the choices'
-    names, the reference first. Raises ValueError for an unknown
-    name, no seeds, and a circuit without heads.
+    names, the reference first. Raises ValueError for an unknown name, no seeds, and a circuit
+    without heads.
     """
     names = list(CHOICES) if names is None else list(names)
     if unknown := [name for name in names if name not in CHOICES]:
@@ -410,7 +421,10 @@ def _sweeps(patching: PathPatching, parts: CircuitParts) -> dict[str, Tensor]:
 
 
 def _sweeps_of_heads(patching: PathPatching, parts: CircuitParts) -> dict[str, Tensor]:
-    """The sweeps that exist where MLPs are no nodes: into the logits, and the heads' values."""
+    """The sweeps that exist where MLPs are no nodes: into the logits, and the heads' values.
+
+    From the values on only MLPs recompute; the other paper lets later heads run freely there.
+    """
     mlps = [f"m{layer}" for layer in range(patching.shape.n_layers)]
     at_YY = [f"{mlp}@YY" for mlp in mlps]
     values = [f"{head}.v[YY]" for head in parts.heads]

@@ -5,20 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from operator import itemgetter
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from .choices import CHOICES, REFERENCE, Choice, Outcome
+from .choices import CHOICES, OTHER_PROMPTS, REFERENCE, Choice, Outcome
 from .circuits import CircuitParts
 from .components import Shape, component
-from .words import in_words
+from .words import in_words, interval_in_words
 
 SCORES = ("clean", "corrupted", "recovered", "above_corrupted")
 _GAP = 0.05  # a smaller share between clean and corrupted is too little to divide by
 _CHANCE = 0.02  # changes below this, or below what other prompts do, are not spoken of
+ALL_SWEEPS = "all sweeps"
+Cell = tuple[str, float, str]  # a value in words, how far it moved, and details
 
 
 @dataclass(frozen=True)
@@ -62,20 +66,26 @@ class Comparison:
     def correlations(self) -> pd.DataFrame:
         """How alike a choice's maps are to the reference's: choice, map, r, low and high.
 
-        ``map`` is a sweep, whose effects of all senders are correlated, or "lens", the mean over
-        the circuit's components of the correlation of their logit lenses, every row centred. A map
-        without any effect has r = 0.
+        ``map`` is a sweep, whose effects of all senders are correlated, "all sweeps", the mean of
+        these, or "lens", the mean over the circuit's components of the correlation of their logit
+        lenses, every row centred. A map without any effect has r = 0.
         """
+        return self._correlations.copy()
+
+    @cached_property
+    def _correlations(self) -> pd.DataFrame:
         rows = []
         reference = self.outcomes[REFERENCE.name]
         for choice in self.choices:
             pairs = list(zip(self.outcomes[choice.name], reference, strict=True))
-            for sweep in self.sweeps:
-                if sweep in pairs[0][0].effects:
-                    found = [_alike(a.effects[sweep], b.effects[sweep]) for a, b in pairs]
-                    rows.append((choice.name, sweep, *_over_seeds(found)))
-            lenses = [_lenses_alike(a.lenses, b.lenses) for a, b in pairs]
-            rows.append((choice.name, "lens", *_over_seeds(lenses)))
+            found = {
+                sweep: [_alike(a.effects[sweep], b.effects[sweep]) for a, b in pairs]
+                for sweep in self.sweeps
+                if sweep in pairs[0][0].effects
+            }
+            found[ALL_SWEEPS] = np.mean(list(found.values()), axis=0).tolist()
+            found["lens"] = [_lenses_alike(a.lenses, b.lenses) for a, b in pairs]
+            rows += [(choice.name, name, *_over_seeds(values)) for name, values in found.items()]
         return pd.DataFrame(rows, columns=["choice", "map", "r", "low", "high"])
 
     def lists(self) -> pd.DataFrame:
@@ -109,46 +119,45 @@ class Comparison:
         rows = []
         for choice in self.choices:
             r = tables[choice.name].set_index("map")["r"]
-            sweeps_r, lens_r = r.drop("lens"), float(r["lens"])
+            mean_r, lens_r = float(r[ALL_SWEEPS]), float(r["lens"])
             moved = scores["recovered"][choice.name] - scores["recovered"][REFERENCE.name]
-            mean_r = float(sweeps_r.mean())
             own = lists[lists["choice"] == choice.name]
             lost, new = (list(dict.fromkeys(own[column].sum())) for column in ("lost", "new"))
             change = max(1 - mean_r, 1 - lens_r, abs(moved))
             rows.append((choice.name, choice.what, change, mean_r, lens_r, lost, new))
         columns = ["choice", "what", "change", "mean_r", "lens_r", "lost", "new"]
         frame = pd.DataFrame(rows, columns=columns)
+        chance = max([_CHANCE, *frame["change"][frame["choice"] == OTHER_PROMPTS]])
         frame["words"] = [
-            self._words(row, scores, tables[row["choice"]]) for _, row in frame.iterrows()
+            self._words(row, scores, tables[row["choice"]], chance) for _, row in frame.iterrows()
         ]
         return frame.sort_values("change", ascending=False, kind="stable", ignore_index=True)
 
-    def matrix(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The figure's cells, choices worst first: their values in words, and how far they moved.
+    def matrix(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        """The figure's cells, choices worst first: in words, how far they moved, and their details.
 
         Moved is 0 for nothing: the change of a score, or 1 less a correlation; NaN where there is
-        nothing to compare.
+        nothing to compare. Details are the lowest and the highest seed, and what a sweep's list
+        lost and what is new in it.
         """
-        scores, r = self.scores(), self.correlations().pivot(index="choice", columns="map")["r"]
-        order = list(self.summary()["choice"])
-        usual = scores.loc[REFERENCE.name]
-        words, moved = {}, {}
-        for choice in (REFERENCE, *(CHOICES[name] for name in order)):
-            own = scores.loc[choice.name]
-            words[choice.name] = {
-                "clean": _short(own["clean"], choice.unit),
-                "corrupted": _short(own["corrupted"], choice.unit),
-                "recovered": _short(own["recovered"]),
-            }
-            moved[choice.name] = {name: abs(own[name] - usual[name]) for name in words[choice.name]}
-            if choice.unit != REFERENCE.unit:
-                moved[choice.name] |= {"clean": math.nan, "corrupted": math.nan}
+        scores = self.scores()
+        maps = self.correlations().set_index(["choice", "map"])
+        lists = self.lists().set_index(["choice", "sweep"])
+        cells = {}
+        for choice in (REFERENCE, *(CHOICES[name] for name in self.summary()["choice"])):
+            cells[choice.name] = _score_cells(choice, scores)
             for name in (*self.sweeps, "lens"):
-                value = 1.0 if choice is REFERENCE else r[name].get(choice.name, math.nan)
-                words[choice.name][name] = in_words(value, "number", 2)
-                moved[choice.name][name] = 1 - value
-        frames = (pd.DataFrame.from_dict(cells, orient="index") for cells in (words, moved))
-        return tuple(frames)  # type: ignore[return-value]
+                key = (choice.name, name)
+                cell = ("–", math.nan, "")
+                if choice is REFERENCE:
+                    cell = (_r(1), 0.0, "")
+                elif key in maps.index:
+                    r, low, high = maps.loc[key]
+                    changes = _changes(*lists.loc[key]) if key in lists.index else ""
+                    cell = (_r(r), 1 - r, f"{_ends(low, high, 'number', 2)}{changes}")
+                cells[choice.name][name] = cell
+        frame = pd.DataFrame.from_dict(cells, orient="index")
+        return frame.map(itemgetter(0)), frame.map(itemgetter(1)), frame.map(itemgetter(2))
 
     def effects(self, name: str, sweep: str) -> Tensor:
         """Mean effects [sender] of a choice's (or the reference's) sweep over all seeds."""
@@ -180,8 +189,10 @@ class Comparison:
         order = effects.argsort(descending=True, stable=True).tolist()[:size]
         return [senders[i] for i in order if effects[i] > 0]
 
-    def _words(self, row: pd.Series, scores: pd.DataFrame, maps: pd.DataFrame) -> str:
-        """The short diagnosis of one choice."""
+    def _words(
+        self, row: pd.Series, scores: pd.DataFrame, maps: pd.DataFrame, chance: float
+    ) -> str:
+        """The short diagnosis of one choice; changes up to ``chance`` are not spoken of."""
         own, usual = scores.loc[row["choice"]], scores.loc[REFERENCE.name]
         choice, found = CHOICES[row["choice"]], []
         share = choice.unit == REFERENCE.unit
@@ -192,12 +203,12 @@ class Comparison:
                 f"The patched-in run still scores {in_words(own['corrupted'])} (reference "
                 f"{in_words(usual['corrupted'])}), so patching has less to show"
             )
-        if share and abs(own["clean"] - usual["clean"]) > _CHANCE:
+        if share and abs(own["clean"] - usual["clean"]) > chance:
             found.append(
                 f"the clean score is {in_words(own['clean'])} instead of {in_words(usual['clean'])}"
             )
-        sweeps = maps[maps["map"] != "lens"]
-        if row["mean_r"] < 1 - _CHANCE:
+        sweeps = maps[maps["map"].isin(self.sweeps)]
+        if row["mean_r"] < 1 - chance:
             worst = sweeps.loc[sweeps["r"].idxmin()]
             kind = "are other ones" if row["mean_r"] < 0.5 else "shift"
             found.append(
@@ -208,17 +219,37 @@ class Comparison:
             found.append(f"lost from the top lists: {_few(row['lost'])}")
         if row["new"]:
             found.append(f"new in them: {_few(row['new'])}")
-        if abs(own["recovered"] - usual["recovered"]) > _CHANCE:
+        if abs(own["recovered"] - usual["recovered"]) > chance:
             found.append(
                 f"the circuit seems to recover {in_words(own['recovered'])} instead of "
                 f"{in_words(usual['recovered'])}"
             )
-        if row["lens_r"] < 1 - _CHANCE:
+        if row["lens_r"] < 1 - chance:
             found.append(f"the logit lens shows something else (correlation {_r(row['lens_r'])})")
         if not found:
             return "Makes next to no difference."
         text = "; ".join(found)
         return f"{text[0].upper()}{text[1:]}."
+
+
+def _score_cells(choice: Choice, scores: pd.DataFrame) -> dict[str, Cell]:
+    own, usual = scores.loc[choice.name], scores.loc[REFERENCE.name]
+    cells = {}
+    for name in ("clean", "corrupted", "recovered"):
+        unit = "share" if name == "recovered" else choice.unit
+        moved = abs(own[name] - usual[name]) if unit == REFERENCE.unit else math.nan
+        ends = _ends(own[f"{name}_low"], own[f"{name}_high"], unit)
+        cells[name] = (_short(own[name], unit), moved, ends)
+    return cells
+
+
+def _ends(low: float, high: float, unit: str, digits: int | None = None) -> str:
+    return f"seeds: {interval_in_words(low, high, unit, digits)}"
+
+
+def _changes(lost: list[str], new: list[str]) -> str:
+    named = {"lost": lost, "new": new}
+    return "".join(f"; {word}: {', '.join(names)}" for word, names in named.items() if names)
 
 
 def _score(outcome: Outcome, name: str) -> float:
@@ -239,23 +270,23 @@ def _over_seeds(values: list[float]) -> tuple[float, float, float]:
 def _alike(effects: Tensor, reference: Tensor) -> float:
     """Pearson correlation over the senders that have an effect in either."""
     live = (effects != 0) | (reference != 0)
-    return _pearson(effects[live], reference[live])
+    return float(_pearson(effects[live], reference[live]))
 
 
 def _lenses_alike(lenses: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
-    found = []
-    for name, usual in reference.items():
-        tables = torch.stack([lenses[name], usual]).double()
-        present = ~tables.isnan().any(0).any(-1)
-        own, usual = (table[present] - table[present].mean(-1, keepdim=True) for table in tables)
-        found.append(_pearson(own.flatten(), usual.flatten()))
-    return float(np.mean(found))
+    a, b = (
+        torch.stack([tables[name] for name in reference]).double() for tables in (lenses, reference)
+    )
+    present = ~(a + b).isnan().any(0).any(-1)  # a YY without a prompt has no row
+    a, b = (table[:, present] - table[:, present].mean(-1, keepdim=True) for table in (a, b))
+    return float(_pearson(a.flatten(1), b.flatten(1)).mean())
 
 
-def _pearson(a: Tensor, b: Tensor) -> float:
-    a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
-    norm = float(a.norm() * b.norm())
-    return float(a @ b) / norm if norm > 0 else 0.0
+def _pearson(a: Tensor, b: Tensor) -> Tensor:
+    """Correlation over the last axis; 0 where one of the two is constant."""
+    a, b = (x.double() - x.double().mean(-1, keepdim=True) for x in (a, b))
+    norm = a.norm(dim=-1) * b.norm(dim=-1)
+    return torch.where(norm > 0, (a * b).sum(-1) / norm, 0.0)
 
 
 def _short(score: float, unit: str = "share") -> str:

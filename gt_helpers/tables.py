@@ -10,7 +10,7 @@ import pandas as pd
 from torch import Tensor
 
 from .circuits import CircuitParts
-from .comparison import Comparison
+from .comparison import ALL_SWEEPS, Comparison
 from .components import component
 from .dataset import YearDataset
 from .diagnosis import Diagnosis
@@ -220,27 +220,34 @@ def choice_words(comparison: Comparison) -> Html:
 
 
 def choice_scores(comparison: Comparison, names: Iterable[str] | None = None) -> Html:
-    """The scores of the reference and of choices (all, or those named), with the seeds' ends."""
+    """Scores and mean correlations of choices (all, or those named) with the seeds' ends."""
     scores = comparison.scores()
+    maps = comparison.correlations().set_index(["choice", "map"])
     units = {choice.name: choice.unit for choice in comparison.choices}
-    titles = {
-        "clean": "clean",
-        "corrupted": "corrupted",
-        "recovered": "recovered: circuit / clean",
-        "above_corrupted": "recovered above corrupted",
-    }
     rows = []
     for name in list(scores.index) if names is None else [scores.index[0], *names]:
-        row = scores.loc[name].to_dict()
-        cells = []
-        for score in titles:
-            unit = units.get(name, "share") if score in ("clean", "corrupted") else "share"
-            small = interval_in_words(row[f"{score}_low"], row[f"{score}_high"], unit)
-            ends = f"<br><small>{_one_line(small)}</small>" if small != "–" else ""
-            cells.append(in_words(row[score], unit) + ends)
+        row, unit = scores.loc[name].to_dict(), units.get(name, "share")
+        cells = [_with_interval(row, score, unit) for score in ("clean", "corrupted")]
+        cells += [_with_interval(row, score) for score in ("recovered", "above_corrupted")]
+        for kind in (ALL_SWEEPS, "lens"):
+            if name in units:
+                r, low, high = maps.loc[(name, kind)]
+                ends = {"r": r, "r_low": low, "r_high": high}
+                cells.append(_with_interval(ends, "r", "number", 2))
+            else:
+                cells.append("1")  # the reference
         rows.append((f"<b>{escape(name)}</b>", *cells))
+    head = (
+        "",
+        "clean",
+        "corrupted",
+        "recovered: circuit / clean",
+        "recovered above corrupted",
+        "correlation of the sweeps (mean)",
+        "of the lenses",
+    )
     note = "Small: the lowest and the highest seed. A dash: clean and corrupted are too close."
-    return table(("", *titles.values()), rows, note)
+    return table(head, rows, note)
 
 
 def task_behaviour(summary: pd.DataFrame) -> Html:
@@ -323,8 +330,8 @@ def _one_line(text: str) -> str:
     return f'<span style="white-space:nowrap">{escape(text)}</span>'
 
 
-def _with_interval(row: dict, name: str, unit: str = "share") -> str:
+def _with_interval(row: dict, name: str, unit: str = "share", digits: int = 1) -> str:
     """A number of a row in words, and its interval from the columns _low and _high below it."""
-    small = interval_in_words(row[f"{name}_low"], row[f"{name}_high"], unit, 1)
-    value = in_words(row[name], unit, 1)
+    small = interval_in_words(row[f"{name}_low"], row[f"{name}_high"], unit, digits)
+    value = in_words(row[name], unit, digits)
     return value if small == "–" else f"{value}<br><small>{_one_line(small)}</small>"

@@ -374,13 +374,16 @@ def task_explorer(
 def choice_explorer(comparison: Comparison) -> Explorer:
     """Choose a choice and a sweep; see every sender's effect against the reference's, in words."""
     summary = comparison.summary().set_index("choice")
+    correlations, _, details = comparison.matrix()
 
     def draw(choice: str, sweep: str) -> View:
-        words = f"<p><b>{escape(choice)}</b>: {escape(summary['words'][choice])}</p>"
-        text = words + choice_scores(comparison, [choice])
+        text = f"<p><b>{escape(choice)}</b>: {escape(summary['words'][choice])}</p>"
+        text += choice_scores(comparison, [choice])
         if sweep not in comparison.outcomes[choice][0].effects:
             note = f"<p>With this choice there is no sweep into {escape(sweep)}.</p>"
             return View(None, note + text)
+        r, detail = correlations[sweep][choice], escape(details[sweep][choice])
+        text = f"<p>Into {escape(sweep)} the correlation is {r} ({detail}).</p>" + text
         share = CHOICES[choice].unit == "share"
         figure = effects_against(
             comparison.senders(sweep),

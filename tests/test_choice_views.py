@@ -23,12 +23,12 @@ def comparison() -> Comparison:
 
 
 def test_the_matrix_shows_values_coloured_by_change(comparison: Comparison) -> None:
-    words, moved = comparison.matrix()
-    figure = plots.choices_matrix(words, moved, "Choices")
+    figure = plots.choices_matrix(*comparison.matrix(), "Choices")
     grey, cells = figure.data
     assert list(cells.y)[:2] == ["the paper's setting", "another noun"]
     assert list(cells.x) == ["clean", "corrupted", "recovered", "logits", "values", "lens"]
     assert cells.text[1][3] == "−1.00" and cells.z[1][3] == pytest.approx(2)
+    assert cells.customdata[1][3] == "seeds: −1.00 to −1.00"
     nothing = [row[4] for row in grey.z]
     assert nothing == [0, 0, 1, 0] and cells.text[2][4] == "–"
     assert figure.layout.yaxis.autorange == "reversed"
@@ -43,6 +43,8 @@ def test_senders_against_the_reference() -> None:
     assert list(inside.customdata) == ["a0.h1", "m0"] and list(inside.text) == ["a0.h1", "m0"]
     assert list(outside.customdata) == ["a0.h0", "a1.h0"]  # embed has no effect in either
     assert list(outside.x) == [0, -30] and list(outside.y) == [20, -20]
+    diagonal = figure.layout.shapes[0]
+    assert (diagonal.x0, diagonal.x1) == (diagonal.y0, diagonal.y1) == (-40, 10)
 
 
 def test_the_words_come_worst_first(comparison: Comparison) -> None:
@@ -54,10 +56,10 @@ def test_the_words_come_worst_first(comparison: Comparison) -> None:
 def test_scores_have_their_units_and_the_seeds_ends(comparison: Comparison) -> None:
     found = {row[0]: row[1:] for row in rows(choice_scores(comparison))}
     assert found["the paper's setting"] == ["80.0 % 80.0 to 80.0", "−40.0 % −40.0 to −40.0"] + [
-        "75.0 % 75.0 to 75.0", "83.3 % 83.3 to 83.3"
+        "75.0 % 75.0 to 75.0", "83.3 % 83.3 to 83.3", "1", "1"
     ]  # fmt: skip
-    assert found["logit difference"][0].startswith("5.000")
-    assert found["another noun"][3] == "–"
+    assert found["logit difference"][0].startswith("5.0 5.0")
+    assert found["another noun"][3:] == ["–", "−1.00 −1.00 to −1.00", "1.00 1.00 to 1.00"]
     assert len(rows(choice_scores(comparison, ["another noun"]))) == 2
 
 
@@ -69,6 +71,7 @@ def test_the_explorer_shows_a_choice_s_sweep(comparison: Comparison) -> None:
     assert list(inside["customdata"]) == ["a0.h1", "a1.h0", "m1"]
     assert numbers(inside["y"]).tolist() == pytest.approx([50, 30, 90])
     assert "another noun" in explorer.text.value and "patching has less" in explorer.text.value
+    assert "correlation is −1.00 (seeds: −1.00 to −1.00)" in explorer.text.value
     choice.value = "activation patching"
     sweep.value = "values"
     assert state(explorer) == "done"

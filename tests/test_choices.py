@@ -72,10 +72,23 @@ def test_other_prompts_are_others(model: Transformer) -> None:
     assert drawn(model, "other prompts").clean_text != usual(model).clean_text
 
 
-def test_20_prompts(model: Transformer) -> None:
-    dataset = drawn(model, "20 prompts", 97)
-    assert len(dataset) == 20 and int(dataset.YY.max()) > 60
-    assert len(drawn(model, "20 prompts", 5)) == 5
+@pytest.mark.parametrize("n", [97, 194, 490])
+def test_20_prompts_are_some_of_the_reference_s_with_yys_spread(model: Transformer, n: int) -> None:
+    dataset = drawn(model, "20 prompts", n)
+    assert len(dataset) == 20 and set(dataset.clean_text) <= set(usual(model, n).clean_text)
+    gaps = dataset.YY.diff()
+    assert int(gaps.min()) >= 4 and int(gaps.max()) <= 6
+    assert float(dataset.YY.double().mean()) == pytest.approx(50, abs=1)
+
+
+def test_fewer_than_20_prompts_are_all_taken(model: Transformer) -> None:
+    assert drawn(model, "20 prompts", 5).clean_text == usual(model, 5).clean_text
+
+
+def test_yy_not_balanced(model: Transformer) -> None:
+    YY = drawn(model, "YY not balanced", 97).YY
+    assert len(YY) == 97 and len(YY.unique()) < 80
+    assert len(usual(model, 97).YY.unique()) == 97
 
 
 def test_years_1000_to_1899_hold_century_10_whose_corruption_changes_two_tokens(

@@ -89,6 +89,36 @@ def test_a_gap_that_is_too_small_is_not_divided_by() -> None:
     assert scores["recovered"]["another noun"] == pytest.approx(1)
 
 
+def test_correlations_have_the_ends_of_the_seeds_too() -> None:
+    comparison = compared(no_BOS=[made(), made([-e for e in USUAL])])
+    found = comparison.correlations().set_index("map")
+    for name in ("logits", "values", "all sweeps"):
+        assert found.loc[name, ["r", "low", "high"]].tolist() == pytest.approx([0, -1, 1])
+    assert comparison.matrix()[2]["logits"]["no BOS"].startswith("seeds: −1.00 to 1.00")
+
+
+def test_a_mean_over_sweeps_that_exist() -> None:
+    half = made(sweeps=["logits"])
+    half.effects["logits"] = -half.effects["logits"]
+    r = compared(MLPs_free=half).correlations().set_index("map")["r"]
+    assert r["all sweeps"] == r["logits"] == pytest.approx(-1) and "values" not in r
+
+
+def test_a_yy_without_prompts_is_left_out_of_the_lenses() -> None:
+    some, wrong = LENS.clone(), -LENS
+    some[5:], wrong[5:] = math.nan, math.nan
+    r = compared(no_BOS=made(lens=some), another_noun=made(lens=wrong)).correlations()
+    assert r[r["map"] == "lens"]["r"].tolist() == pytest.approx([1, -1])
+
+
+def test_what_other_prompts_do_as_well_is_not_spoken_of() -> None:
+    def words(**others: Outcome) -> str:
+        return row(compared(no_BOS=made(scores=(0.8, -0.4, 0.7)), **others), "no BOS")["words"]
+
+    assert "recover" in words() and "recover" in words(other_prompts=made())
+    assert words(other_prompts=made(scores=(0.8, -0.4, 0.45))) == "Makes next to no difference."
+
+
 def test_lists_name_what_is_lost_and_what_is_new() -> None:
     # The three strongest at END were m1, a0.h1, a1.h0; now a0.h0 stands in the place of a1.h0.
     now = [0.7, -0.5, 0.1, -0.01, 0.0, -0.9, 0.0]
@@ -100,6 +130,8 @@ def test_lists_name_what_is_lost_and_what_is_new() -> None:
     found = row(comparison, "another noun")
     assert found["lost"] == ["a1.h0"] and found["new"] == ["a0.h0"]
     assert "lost from the top lists: a1.h0; new in them: a0.h0" in found["words"]
+    detail = comparison.matrix()[2]["logits"]["another noun"]
+    assert detail.endswith("; lost: a1.h0; new: a0.h0")
     # A sender of the circuit that comes in is no false one.
     usual = [0.7, -0.5, 0.1, -0.01, 0.0, -0.9, 0.0]
     swapped = Comparison(
@@ -140,7 +172,7 @@ def test_the_matrix_shows_values_and_how_far_they_moved() -> None:
     activation = made(scores=(0.8, -0.4, 0.4), sweeps=["logits"])
     logits = made(scores=(5.0, -2.0, 3.75))
     comparison = compared(activation_patching=activation, logit_difference=logits)
-    words, moved = comparison.matrix()
+    words, moved, details = comparison.matrix()
     order = [REFERENCE.name, "activation patching", "logit difference"]
     assert list(words.index) == list(moved.index) == order
     assert list(words.columns) == ["clean", "corrupted", "recovered", "logits", "values", "lens"]
@@ -149,5 +181,8 @@ def test_the_matrix_shows_values_and_how_far_they_moved() -> None:
     assert math.isnan(moved["clean"]["logit difference"])
     assert words["values"]["activation patching"] == "–"
     assert math.isnan(moved["values"]["activation patching"])
+    assert details["clean"]["activation patching"] == "seeds: 80.0 to 80.0"
+    assert details["logits"]["activation patching"] == "seeds: 1.00 to 1.00"
+    assert details["values"]["activation patching"] == details["logits"][REFERENCE.name] == ""
     assert moved["recovered"]["activation patching"] == pytest.approx(0.25)
     assert float(moved.loc[REFERENCE.name].abs().max()) == 0

@@ -468,8 +468,8 @@ def test_findings_are_measured_on_their_prompts(base: YearDataset, model: Transf
         for probs in (patching.base_probs, patching.patch_probs)
     )
     assert found.measured == (
-        f"On these prompts the probability difference is {clean} clean, {clean} corrupted; built "
-        f"and scored as in the paper {clean} clean, {corrupted} corrupted."
+        f"On these prompts, with all findings, the probability difference is {clean} clean, "
+        f"{clean} corrupted; built and scored as in the paper {clean} clean, {corrupted} corrupted."
     )
 
 
@@ -596,7 +596,11 @@ def test_prompts_longer_than_the_model_reads_are_not_measured(model: Transformer
         ((["a"], ["b"]), {"ids": ([["x"]], [[1]])}, "no list of whole numbers"),
         ((["a"], ["b"]), {"mask": "yes"}, "the mask is no table of numbers"),
         (pd.DataFrame({"clean": ["a"]}), {}, "no column 'corrupted'"),
-        ("nowhere.csv", {}, "nowhere.csv cannot be read as a table"),
+        (
+            "nowhere.csv",
+            {},
+            r"nowhere.csv cannot be read .*\(No such file or directory\); give a CSV",
+        ),
     ],
 )
 def test_unusable_input_is_refused(data: Any, labels: dict, message: str, model) -> None:
@@ -619,7 +623,7 @@ def test_what_is_shown(base: YearDataset, model: Transformer) -> None:
     assert (
         html.count("<tr") == 3
         and "nothing corrupted" in html
-        and "On these prompts the prob" in html
+        and "On these prompts, with all" in html
     )
     data = data_of(base, model)
     data.clean[0] = f"{BOS} The <b>trial</b> lasted from the year 1732 to the year 17"

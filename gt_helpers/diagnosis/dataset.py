@@ -139,7 +139,7 @@ def _measured(prompts: Prompts, finding: Finding) -> str:
     own, paper = (torch.stack(prompts.scores(paper=p))[:, where] for p in (False, True))
     if own.isnan().any(0).all():
         return ""
-    text = f"On these prompts the probability difference is {_in_words(own)}"
+    text = f"On these prompts, with all findings, the probability difference is {_in_words(own)}"
     if not paper.isnan().any(0).all():
         text += f"; built and scored as in the paper {_in_words(paper)}"
     return f"{text}."

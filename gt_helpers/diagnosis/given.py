@@ -77,8 +77,9 @@ def _unpack(data: Any, ids: Any) -> tuple[Any, dict[str, Any], Any]:
                 data, dtype=dict.fromkeys(SIDES, str), keep_default_na=False, encoding="utf-8"
             )
         except (OSError, UnicodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+            reason = str(getattr(error, "strerror", None) or error).strip()
             raise ValueError(
-                f"{data} cannot be read as a table ({error}); give a CSV file in UTF-8 with the "
+                f"{data} cannot be read as a table ({reason}); give a CSV file in UTF-8 with the "
                 "columns clean and corrupted"
             ) from error
     if isinstance(data, pd.DataFrame):

@@ -28,14 +28,13 @@ DIFFERENCES = (
     Difference(
         "other noun",
         lambda clean, bad: clean.noun.casefold() != bad.noun.casefold(),
-        "In {who} the corrupted noun is another one (drawn anew?), so the noun is patched along "
-        "with the year.",
+        "In {who} the corrupted noun is another one (drawn anew?), so the noun is patched along.",
         "Draw each noun once, and use it in both prompts.",
     ),
     Difference(
         "other start century",
         lambda clean, bad: None not in (clean.XX, bad.XX) and clean.XX != bad.XX,
-        "In {who} the corrupted prompt starts in another century: XX1 changes too, not only YY.",
+        "In {who} the corrupted prompt starts in another century, so XX1 is patched along.",
         "Keep the century, and replace the last two digits of the start year only.",
     ),
     Difference(
@@ -174,7 +173,7 @@ def corrupted_YY(prompts: Prompts) -> Iterator[Finding]:
             BREAKS,
             where,
             "In {who} the corrupted prompt has the clean YY and so the same right answers: "
-            "patching it shows nothing about the year.",
+            "patching it shows nothing about YY.",
             "Replace YY by 01 in the corrupted prompt, for example 1732 by 1701.",
         )
     if where := [i for i, clean, bad in known if clean < bad]:

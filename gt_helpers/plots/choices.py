@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from textwrap import wrap
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from .style import COLOURS, GREY, INK, TEMPLATE, colour_bar
 
 
-def choices_matrix(words: pd.DataFrame, moved: pd.DataFrame, title: str | None = None) -> go.Figure:
+def choices_matrix(
+    words: pd.DataFrame, moved: pd.DataFrame, details: pd.DataFrame, title: str | None = None
+) -> go.Figure:
     """`Comparison.matrix`: a row per choice, worst first; a cell's colour says how far it moved.
 
     Cells show the value itself: scores in the choice's own metric, then correlations with the
-    reference's maps. Grey has nothing to compare.
+    reference's maps. Grey has nothing to compare. Hover for the details.
     """
     names = [str(name) for name in words.index]
     columns = [str(column) for column in words.columns]
@@ -26,6 +30,7 @@ def choices_matrix(words: pd.DataFrame, moved: pd.DataFrame, title: str | None =
         z=moved.to_numpy(float),
         text=words.to_numpy(str),
         texttemplate="%{text}",
+        customdata=_lines(details),
         textfont={"size": 10},
         colorscale=[[0, "#ffffff"], [0.15, "#fbe3c8"], [0.5, "#ef9a62"], [1, "#b3352b"]],
         zmin=0,
@@ -33,7 +38,7 @@ def choices_matrix(words: pd.DataFrame, moved: pd.DataFrame, title: str | None =
         xgap=1,
         ygap=1,
         hoverongaps=False,
-        hovertemplate="<b>%{y}</b><br>%{x}: %{text}<extra></extra>",
+        hovertemplate="<b>%{y}</b><br>%{x}: %{text}<br>%{customdata}<extra></extra>",
         colorbar=colour_bar("change from the reference") | {"nticks": 6},
     )
     figure.update_layout(
@@ -48,6 +53,11 @@ def choices_matrix(words: pd.DataFrame, moved: pd.DataFrame, title: str | None =
     return figure
 
 
+def _lines(details: pd.DataFrame) -> np.ndarray:
+    """Details broken into lines for a hover text."""
+    return details.map(lambda text: "<br>".join(wrap(text, 60))).to_numpy(str)
+
+
 def effects_against(
     senders: Sequence[str],
     reference: Sequence[float],
@@ -59,7 +69,8 @@ def effects_against(
     """Every sender's effect in a choice's sweep over its effect in the reference's.
 
     ``marked`` senders, such as a circuit's, have their own colour; the strongest of them and of the
-    others are named. ``unit`` is the choice's; the reference's are percentage points.
+    others are named. ``unit`` is the choice's; the reference's are percentage points. A dotted line
+    marks equal effects, where both have this unit.
     """
     frame = pd.DataFrame({"name": list(senders), "x": reference, "y": effects})
     frame["x"] *= 100
@@ -85,6 +96,15 @@ def effects_against(
             marker={"size": 8, "color": colour, "opacity": 0.8},
             hovertemplate="<b>%{customdata}</b><br>reference %{x:+.3f}<br>here %{y:+.3f}"
             "<extra></extra>",
+        )
+    if unit == "percentage points":
+        # As far as both axes reach, so that it stretches neither.
+        ends = [frame[["x", "y"]].min().max(), frame[["x", "y"]].max().min()]
+        figure.add_shape(
+            type="line",
+            **{"x0": ends[0], "y0": ends[0], "x1": ends[1], "y1": ends[1]},
+            line={"color": INK, "width": 1, "dash": "dot"},
+            layer="below",
         )
     for line in (figure.add_hline, figure.add_vline):
         line(0, line={"color": INK, "width": 1}, layer="below")
