@@ -206,7 +206,10 @@ def main(arguments: list[str]) -> int:
         for path in sorted(NOTEBOOKS.glob("*.ipynb")):
             if not names or any(path.name.startswith(name) for name in names):
                 start = time.perf_counter()
-                notebook = execute(path, **quick(path))
+                parameters: dict[str, Any] = quick(path)
+                if command == "pictures":  # with all YYs
+                    parameters["N_PROMPTS"] = max(97, parameters["N_PROMPTS"])
+                notebook = execute(path, **parameters)
                 if command == "pictures":
                     keep_picture(notebook, ROOT / "docs" / path.name)
                 print(f"{path.name}: {time.perf_counter() - start:.0f} s", flush=True)
