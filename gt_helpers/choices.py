@@ -99,7 +99,9 @@ def _shuffled(tokenizer: PreTrainedTokenizerBase, n: int, seed: int, years: Year
     )
 
 
-def _eap_ig(tokenizer: PreTrainedTokenizerBase, n: int, seed: int, years: Years) -> YearDataset:
+def eap_ig_prompts(
+    tokenizer: PreTrainedTokenizerBase, n: int, seed: int, years: Years
+) -> YearDataset:
     """EAP-IG's prompts: no space after the BOS, and only nouns that are one token without one."""
     nouns = load_nouns()
     splits = tokenize(tokenizer, nouns)
@@ -190,7 +192,9 @@ CHOICES: dict[str, Choice] = {
             "no BOS, and the prompt ends with “to 17” instead of “to the year 17”",
             _prompts(template=ACDC_TEMPLATE),
         ),
-        Choice("EAP-IG's prompts", "prompts", "no space after BOS, and 34 of the nouns", _eap_ig),
+        Choice(
+            "EAP-IG's prompts", "prompts", "no space after BOS, and 34 of the nouns", eap_ig_prompts
+        ),
         Choice(
             "smaller YY",
             "corruption",

@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from .circuits import PAPER, CircuitParts
 from .components import component
 from .logit_lens import beyond_mean_row, step_correlation, triangle
 from .measures import Measurement, NotMeasured, average, measures, ratio
@@ -381,3 +382,121 @@ def _neurons_sum(results: Results) -> Measurement:
     shares = [triangle(lens) for lens in _neurons(results, "lens_sum")]
     words = " and ".join(map(in_words, shares))
     return Measurement(min(shares), detail=f"of the YYs, for 100 and 200: {words}")
+
+
+# ---- circuits found edge by edge --------------------------------------------------------------
+
+SIZES = (100, 200, 300, 500, 1000)  # edges of the circuits that are reported of EAP and EAP-IG
+_POINTS = "gradients at 0, 20, 40, 60 and 80 % of the way from clean to corrupted embeddings"
+# Heads and MLPs of the circuit as the study of EAP-IG takes it, with a6.h1 as an eighth head.
+_NINETEEN = {*PAPER.heads, "a6.h1", *PAPER.mlps, *PAPER.readers_of_YY}
+
+
+def _grid(results: Results, experiment: str, name: str) -> dict[str, float]:
+    """Heads and MLPs above 0, strongest first, of a tensor [layer, n_heads + 1]."""
+    grid = _tensor(results, experiment, name)
+    n_heads = grid.shape[1] - 1
+    values = {
+        f"m{layer}" if head == n_heads else f"a{layer}.h{head}": float(grid[layer, head])
+        for layer, head in grid.nonzero().tolist()
+    }
+    return dict(sorted(values.items(), key=lambda one: -one[1]))
+
+
+def _attributed(results: Results, method: str, size: int) -> Measurement:
+    score, clean, corrupted = (
+        _tensor(results, "attribution", name) for name in (f"{method}_{size}", "clean", "corrupted")
+    )
+    n = len(_tensor(results, "attribution", f"{method}_{size}_edges"))
+    gap = in_words(ratio(score - corrupted, clean - corrupted).value)
+    detail = f"{n} of the edges are on a path to the logits; {gap} of the gap"
+    return average(score, detail if method == "eap" else f"{detail}; {_POINTS}")
+
+
+def _attributed_share(results: Results, method: str, of: str) -> Measurement:
+    """How many of the heads and MLPs at the strongest edges are the circuit's, or the reverse."""
+    top = set(_grid(results, "attribution", f"{method}_top"))
+    shared, every = len(top & _NINETEEN), len(top if of == "precision" else _NINETEEN)
+    return Measurement(shared / max(1, every), detail=f"{shared} of {every}")
+
+
+for _method in ("eap", "eap_ig"):
+    for _size in SIZES:
+        measures(f"{_method}_{_size}")(partial(_attributed, method=_method, size=_size))
+    for _of in ("precision", "recall"):
+        measures(f"{_method}_{_of}")(partial(_attributed_share, method=_method, of=_of))
+
+
+@measures("eap_ig_better")
+def _eap_ig_better(results: Results) -> Measurement:
+    found = {}
+    for size in SIZES[:3]:
+        ours, theirs = (
+            _tensor(results, "attribution", f"{method}_{size}") for method in ("eap_ig", "eap")
+        )
+        found[f"{size} edges"] = average(ours - theirs)
+    return _narrowest(found)
+
+
+def _found_at(results: Results, place: str, names: tuple[str, ...]) -> Measurement:
+    """How many of these heads and MLPs were found at a position."""
+    found = _grid(results, "edges", f"found@{place}")
+    if not names:
+        raise NotMeasured("the model's circuit has none")
+    missing = [name for name in names if name not in found]
+    detail = f"{len(found)} heads and MLPs were found at {place}"
+    detail += f"; not {', '.join(missing)}" if missing else ""
+    return Measurement(1 - len(missing) / len(names), detail=detail)
+
+
+def _parts(results: Results) -> CircuitParts:
+    if results.parts is None:
+        raise NotMeasured("the circuit has not been chosen yet")
+    return results.parts
+
+
+@measures("edges_heads")
+def _edges_heads(results: Results) -> Measurement:
+    return _found_at(results, "END", _parts(results).heads)
+
+
+@measures("edges_late_mlps")
+def _edges_late_mlps(results: Results) -> Measurement:
+    return _found_at(results, "END", _parts(results).mlps)
+
+
+@measures("edges_early")
+def _edges_early(results: Results) -> Measurement:
+    readers = _parts(results).readers_of_YY
+    return _found_at(results, "YY", tuple(name for name in readers if name != "embed"))
+
+
+@measures("edges_precision")
+def _edges_precision(results: Results) -> Measurement:
+    _tensor(results, "edges", "found")  # or it is said what is missing
+    parts, strengths = _parts(results), dict[str, float]()
+    for key in results.experiments["edges"].tensors:
+        if key.startswith("found@"):
+            for name, value in _grid(results, "edges", key).items():
+                strengths[name] = max(value, strengths.get(name, 0.0))
+    own = {*parts.heads, *parts.mlps, *parts.readers_of_YY, *parts.early_inputs} - {"embed"}
+    first = sorted(strengths, key=lambda name: -strengths[name])[: len(own)]
+    if not first:
+        raise NotMeasured("no head and no MLP was found")
+    shared = len(own & set(first))
+    every = f"{len(own & set(strengths))} of all {len(strengths)} that were found"
+    return Measurement(shared / len(first), detail=f"{shared} of {len(first)}, and {every}")
+
+
+def _edges_share(results: Results, low: str) -> Measurement:
+    """What the found circuit recovers of the model's score above another run's, or above 0."""
+    found, full, clean = (_tensor(results, "edges", name) for name in ("found", "full", "clean"))
+    base = _tensor(results, "edges", low) if low else 0
+    own, other = (ratio(score - base, clean - base) for score in (found, full))
+    n = len(_tensor(results, "edges", "edges"))
+    detail = f"{n} edges; the full circuit: {in_words(other.value)}"
+    return Measurement(own.value, own.low, own.high, detail)
+
+
+measures("edges_recovered")(partial(_edges_share, low=""))
+measures("edges_above_corrupted")(partial(_edges_share, low="corrupted"))

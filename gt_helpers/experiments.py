@@ -21,6 +21,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from .activation_patching import activation_patching
+from .attribution import eap, eap_ig, strongest_first
+from .choices import eap_ig_prompts
 from .circuits import (
     PAPER,
     Circuit,
@@ -32,6 +34,7 @@ from .circuits import (
 from .components import END, component, edges
 from .controls import circuit_through, mlp_paths, shifted_heads
 from .dataset import YearDataset, draw_prompts
+from .discovery import discover_circuit, greedy_order
 from .distributed import (
     Tensors,
     chunks,
@@ -41,6 +44,8 @@ from .distributed import (
     over_prompts,
     resumable,
 )
+from .edge_graph import EdgeGraph, evaluate_edges
+from .experiment_measures import SIZES
 from .metrics import FIRST_YY, LAST_YY, Metric, mean_by_YY, prob_diff
 from .models import is_gpt2_small
 from .neurons import Neurons, last_but_one, ranking
@@ -51,7 +56,6 @@ from .prompts import (
     Prompt,
     Template,
     load_nouns,
-    tokenize,
     valid_years,
 )
 from .report import write_scorecard
@@ -65,6 +69,7 @@ from .transformer import Transformer
 YEARS = (1100, 1800)  # centuries 11 to 17, as in the paper's text
 _PROMPTS = 256  # prompts whose runs are kept at once
 _RANDOM_CIRCUITS = 20
+_TOP = 50  # edges whose heads and MLPs are compared with the circuit
 _LONG = 10  # minutes
 
 
@@ -189,16 +194,7 @@ def _large(bench: Bench) -> Tensors:
     note="The without a space before it, 34 nouns",
 )
 def _bos(bench: Bench) -> Tensors:
-    nouns = load_nouns()
-    split = tokenize(bench.model.tokenizer, nouns)
-    dataset = YearDataset(
-        bench.model.tokenizer,
-        bench.prompts,
-        years=YEARS,
-        nouns=[noun for noun, tokens in zip(nouns, split, strict=True) if len(tokens) == 1],
-        template=NO_SPACE_TEMPLATE,
-        seed=bench.seed,
-    )
+    dataset = eap_ig_prompts(bench.model.tokenizer, bench.prompts, bench.seed, YEARS)
     return answers(bench.model, dataset, label="The without a space")
 
 
@@ -430,6 +426,76 @@ def _neurons(bench: Bench) -> Tensors:
         "lens_single": torch.stack([lens(order[i : i + 1]) for i in range(10)]),
         "lens_sum": torch.stack([lens(order[:100]), lens(order[:200])]),
     }
+
+
+# ---- circuits found edge by edge --------------------------------------------------------------
+
+
+@_experiment(
+    "attribution",
+    "the circuits that EAP and EAP-IG find",
+    490,
+    5,
+    balanced=True,
+    years=list(YEARS),
+    note="The without a space before it, 34 nouns",
+)
+def _attribution(bench: Bench) -> Tensors:
+    dataset = eap_ig_prompts(bench.model.tokenizer, bench.prompts, bench.seed, YEARS)
+    patching = PathPatching(bench.model, dataset, progress=True)
+    graph, denoising = EdgeGraph.of(patching), patching.reversed()
+    found = {
+        "clean": _score(patching.base_log_probs, dataset.YY),
+        "corrupted": _score(denoising.base_log_probs, dataset.YY),
+    }
+    for name, scores in (("eap", eap(patching, graph)), ("eap_ig", eap_ig(patching, graph))):
+        order = greedy_order(scores)
+        for n in SIZES:  # as the source counts them: before those on no path are dropped
+            live = graph.pruned(order[:n])
+            found[f"{name}_{n}"] = evaluate_edges(denoising, graph, live).prob_diff
+            found[f"{name}_{n}_edges"] = live.nonzero().flatten()
+        top = graph.components(strongest_first(scores.mean)[:_TOP])
+        found[f"{name}_top"] = _grid(bench.model, dict.fromkeys(top, 1.0))
+    return found
+
+
+@_experiment(
+    "edges",
+    "a circuit found from the data alone, edge by edge",
+    97,
+    25,
+    balanced=True,
+    years=list(YEARS),
+)
+def _edges(bench: Bench) -> Tensors:
+    model = bench.model
+    dataset = YearDataset(model.tokenizer, bench.prompts, years=YEARS, seed=bench.seed)
+    patching = PathPatching(model, dataset, progress=True)
+    denoising, circuit = patching.reversed(), discover_circuit(patching)
+    graph = EdgeGraph.of(patching, summed=False)
+    found = {
+        "clean": _score(patching.base_log_probs, dataset.YY),
+        "corrupted": _score(denoising.base_log_probs, dataset.YY),
+        "found": denoising.evaluate(circuit).prob_diff,
+        "full": denoising.evaluate(full_circuit(bench.parts)).prob_diff,
+        "edges": graph.edges_of(circuit).nonzero().flatten(),
+    }
+    # What was found at a position, by the strongest effect of the edges that it sends.
+    strengths: dict[str, dict[str, float]] = {position: {} for position in graph.positions}
+    for edge, effect in zip(circuit.edges, circuit.effects.mean(-1).tolist(), strict=True):
+        here, name = strengths[edge.sender.position], edge.sender.label
+        here[name] = max(here.get(name, 0.0), -effect)
+    return found | {f"found@{place}": _grid(model, here) for place, here in strengths.items()}
+
+
+def _grid(model: Transformer, values: Mapping[str, float]) -> Tensor:
+    """Values of heads and MLPs by their names, as [layer, n_heads + 1]; the last column is MLPs."""
+    grid = torch.zeros(model.n_layers, model.n_heads + 1)
+    for name, value in values.items():
+        node = component(name)
+        if node.kind != "embed":
+            grid[node.layer, node.head if node.kind == "head" else -1] = value
+    return grid
 
 
 # ---- the scorecard's command ------------------------------------------------------------------

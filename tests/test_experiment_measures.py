@@ -9,10 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from test_scorecard import AGREEING, YY, N, evaluation, lenses
+from test_scorecard import AGREEING, LATE, SEVEN, YY, N, evaluation, lenses
 from torch import Tensor
 
 from gt_helpers import measures
+from gt_helpers.components import component
 from gt_helpers.report import scorecard_html, write_scorecard
 from gt_helpers.results import Outcome, Results, load_results
 from gt_helpers.scorecard import _row, claims, measurable, sample_of, scorecard
@@ -82,6 +83,37 @@ def neurons() -> dict[str, Tensor]:
     return found | {"lens_single": single, "lens_sum": torch.stack([lenses()["m9"]] * 2)}
 
 
+EAP = {100: 0.436, 200: 0.66, 300: 0.719, 500: 0.757, 1000: 0.769}
+EAP_IG = {100: 0.6, 200: 0.746, 300: 0.758, 500: 0.777, 1000: 0.777}
+NINETEEN = (*SEVEN, "a6.h1", *LATE, "a0.h1", "a0.h3", "a0.h5", "m0", "m1", "m2", "m3")
+OTHERS = [f"a{layer}.h0" for layer in range(1, 11)]
+
+
+def grid(*names: str, value: float = 1.0) -> Tensor:
+    """A value for the named heads and MLPs [layer, n_heads + 1]; the last column is MLPs."""
+    found = torch.zeros(12, 13)
+    for node in map(component, names):
+        found[node.layer, node.head] = value
+    return found
+
+
+def attribution() -> dict[str, Tensor]:
+    found = {"clean": constant(0.814)[0], "corrupted": constant(-0.457)[0]}
+    for method, scores in (("eap", EAP), ("eap_ig", EAP_IG)):
+        found |= {f"{method}_{n}": constant(score)[0] for n, score in scores.items()}
+        found |= {f"{method}_{n}_edges": torch.arange(n - 10) for n in scores}
+    found["eap_top"] = grid(*NINETEEN[2:], *OTHERS)
+    return found | {"eap_ig_top": grid(*NINETEEN[1:], *OTHERS[:4])}
+
+
+def found_edges() -> dict[str, Tensor]:
+    scores = {"clean": 0.8, "corrupted": -0.45, "found": 0.7, "full": 0.71}
+    found = {name: constant(score)[0] for name, score in scores.items()}
+    found["found@END"] = grid(*SEVEN[1:], *LATE) + grid("a10.h2", "m7", value=0.1)
+    found["found@YY"] = grid(*NINETEEN[12:]) + grid("m4", value=0.1)
+    return found | {"edges": torch.arange(120)}
+
+
 def agreeing() -> Results:
     """Results that meet every claim, as a whole scorecard of GPT-2 small would."""
     results = copy.deepcopy(AGREEING)
@@ -91,7 +123,7 @@ def agreeing() -> Results:
     answers["acdc"]["circuit"] = log_probs(0.72, 0.08)
     tensors = {name: runs | {"YY": YY} for name, runs in answers.items()}
     tensors |= {"controls": controls(), "activation": activation(), "families": families()}
-    tensors["neurons"] = neurons()
+    tensors |= {"neurons": neurons(), "attribution": attribution(), "edges": found_edges()}
     settings = {
         "large": {"prompts": 10_000, "balanced": False, "years": [1000, 1900]},
         "bos": {"prompts": 1000, "balanced": True, "years": [1100, 1800], "note": "written so"},
@@ -125,8 +157,8 @@ def head(name: str, share: float) -> tuple[str, Change]:
     return "activation", row("heads@END", 12 * layer + number, share)
 
 
-def score(name: str, value: float) -> tuple[str, Change]:
-    return "controls", sets(name, constant(value)[0])
+def score(experiment: str, name: str, value: float) -> tuple[str, Change]:
+    return experiment, sets(name, constant(value)[0])
 
 
 def family(name: str, value: float) -> tuple[str, Change]:
@@ -153,12 +185,12 @@ BREAKING: dict[str, tuple[str, Change]] = {
     "full_below_partial": answer("large", "full", 0.74),
     "clean_prob_diff_balanced": answer("bos", "clean", 0.83),
     "corrupted_prob_diff": answer("bos", "corrupted", -0.5),
-    "values_only": score("values_only", 0.7),
-    "m8_indirect": score("indirect_m8", 0.75),
-    "m9_balanced": score("indirect_m9", 0.75),
-    "shifted_heads": score("shifted", 0.7),
-    "one_mlp": score("one_mlp", 0.7),
-    "random_circuits": score("random_1", 0.7),
+    "values_only": score("controls", "values_only", 0.7),
+    "m8_indirect": score("controls", "indirect_m8", 0.75),
+    "m9_balanced": score("controls", "indirect_m9", 0.75),
+    "shifted_heads": score("controls", "shifted", 0.7),
+    "one_mlp": score("controls", "one_mlp", 0.7),
+    "random_circuits": score("controls", "random_1", 0.7),
     "last_mlp_alike": ("activation", sets("last_mlp", constant(0.51)[0])),
     "century_clean_prob_diff": ("activation", sets("clean", constant(0.75)[0])),
     "century_corrupted_prob_diff": ("activation", sets("corrupted", constant(-0.4)[0])),
@@ -192,6 +224,19 @@ BREAKING: dict[str, tuple[str, Change]] = {
     "neurons_joint": ("neurons", sets("ten_added", torch.full((97, 100), 1.4))),
     "neurons_single": ("neurons", sets("lens_single", torch.stack([lenses()["m9"]] * 10))),
     "neurons_sum": ("neurons", sets("lens_sum", torch.stack([lenses()["m8"]] * 2))),
+    **{f"eap_{n}": score("attribution", f"eap_{n}", share + 0.07) for n, share in EAP.items()},
+    **{f"eap_ig_{n}": score("attribution", f"eap_ig_{n}", EAP[n] - 0.1) for n in EAP},
+    "eap_ig_better": score("attribution", "eap_300", 0.76),
+    "eap_precision": ("attribution", sets("eap_top", grid(*NINETEEN[2:]))),
+    "eap_recall": ("attribution", sets("eap_top", grid(*NINETEEN[5:]))),
+    "eap_ig_precision": ("attribution", sets("eap_ig_top", grid(*NINETEEN[1:]))),
+    "eap_ig_recall": ("attribution", sets("eap_ig_top", grid(*NINETEEN[3:]))),
+    "edges_heads": ("edges", sets("found@END", grid(*SEVEN[3:], *LATE))),
+    "edges_late_mlps": ("edges", sets("found@END", grid(*SEVEN, "m8", "m9", "m10"))),
+    "edges_early": ("edges", sets("found@YY", grid("m0", "m1", "a0.h1"))),
+    "edges_precision": ("edges", sets("found@the2", grid(*OTHERS, value=2.0))),
+    "edges_recovered": score("edges", "found", 0.3),
+    "edges_above_corrupted": score("edges", "found", 0.1),
 }
 
 
@@ -234,7 +279,9 @@ def test_the_large_sample_is_preferred_and_named() -> None:
     assert "; reported on 10,000 prompts" in detail
 
 
-@pytest.mark.parametrize("name", ["activation", "controls", "families", "neurons", "acdc"])
+@pytest.mark.parametrize(
+    "name", ["activation", "controls", "families", "neurons", "acdc", "attribution", "edges"]
+)
 def test_a_missing_experiment_costs_its_own_claims(name: str) -> None:
     results = copy.deepcopy(ALL)
     del results.experiments[name]
@@ -242,8 +289,7 @@ def test_a_missing_experiment_costs_its_own_claims(name: str) -> None:
     gone = table[table["verdict"] == "not measured"]
     expected = {c["id"] for c in claims() if c["experiment"] == name or "missing" in c}
     assert set(gone["id"]) == expected
-    reasons = "scorecard runs it|not part of this project|notebook 6"
-    assert gone["detail"].str.contains(reasons).all()
+    assert gone["detail"].str.contains("scorecard runs it|notebook 6").all()
 
 
 def test_what_a_model_lacks_is_said() -> None:
@@ -303,3 +349,25 @@ def test_a_neuron_without_any_preference_makes_no_step() -> None:
     flat.experiments["neurons"].tensors["lens_single"] = torch.stack([rows] * 10)
     row = scorecard(flat, ["neurons_single"]).iloc[0]
     assert abs(row["measured"]) < 1e-9 and row["verdict"] == "agrees"
+
+
+def test_what_was_found_edge_by_edge_is_said() -> None:
+    table = scorecard(ALL).set_index("id")
+    detail = table.loc["edges_heads", "detail"]
+    assert detail.startswith("12 heads and MLPs were found at END; not a5.h1")
+    # 17 of the circuit's 18 are the strongest of 20
+    assert table.loc["edges_precision", "measured"] == pytest.approx(17 / 18)
+    assert "17 of 18, and 17 of all 20 that were found" in table.loc["edges_precision", "detail"]
+    assert "the full circuit: 88.8 %" in table.loc["edges_recovered", "detail"]
+    row = table.loc["edges_above_corrupted"]
+    assert row["measured"] == pytest.approx(1.15 / 1.25) and "92.8 %" in row["detail"]
+
+
+def test_the_edges_of_attribution_are_counted() -> None:
+    table = scorecard(ALL).set_index("id")
+    row = table.loc["eap_ig_200"]
+    assert row["detail"].startswith("190 of the edges are on a path to the logits; 94.6 % of the")
+    assert "80 % of the way" in row["detail"] and "reported on 1,000 prompts" in row["detail"]
+    assert "way" not in table.loc["eap_200", "detail"]
+    assert table.loc["eap_recall", "detail"].startswith("17 of 19")
+    assert table.loc["eap_ig_better", "detail"] == "narrowest: 300 edges"

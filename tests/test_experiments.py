@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -12,9 +13,13 @@ import torch
 
 from gt_helpers import experiments as module
 from gt_helpers.__main__ import main
-from gt_helpers.circuits import PAPER, partial_circuit
+from gt_helpers.attribution import eap
+from gt_helpers.choices import eap_ig_prompts
+from gt_helpers.circuits import PAPER, full_circuit, partial_circuit
 from gt_helpers.controls import mlp_paths
 from gt_helpers.dataset import YearDataset
+from gt_helpers.discovery import discover_circuit, greedy_edges
+from gt_helpers.edge_graph import EdgeGraph, evaluate_edges
 from gt_helpers.experiments import (
     EXPERIMENTS,
     acdc_circuit,
@@ -30,7 +35,7 @@ from gt_helpers.results import load_results
 from gt_helpers.scorecard import claims
 from gt_helpers.transformer import Transformer
 
-PROMPTS, FEW = 12, 8
+PROMPTS, FEW, THRESHOLD = 12, 8, 0.02
 SIZES = ["--prompts", str(PROMPTS), "--at-most", str(FEW), "--device", "cpu"]
 
 
@@ -42,7 +47,10 @@ def model() -> Transformer:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("scorecard")
-    assert main(["scorecard", "--model", "mini", *SIZES, "--out", str(out)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        # Of few prompts the default keeps what is next to nothing, and takes hundreds of sweeps.
+        patch.setattr(module, "discover_circuit", partial(discover_circuit, threshold=THRESHOLD))
+        assert main(["scorecard", "--model", "mini", *SIZES, "--out", str(out)]) == 0
     return out
 
 
@@ -53,7 +61,7 @@ def test_every_experiment_is_measured_and_kept(folder: Path) -> None:
     table = pd.read_csv(folder / "scorecard.csv")
     assert list(table["id"]) == [claim["id"] for claim in claims()]
     assert set(table["verdict"]) == {"not comparable"}
-    assert table["measured"].notna().sum() > 75
+    assert table["measured"].notna().sum() > 95
     assert "are about mini, not GPT-2 small" in (folder / "scorecard.txt").read_text()
     assert "<h1>mini</h1>" in (folder / "scorecard.html").read_text()
 
@@ -62,14 +70,20 @@ def test_what_is_there_is_not_measured_again(folder: Path, monkeypatch: pytest.M
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("measured again")
 
-    for name in ("answers", "activation_patching", "compute_run"):
+    for name in ("answers", "activation_patching", "compute_run", "eap", "discover_circuit"):
         monkeypatch.setattr(module, name, refuse)
     monkeypatch.setattr(PathPatching, "sweep", refuse)
     said: list[str] = []
     table, _ = run_scorecard(
-        "mini", PROMPTS, out=folder, device="cpu", at_most=5, only=["eap"], say=said.append
+        "mini",
+        PROMPTS,
+        out=folder,
+        device="cpu",
+        at_most=5,
+        only=["leace_prob_diff"],
+        say=said.append,
     )
-    assert list(table["id"]) == ["eap"]
+    assert list(table["id"]) == ["leace_prob_diff"]
     run_scorecard("mini", PROMPTS, out=folder, device="cpu", at_most=5, say=said.append)
     with pytest.raises(AssertionError, match="measured again"):  # more prompts are
         run_scorecard("mini", PROMPTS, out=folder, device="cpu", at_most=9, say=said.append)
@@ -109,7 +123,7 @@ def test_a_failing_claim_of_gpt2_small_is_an_exit_code(
     assert list(results.experiments) == ["acdc"]
     assert main([*command, "--only", "last_mlp_alike"]) == 0
     verdicts = pd.read_csv(out / "scorecard.csv").set_index("id")["verdict"]
-    assert verdicts["last_mlp_alike"] == "agrees" and verdicts["eap_ig"] == "not measured"
+    assert verdicts["last_mlp_alike"] == "agrees" and verdicts["eap_100"] == "not measured"
 
 
 def test_what_an_experiment_cannot_measure_is_said(
@@ -129,7 +143,9 @@ def test_what_an_experiment_cannot_measure_is_said(
 
 def test_what_nothing_measures_runs_nothing(tmp_path: Path) -> None:
     said: list[str] = []
-    table, _ = run_scorecard("mini", 4, out=tmp_path, device="cpu", only=["eap"], say=said.append)
+    table, _ = run_scorecard(
+        "mini", 4, out=tmp_path, device="cpu", only=["leace_prob_diff"], say=said.append
+    )
     assert list(table["verdict"]) == ["not comparable"]
     assert not any("To measure" in line for line in said)
 
@@ -138,7 +154,7 @@ def test_needed_experiments() -> None:
     def names(ids: list[str], skip_long: bool = False) -> list[str]:
         return [one.name for one in module._needed(ids, skip_long)]
 
-    assert names(["eap"]) == []
+    assert names(["leace_prob_diff"]) == []
     assert names(["m9_top_head", "acdc_kl"]) == ["discovery", "acdc"]
     assert names(["clean_prob_diff"]) == ["large"]
     assert names(["clean_prob_diff"], skip_long=True) == ["discovery"]
@@ -188,6 +204,50 @@ def test_direct_and_indirect_paths_are_those_of_the_sweeps(model: Transformer) -
         *("m9@END -> m10@END", "m9@END -> m11@END", "m10@END -> m11@END"),
         *("m10@END -> logits", "m11@END -> logits"),
     }
+
+
+def test_attributions_circuits_grow_by_the_scores(model: Transformer, folder: Path) -> None:
+    found = load_results(folder).experiments["attribution"].tensors
+    patching = PathPatching(model, eap_ig_prompts(model.tokenizer, FEW, 0, module.YEARS))
+    graph, denoising = EdgeGraph.of(patching), patching.reversed()
+    clean = prob_diff(patching.base_probs, patching.dataset.YY)
+    torch.testing.assert_close(found["clean"], clean)
+    for method in ("eap", "eap_ig"):
+        held: set[int] = set()
+        for n in (100, 200, 300, 500, 1000):
+            edges = found[f"{method}_{n}_edges"]
+            assert held < set(edges.tolist()) and len(held) < len(edges) <= n
+            held = set(edges.tolist())
+            score = evaluate_edges(denoising, graph, edges).prob_diff
+            torch.testing.assert_close(found[f"{method}_{n}"], score)
+        assert found[f"{method}_top"].unique().tolist() == [0, 1]
+    # those of the first 100 that are on a path are the greedy circuit of as many
+    live = found["eap_100_edges"]
+    same = greedy_edges(eap(patching, graph), len(live))
+    assert same.nonzero().flatten().tolist() == live.tolist()
+
+
+def test_the_circuit_that_was_found_is_kept(model: Transformer, folder: Path) -> None:
+    results = load_results(folder)
+    found = results.experiments["edges"].tensors
+    dataset = YearDataset(model.tokenizer, FEW, years=module.YEARS)
+    patching = PathPatching(model, dataset)
+    circuit = discover_circuit(patching, THRESHOLD)
+    graph, denoising = EdgeGraph.of(patching, summed=False), patching.reversed()
+    torch.testing.assert_close(found["found"], denoising.evaluate(circuit).prob_diff)
+    assert results.parts is not None
+    full = denoising.evaluate(full_circuit(results.parts)).prob_diff
+    torch.testing.assert_close(found["full"], full)
+    assert found["edges"].tolist() == graph.edges_of(circuit).nonzero().flatten().tolist()
+    strengths: dict[str, list[float]] = {}
+    for edge, effect in zip(circuit.edges, circuit.effects.mean(-1).tolist(), strict=True):
+        strengths.setdefault(edge.sender.name, []).append(-effect)
+    for place in graph.positions:
+        for layer in range(model.n_layers):
+            names = [f"a{layer}.h{head}@{place}" for head in range(model.n_heads)]
+            expected = [max(strengths.get(name, [0])) for name in (*names, f"m{layer}@{place}")]
+            assert found[f"found@{place}"][layer].tolist() == pytest.approx(expected)
+    assert len(circuit) > 5 and "embed@YY" in circuit.components
 
 
 def test_acdc_has_its_edges_and_its_prompts(model: Transformer) -> None:

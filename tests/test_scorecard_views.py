@@ -39,18 +39,18 @@ def test_counts_of_verdicts() -> None:
     card = scorecard(ALL)
     found = {row[0]: row[1:] for row in rows(tables.verdict_counts(card))}
     assert list(found) == [*card["theme"].unique(), "all"]
-    assert found["Attribution"] == ["0", "2"]
-    assert found["all"] == [str(len(card) - 4), "4"]
+    assert found["Geometry"] == ["0", "2"]
+    assert found["all"] == [str(len(card) - 2), "2"]
 
 
 def test_the_explorer_shows_what_is_chosen() -> None:
     explorer = widgets.scorecard_explorer(ALL)
     assert 'data-state="done"' in explorer.state.value
     assert "Probability difference on clean prompts" in explorer.text.value
-    explorer.controls["theme"].value = "Attribution"
+    explorer.controls["theme"].value = "Geometry"
     explorer.controls["verdict"].value = "not measured"
-    view = explorer.draw(theme="Attribution", verdict="not measured")
-    assert view.figure is None and view.text.count("not part of this project") == 2
+    view = explorer.draw(theme="Geometry", verdict="not measured")
+    assert view.figure is None and view.text.count("notebook 6") == 2
     assert "No claim" in explorer.draw(theme="Neurons", verdict="disagrees").text
     every = explorer.draw(theme="all", verdict="all")
     assert len(re.findall("<tr", every.text)) == len(claims()) + 1
