@@ -75,6 +75,7 @@ def test_every_import_of_the_package_is_required() -> None:
     imported = {
         name.split(".")[0]
         for path in (ROOT / "gt_helpers").rglob("*.py")
+        if path.parent.name != "example_clone"  # it needs Rust, to be loaded without it
         for node in ast.walk(ast.parse(path.read_text()))
         for name in (
             [alias.name for alias in node.names]
