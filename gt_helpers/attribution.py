@@ -7,6 +7,7 @@ gradient over runs between the base and the patch run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
@@ -79,7 +80,8 @@ def compare_scores(
     Columns: ``method``; ``edges``, how many these are; ``spearman``, the rank correlation of the
     sizes of the mean scores; ``sign``, the share of edges with the reference's sign; ``top_10``,
     ..., the share of the reference's strongest edges that are among as many strongest of the
-    method. Raises ValueError for scores of another graph.
+    method, NaN where there are not more edges than that. Raises ValueError for scores of another
+    graph.
     """
     rows = []
     for other in others:
@@ -94,7 +96,7 @@ def compare_scores(
         }
         for size in k:
             top = [set(strongest_first(scores)[:size].tolist()) for scores in (ours, theirs)]
-            row[f"top_{size}"] = len(top[0] & top[1]) / max(1, len(top[0]))
+            row[f"top_{size}"] = len(top[0] & top[1]) / size if size < len(numbers) else math.nan
         rows.append(row)
     columns = ["method", "edges", "spearman", "sign", *(f"top_{size}" for size in k)]
     return pd.DataFrame(rows, columns=columns)
