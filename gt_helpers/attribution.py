@@ -1,8 +1,9 @@
 """Attribution: what gradients say that every edge does, and how far that is from the exact effects.
 
 Edge attribution patching (EAP; Syed et al. 2023) takes the metric's gradient with respect to a
-receiver's input, times the change of the sender's output. EAP-IG (Hanna et al. 2024) averages the
-gradient over runs between the base and the patch run.
+receiver's input, times the change of the sender's output: the effect of the edge alone, to first
+order. EAP-IG (Hanna et al. 2024) averages the gradient over runs between the base and the patch
+run: its scores share out the whole change between these, and are no limit of the edge's own effect.
 """
 
 from __future__ import annotations

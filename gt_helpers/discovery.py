@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from .circuits import Circuit, SweepFunction, needed
 from .components import Component, Edge, Input, component
+from .distributed import Tensors, over_prompts
 from .edge_effects import EdgeScores
 from .edge_graph import EdgeGraph, Edges
 from .metrics import bootstrap_ci, prob_diff
@@ -98,7 +99,7 @@ def discover_circuit(
     YY = patching.dataset.YY
     gap = prob_diff(patching.base_probs, YY) - prob_diff(patching.patch_probs, YY)
     least = threshold * abs(float(gap.mean()))
-    positions = EdgeGraph.of(patching).positions
+    positions, moved = EdgeGraph.of(patching).positions, _moved_embeddings(patching)
     found: dict[Edge, Tensor] = {}
     waiting = {LOGITS.component}
     bar = tqdm(desc="discover", unit="sweep", disable=not patching.progress, leave=False)
@@ -108,6 +109,9 @@ def discover_circuit(
         via = list(dict.fromkeys(_onward(edge) for edge in found if edge.receiver != LOGITS))
         effects: dict[Edge, Tensor] = {}
         for receiver, row in _entrances(node, positions):
+            *others, _ = patching.shape.senders(row)
+            if row not in moved and not any(patching.shape.reaches(s, receiver) for s in others):
+                continue  # it reads the embedding only, which is the same in both runs
             effects |= _needed_edges((sweep or patching.sweep)([receiver.name], via, row), receiver)
             bar.update()
         sizes = {edge: -float(values.mean()) for edge, values in effects.items()}
@@ -119,6 +123,18 @@ def discover_circuit(
     bar.close()
     circuit = _live(found)
     return circuit if n_edges is None else circuit.strongest(n_edges)
+
+
+def _moved_embeddings(patching: PathPatching) -> set[str]:
+    """The positions at which the embeddings of the two runs differ."""
+
+    def measure(some: slice) -> Tensors:
+        pairs = patching.runs(len(patching.dataset), some)
+        moved = [(base.stream[0] != patch.stream[0]).any(-1).cpu() for base, patch, _ in pairs]
+        return {"moved": torch.cat(moved)}
+
+    moved = over_prompts("moved embeddings", len(patching.dataset), measure)["moved"].any(0)
+    return {position for position, one in zip(patching.shape.positions, moved, strict=True) if one}
 
 
 def _entrances(node: Component, positions: Sequence[str]) -> list[tuple[Input, str]]:

@@ -55,3 +55,4 @@ def test_previews_are_timed_on_a_model_for_which_they_hold(
     printed = capsys.readouterr().out
     assert number(printed, "probability on the year tokens") > 0.99
     assert "path explorer, a whole redraw" in printed and "(exact)" not in printed
+    assert "discovery explorer, a new circuit of 200 edges" in printed
