@@ -82,9 +82,9 @@ def discover_circuit(
     head's query, keys and values, each swept from every position that it reads and that can
     change. What arrives flows on to the logits and through every input that was found so far. A
     sweep keeps a sender whose patching lowers the metric, its 95 % bootstrap interval below 0, by
-    ``threshold`` of the gap between clean and corrupted prompts or more; the strongest sender into
-    a component is kept in any case, so that each leads down to the embedding. What does not is left
-    out at the end, and with ``n_edges`` also all but the strongest edges (see
+    ``threshold`` of the gap between clean and corrupted prompts or more; of those into a component,
+    the strongest is kept however small it is, so that each leads down to the embedding. What does
+    not is left out at the end, and with ``n_edges`` also all but the strongest edges (see
     `FoundCircuit.strongest`). ``sweep`` may stand in for the patching's own, e.g. a `Preview`'s.
     Raises ValueError unless the patching's base is "clean", and for a threshold below 0.
     """

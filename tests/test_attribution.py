@@ -288,13 +288,12 @@ def test_worst_edges_of_made_up_scores(exact: EdgeScores) -> None:
     assert list(table["other_rank"]) == [2, 4, 1]
 
 
-def test_more_steps_come_closer_to_the_exact_effects(
-    patching: PathPatching, exact: EdgeScores, estimate: EdgeScores
+def test_the_slope_is_near_the_exact_effect_but_not_equal_to_it(
+    exact: EdgeScores, estimate: EdgeScores
 ) -> None:
-    others = [estimate, eap_ig(patching, exact.graph, 10), exact]
-    table = compare_scores(exact, others, k=(10,))
-    assert list(table["method"]) == ["EAP", "EAP-IG inputs, 10 steps", "exact"]
-    assert table["spearman"][2] == pytest.approx(1.0)
+    table = compare_scores(exact, [estimate, exact], k=(10,))
+    assert list(table["method"]) == ["EAP", "exact"]
+    assert list(table.iloc[1])[1:] == pytest.approx([len(exact.graph), 1, 1, 1])
     assert 0.2 < table["spearman"][0] < 0.99
     worst = worst_edges(exact, estimate)
     assert len(worst) == 20
