@@ -472,7 +472,9 @@ def discovery_explorer(
     def draw(method: str, edges: int, against: str) -> View:
         ours, theirs = (circuit_of(name, edges) for name in (method, against))
         note = f"Measured on {len(few.dataset)} prompts; at most {edges:,} edges, but for circuits "
-        note += "that are given whole. The drawing's colours and widths are the method's own scores"
+        note += (
+            "that are given whole. The drawing's colours and numbers are the method's own scores"
+        )
         note += f"; it stops at {_DRAWN} edges." if edges > _DRAWN else "."
         both = pd.concat([measured(name, edges) for name in dict.fromkeys((method, against))])
         quality = quality_table(both, note)
