@@ -19,7 +19,8 @@ from sweep import options_of, print_tables, random_prompts, seconds
 
 from gt_helpers import preview, widgets
 from gt_helpers.attribution import eap
-from gt_helpers.circuits import PAPER, CircuitParts
+from gt_helpers.circuits import PAPER, CircuitParts, full_circuit
+from gt_helpers.edge_effects import EdgeScores
 from gt_helpers.edge_graph import EdgeGraph, evaluate_edges
 from gt_helpers.models import load_model
 from gt_helpers.path_patching import PathPatching
@@ -60,9 +61,15 @@ def benchmark(folder: Path, n: int, device: str) -> list[tuple[str, str]]:
     graph = EdgeGraph.of(exact)
     back, chosen = exact.reversed(), torch.arange(len(graph)) % 3 == 0
     evaluated = seconds(lambda: evaluate_edges(back, graph, chosen), device, 2)
-    attributed = seconds(lambda: eap(exact, graph), device)
+    found: list[EdgeScores] = []
+    attributed = seconds(lambda: found.append(eap(exact, graph)), device)
     rows.append((f"a third of {len(graph)} edges evaluated, s", f"{evaluated:.2f}"))
     rows.append(("all edges by EAP, s", f"{attributed:.1f}"))
+    explorer = widgets.discovery_explorer(exact, found, {"described": full_circuit(parts)})
+    for n_edges in (200, 2000):
+        choice = {"method": found[0].method, "edges": n_edges, "against": "described"}
+        redraw = seconds(lambda c=choice: explorer.draw(**c), device)
+        rows.append((f"discovery explorer, a new circuit of {n_edges} edges, s", f"{redraw:.2f}"))
     return rows
 
 

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,12 @@ class RandomPrompts:
 
     def __len__(self) -> int:
         return len(self.YY)
+
+    def take(self, which: Tensor) -> RandomPrompts:
+        """Some of the prompts, by their numbers."""
+        return replace(
+            self, clean=self.clean[which], corrupted=self.corrupted[which], YY=self.YY[which]
+        )
 
 
 def random_prompts(n: int, vocabulary: int) -> RandomPrompts:

@@ -1,12 +1,14 @@
 """Attribution: what gradients say that every edge does, and how far that is from the exact effects.
 
 Edge attribution patching (EAP; Syed et al. 2023) takes the metric's gradient with respect to a
-receiver's input, times the change of the sender's output. EAP-IG (Hanna et al. 2024) averages the
-gradient over runs between the base and the patch run.
+receiver's input, times the change of the sender's output: the effect of the edge alone, to first
+order. EAP-IG (Hanna et al. 2024) averages the gradient over runs between the base and the patch
+run: its scores share out the whole change between these, and are no limit of the edge's own effect.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
@@ -79,7 +81,8 @@ def compare_scores(
     Columns: ``method``; ``edges``, how many these are; ``spearman``, the rank correlation of the
     sizes of the mean scores; ``sign``, the share of edges with the reference's sign; ``top_10``,
     ..., the share of the reference's strongest edges that are among as many strongest of the
-    method. Raises ValueError for scores of another graph.
+    method, NaN where there are not more edges than that. Raises ValueError for scores of another
+    graph.
     """
     rows = []
     for other in others:
@@ -94,7 +97,7 @@ def compare_scores(
         }
         for size in k:
             top = [set(strongest_first(scores)[:size].tolist()) for scores in (ours, theirs)]
-            row[f"top_{size}"] = len(top[0] & top[1]) / max(1, len(top[0]))
+            row[f"top_{size}"] = len(top[0] & top[1]) / size if size < len(numbers) else math.nan
         rows.append(row)
     columns = ["method", "edges", "spearman", "sign", *(f"top_{size}" for size in k)]
     return pd.DataFrame(rows, columns=columns)

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from .circuits import Circuit, SweepFunction, needed
 from .components import Component, Edge, Input, component
+from .distributed import Tensors, over_prompts
 from .edge_effects import EdgeScores
 from .edge_graph import EdgeGraph, Edges
 from .metrics import bootstrap_ci, prob_diff
@@ -81,9 +82,9 @@ def discover_circuit(
     head's query, keys and values, each swept from every position that it reads and that can
     change. What arrives flows on to the logits and through every input that was found so far. A
     sweep keeps a sender whose patching lowers the metric, its 95 % bootstrap interval below 0, by
-    ``threshold`` of the gap between clean and corrupted prompts or more; the strongest sender into
-    a component is kept in any case, so that each leads down to the embedding. What does not is left
-    out at the end, and with ``n_edges`` also all but the strongest edges (see
+    ``threshold`` of the gap between clean and corrupted prompts or more; of those into a component,
+    the strongest is kept however small it is, so that each leads down to the embedding. What does
+    not is left out at the end, and with ``n_edges`` also all but the strongest edges (see
     `FoundCircuit.strongest`). ``sweep`` may stand in for the patching's own, e.g. a `Preview`'s.
     Raises ValueError unless the patching's base is "clean", and for a threshold below 0.
     """
@@ -98,7 +99,7 @@ def discover_circuit(
     YY = patching.dataset.YY
     gap = prob_diff(patching.base_probs, YY) - prob_diff(patching.patch_probs, YY)
     least = threshold * abs(float(gap.mean()))
-    positions = EdgeGraph.of(patching).positions
+    positions, moved = EdgeGraph.of(patching).positions, _moved_embeddings(patching)
     found: dict[Edge, Tensor] = {}
     waiting = {LOGITS.component}
     bar = tqdm(desc="discover", unit="sweep", disable=not patching.progress, leave=False)
@@ -108,6 +109,9 @@ def discover_circuit(
         via = list(dict.fromkeys(_onward(edge) for edge in found if edge.receiver != LOGITS))
         effects: dict[Edge, Tensor] = {}
         for receiver, row in _entrances(node, positions):
+            *others, _ = patching.shape.senders(row)
+            if row not in moved and not any(patching.shape.reaches(s, receiver) for s in others):
+                continue  # it reads the embedding only, which is the same in both runs
             effects |= _needed_edges((sweep or patching.sweep)([receiver.name], via, row), receiver)
             bar.update()
         sizes = {edge: -float(values.mean()) for edge, values in effects.items()}
@@ -119,6 +123,18 @@ def discover_circuit(
     bar.close()
     circuit = _live(found)
     return circuit if n_edges is None else circuit.strongest(n_edges)
+
+
+def _moved_embeddings(patching: PathPatching) -> set[str]:
+    """The positions at which the embeddings of the two runs differ."""
+
+    def measure(some: slice) -> Tensors:
+        pairs = patching.runs(len(patching.dataset), some)
+        moved = [(base.stream[0] != patch.stream[0]).any(-1).cpu() for base, patch, _ in pairs]
+        return {"moved": torch.cat(moved)}
+
+    moved = over_prompts("moved embeddings", len(patching.dataset), measure)["moved"].any(0)
+    return {position for position, one in zip(patching.shape.positions, moved, strict=True) if one}
 
 
 def _entrances(node: Component, positions: Sequence[str]) -> list[tuple[Input, str]]:

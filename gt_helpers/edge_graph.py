@@ -137,6 +137,8 @@ class EdgeGraph:
                     f"The mask has the shape {list(edges.shape)}; this graph has {len(self)} edges."
                 )
             return edges.cpu()
+        if isinstance(edges, Tensor):
+            edges = edges.tolist()  # as numbers: going through a tensor is slow
         listed = [edges] if isinstance(edges, str) else list(edges)
         if listed and all(isinstance(one, bool | np.bool_) for one in listed):
             return self.mask(torch.tensor(listed))
@@ -162,27 +164,34 @@ class EdgeGraph:
         The others change nothing. Raises ValueError as `mask` does.
         """
         chosen = self.grid(edges)
-        component = {node: number for number, node in enumerate(self.nodes)}
-        of_node: dict[int, list[int]] = {}
-        for number, receiver in enumerate(self.inputs[:-1]):
-            of_node.setdefault(component[receiver.component], []).append(number)
         fed = torch.zeros(chosen.shape[:2], dtype=torch.bool)  # [row, sender]
         fed[:, 0] = True
-        for node, numbers in of_node.items():
-            for number in numbers:
-                brought = (chosen[:, :, number] & fed).any(1)
-                if self.inputs[number].part in ("k", "v"):
-                    brought = brought.cummax(0).values  # later rows read it too
-                fed[:, node] |= brought
+        for receivers, nodes, read_later in self._layers:
+            brought = (chosen[:, :, receivers] & fed[:, :, None]).any(1)
+            later = brought.cummax(0).values  # a key or value is read by later rows too
+            brought = torch.where(read_later, later, brought)
+            fed[:, nodes] |= brought.unflatten(1, (len(nodes), -1)).any(2)
         useful = torch.zeros(chosen.shape[::2], dtype=torch.bool)  # [row, receiver]
         useful[-1, -1] = True
-        for node, numbers in reversed(of_node.items()):
-            sends = (chosen[:, node] & useful).any(1)
-            for number in numbers:
-                read_later = self.inputs[number].part in ("k", "v")
-                useful[:, number] = sends.flip(0).cummax(0).values.flip(0) if read_later else sends
+        for receivers, nodes, read_later in reversed(self._layers):
+            sends = (chosen[:, nodes] & useful[:, None]).any(2)
+            sends = sends.repeat_interleave(len(receivers) // len(nodes), dim=1)
+            later = sends.flip(0).cummax(0).values.flip(0)
+            useful[:, receivers] = torch.where(read_later, later, sends)
         kept = chosen & fed[:, :, None] & useful[:, None]
         return kept[self.index.unbind(1)]
+
+    @cached_property
+    def _layers(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Per layer of heads or MLPs, upstream first: receivers, their nodes, which are k or v."""
+        found = []
+        listed = list(enumerate(self.inputs[:-1]))
+        for _, layer in groupby(listed, key=lambda one: one[1].component.depth):
+            numbers, receivers = zip(*layer, strict=True)
+            nodes = dict.fromkeys(self.nodes.index(one.component) for one in receivers)
+            read_later = torch.tensor([one.part in ("k", "v") for one in receivers])
+            found.append((torch.tensor(numbers), torch.tensor(list(nodes)), read_later))
+        return found
 
     def components(self, edges: Edges) -> tuple[str, ...]:
         """Names of the heads and MLPs that the chosen edges join, upstream first.
@@ -274,7 +283,17 @@ def evaluate_edges(patching: PathPatching, graph: EdgeGraph, edges: Edges) -> Ev
 
 
 def check_graph(patching: PathPatching, graph: EdgeGraph) -> None:
-    """Raise ValueError for a graph of another model or other prompts than the patching's."""
+    """Raise ValueError for a graph of another model or other prompts than the patching's.
+
+    Also for a patching whose norms are its own, as `variants.FrozenNorms`: edges of a graph are
+    computed with the model's.
+    """
+    kind = type(patching)
+    if (kind._block, kind._normed) != (PathPatching._block, PathPatching._normed):
+        raise ValueError(
+            f"{kind.__name__} has norms of its own, which edges of a graph do not follow; give "
+            "PathPatching(model, dataset)."
+        )
     if (graph.shape, graph.first) != (patching.shape, patching.first_changed):
         raise ValueError(
             "The graph is not of this model and these prompts; build it of them: "

@@ -66,6 +66,23 @@ def faithfulness(
     return pd.DataFrame(rows)
 
 
+def differences(
+    patching: PathPatching,
+    graph: EdgeGraph,
+    circuit: Circuit | Edges,
+    others: Mapping[str, Circuit | Edges],
+) -> pd.DataFrame:
+    """How much more than a circuit others show alone, on the same prompts, one row each.
+
+    The table of `leave_out`: ``name``, ``prob_diff`` of the other one, ``change`` (other less
+    circuit) and its 95 % bootstrap interval, ``low`` and ``high``; the largest first. Raises
+    ValueError as `evaluate_edges` does.
+    """
+    _, denoising = _directions(patching)
+    diffs = [_diff(denoising, graph, other) for other in others.values()]
+    return changes_without(others, _diff(denoising, graph, circuit), diffs)
+
+
 def faithfulness_curves(
     patching: PathPatching,
     scores: Sequence[EdgeScores],

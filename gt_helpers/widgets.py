@@ -6,6 +6,7 @@ Nothing new is computed here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from html import escape
 from typing import Any
 
@@ -446,17 +447,23 @@ def discovery_explorer(
     if n > _FEW and patching.model.device.type != "cuda":
         few = PathPatching(patching.model, patching.dataset.take(_spread(n, _FEW)))
 
+    @cache
     def circuit_of(method: str, edges: int) -> Circuit | Tensor:
         if method in rankings:
             return greedy_edges(rankings[method], edges)
         found = given[method]
         return found.strongest(edges) if isinstance(found, FoundCircuit) else found
 
+    @cache
+    def measured(method: str, edges: int) -> pd.DataFrame:
+        return faithfulness(few, graph, {method: circuit_of(method, edges)})
+
     def drawing(method: str, edges: int) -> str:
         circuit, positions = circuit_of(method, min(edges, _DRAWN)), graph.shape.positions
         if not isinstance(circuit, Circuit):
-            effects = dict(zip(graph.names, rankings[method].mean.tolist(), strict=True))
-            return edges_svg(graph, circuit, effects)
+            mean = rankings[method].mean
+            drawn = circuit.nonzero().flatten().tolist()
+            return edges_svg(graph, circuit, {graph.names[n]: float(mean[n]) for n in drawn})
         if len(circuit.links) > _DRAWN:
             return edges_svg(graph, graph.edges_of(circuit))
         effects = {}
@@ -468,9 +475,12 @@ def discovery_explorer(
     def draw(method: str, edges: int, against: str) -> View:
         ours, theirs = (circuit_of(name, edges) for name in (method, against))
         note = f"Measured on {len(few.dataset)} prompts; at most {edges:,} edges, but for circuits "
-        note += "that are given whole. The drawing's colours and widths are the method's own scores"
+        note += (
+            "that are given whole. The drawing's colours and numbers are the method's own scores"
+        )
         note += f"; it stops at {_DRAWN} edges." if edges > _DRAWN else "."
-        quality = quality_table(faithfulness(few, graph, {method: ours, against: theirs}), note)
+        both = pd.concat([measured(name, edges) for name in dict.fromkeys((method, against))])
+        quality = quality_table(both, note)
         shared = agreement_table(agreement(graph, ours, theirs), method, against)
         return View(None, quality + shared + drawing(method, edges))
 
@@ -484,7 +494,7 @@ def discovery_explorer(
                 value=min(100, counts[-1]),
                 description="edges",
             ),
-            "against": widgets.Dropdown(options=[*given, *rankings], description="compare with"),
+            "against": widgets.Dropdown(options=[*given, *rankings], description="against"),
         },
     )
 

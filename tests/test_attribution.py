@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -266,9 +267,12 @@ def test_comparison_of_made_up_scores(exact: EdgeScores) -> None:
     same = scores_of(exact.graph, [50.0, -40.0, 30.0, -20.0, 10.0], "same")
     other = scores_of(exact.graph, [5.0, 4.0, 1.0, -2.0], "other")
     table = compare_scores(reference, [same, other], k=(1, 3, 99)).set_index("method")
-    assert list(table.loc["same"]) == pytest.approx([5, 1.0, 1.0, 1.0, 1.0, 1.0])
+    # with five edges or fewer, all are among the strongest 99
+    assert list(table.loc["same"]) == pytest.approx([5, 1, 1, 1, 1, math.nan], nan_ok=True)
     # on four edges: sizes 5 4 3 2 against 5 4 1 2, one sign wrong
-    assert list(table.loc["other"]) == pytest.approx([4, 0.8, 0.75, 1.0, 2 / 3, 1.0])
+    assert list(table.loc["other"]) == pytest.approx(
+        [4, 0.8, 0.75, 1, 2 / 3, math.nan], nan_ok=True
+    )
     assert list(table.columns) == ["edges", "spearman", "sign", "top_1", "top_3", "top_99"]
 
 
@@ -284,13 +288,12 @@ def test_worst_edges_of_made_up_scores(exact: EdgeScores) -> None:
     assert list(table["other_rank"]) == [2, 4, 1]
 
 
-def test_more_steps_come_closer_to_the_exact_effects(
-    patching: PathPatching, exact: EdgeScores, estimate: EdgeScores
+def test_the_slope_is_near_the_exact_effect_but_not_equal_to_it(
+    exact: EdgeScores, estimate: EdgeScores
 ) -> None:
-    others = [estimate, eap_ig(patching, exact.graph, 10), exact]
-    table = compare_scores(exact, others, k=(10,))
-    assert list(table["method"]) == ["EAP", "EAP-IG inputs, 10 steps", "exact"]
-    assert table["spearman"][2] == pytest.approx(1.0)
+    table = compare_scores(exact, [estimate, exact], k=(10,))
+    assert list(table["method"]) == ["EAP", "exact"]
+    assert list(table.iloc[1])[1:] == pytest.approx([len(exact.graph), 1, 1, 1])
     assert 0.2 < table["spearman"][0] < 0.99
     worst = worst_edges(exact, estimate)
     assert len(worst) == 20

@@ -51,7 +51,9 @@ def test_neurons_agree_with_full_products(load, capsys: pytest.CaptureFixture[st
 def test_previews_are_timed_on_a_model_for_which_they_hold(
     load, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    load("interactive").main(TINY)
+    # without a GPU, explorers take some of more than 32 prompts
+    load("interactive").main(["--tiny", "--prompts", "40", "--device", "cpu"])
     printed = capsys.readouterr().out
     assert number(printed, "probability on the year tokens") > 0.99
     assert "path explorer, a whole redraw" in printed and "(exact)" not in printed
+    assert "discovery explorer, a new circuit of 200 edges" in printed

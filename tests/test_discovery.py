@@ -106,7 +106,9 @@ def test_what_it_finds_on_mini_lowers_the_metric(mini: PathPatching) -> None:
 
     def sweep(receivers: Sequence[str], via: Sequence[str], senders_at: str) -> Sweep:
         swept.append((receivers[0], senders_at))
-        return preview.sweep(receivers, via, senders_at)
+        result = preview.sweep(receivers, via, senders_at)
+        assert result.values.any()  # a sweep that cannot find anything is not made
+        return result
 
     found = discover_circuit(mini, 0.005, sweep=sweep)
     assert swept[0] == ("logits", "END") and len(set(swept)) == len(swept)

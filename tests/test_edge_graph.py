@@ -24,11 +24,14 @@ from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from gt_helpers import edge_graph
+from gt_helpers.attribution import eap
 from gt_helpers.circuits import Circuit
 from gt_helpers.components import Shape
 from gt_helpers.edge_graph import EdgeGraph, evaluate_edges
 from gt_helpers.models import load_model
 from gt_helpers.path_patching import PathPatching
+from gt_helpers.preview import Preview
+from gt_helpers.variants import FrozenNorms, MeanAblation
 
 EXACT = {"atol": 1e-10, "rtol": 0.0}
 CHANGED = POSITIONS[POSITIONS.index("YY") :]
@@ -154,6 +157,17 @@ def test_a_graph_of_other_prompts_is_refused(patching: PathPatching) -> None:
             evaluate_edges(patching, graph, [])
     with pytest.raises(ValueError, match="no position 'ZZ'"):
         EdgeGraph(patching.shape, "ZZ")
+
+
+def test_norms_of_a_patching_s_own_are_refused(patching: PathPatching) -> None:
+    graph, frozen = EdgeGraph.of(patching), FrozenNorms(patching.model, patching.dataset)
+    for measure in (lambda: evaluate_edges(frozen, graph, []), lambda: eap(frozen, graph)):
+        with pytest.raises(ValueError, match=r"FrozenNorms has norms of its own.*PathPatching\("):
+            measure()
+    # another patch run, or another way to the same answers, is no obstacle
+    for kind in (Preview, MeanAblation):
+        other = kind(patching.model, patching.dataset)
+        evaluate_edges(other, EdgeGraph.of(other), [])
 
 
 # ---- circuits and their evaluation ------------------------------------------------------------

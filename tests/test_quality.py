@@ -23,6 +23,7 @@ from gt_helpers.quality import (
     areas,
     completeness,
     dealt_out,
+    differences,
     faithfulness,
     faithfulness_curves,
     minimality,
@@ -115,6 +116,19 @@ def test_edges_that_change_nothing_are_not_counted(
     table = faithfulness(patching, graph, {"some": some, "more": some | graph.mask(dangling)})
     assert list(table["edges"]) == [int(some.sum())] * 2
     assert table["prob_diff"][0] == table["prob_diff"][1]
+
+
+def test_differences_are_taken_prompt_by_prompt(
+    patching: PathPatching, graph: EdgeGraph, some: Tensor
+) -> None:
+    others = {"same": graph.circuit(some), "all": range(len(graph))}
+    table = differences(patching, graph, some, others).set_index("name")
+    clean, _ = diffs(patching)
+    less = clean - evaluate_edges(patching.reversed(), graph, some).prob_diff
+    mean, low, high = (float(value) for value in bootstrap_ci(less))
+    assert list(table.loc["all"]) == pytest.approx([float(clean.mean()), mean, low, high])
+    assert list(table.loc["same", ["change", "low", "high"]]) == pytest.approx([0, 0, 0])
+    assert abs(mean) > 1e-3
 
 
 # ---- curves and areas -------------------------------------------------------------------------

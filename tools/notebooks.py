@@ -45,7 +45,7 @@ SEED = 0  # @param {type: "integer"}"""
 # How the notebooks are run here; those that measure much on the embedded model do it on less.
 QUICK: dict[str, dict[str, object]] = {
     "08_why_results_differ": {"N_PROMPTS": 49, "N_SEEDS": 1},
-    "09_beyond_the_paper": {"N_PROMPTS": 49, "EDGE_BUDGET": 600},
+    "09_beyond_the_paper": {"N_PROMPTS": 49},
 }
 SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 RANDOM_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){0,3}(-[0-9a-f]{12})?")  # Jupyter's

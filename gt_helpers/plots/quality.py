@@ -115,8 +115,9 @@ def score_scatter(
 ) -> go.Figure:
     """Every edge's mean score by another method over the reference's, e.g. over exact effects.
 
-    The edges that it gets most wrong are named. On the grey line both agree; edges that are next
-    to 0 in both are left out. Raises ValueError for scores of another graph.
+    The edges that it gets most wrong are dark, and named where there is room. On the grey line both
+    agree; edges that are next to 0 in both are left out. Raises ValueError for scores of another
+    graph.
     """
     every = worst_edges(reference, other, len(reference.graph))
     columns = ["reference", "other"]
@@ -137,11 +138,12 @@ def score_scatter(
             x=rows["reference"],
             y=rows["other"],
             mode=mode,
-            text=rows["edge"],
-            textposition=[f"{('top', 'bottom')[i % 2]} center" for i in range(len(rows))],
+            text=_apart(rows, ranges) if mode == "markers+text" else None,
+            hovertext=rows["edge"],
+            textposition="top center",
             textfont={"size": 11},
             marker={"size": 6, "color": colour, "opacity": 0.7},
-            hovertemplate=f"<b>%{{text}}</b><br>{reference.method} %{{x:+.3f}}"
+            hovertemplate=f"<b>%{{hovertext}}</b><br>{reference.method} %{{x:+.3f}}"
             f"<br>{other.method} %{{y:+.3f}}<extra></extra>",
         )
     for line in (figure.add_hline, figure.add_vline):
@@ -153,6 +155,18 @@ def score_scatter(
     ):
         update(title={"text": f"{one.method} (percentage points)"}, range=ends)
     return figure
+
+
+def _apart(rows: pd.DataFrame, ranges: list[list[float]]) -> list[str]:
+    """The names of edges in this order; empty for those whose names would lie on earlier ones."""
+    wide, high = (end - start for start, end in ranges)
+    names: list[str] = []
+    taken: list[tuple[float, float]] = []
+    for x, y, name in zip(rows["reference"], rows["other"], rows["edge"], strict=True):
+        free = all(abs(x - a) > 0.25 * wide or abs(y - b) > 0.045 * high for a, b in taken)
+        taken += [(x, y)] if free else []
+        names.append(name if free else "")
+    return names
 
 
 def _with_room(values: pd.Series) -> list[float]:
