@@ -30,7 +30,7 @@ class Preview(PathPatching):
     error = 0.0
     checked = 0
     exact = 0
-    _anchors: dict[tuple[str, int], tuple[Tensor, Tensor, Tensor]] | None = None
+    _anchors: dict[tuple[str, int, int], tuple[Tensor, Tensor, Tensor]] | None = None
 
     @classmethod
     def of(cls, patching: PathPatching) -> Preview:
@@ -74,7 +74,7 @@ class Preview(PathPatching):
 
     def _first_order(self, pair: _Pair, stream: Tensor, normed: Tensor) -> Tensor:
         anchors = self._anchors = {} if self._anchors is None else self._anchors
-        key = (self.base, pair.prompts.start)
+        key = (self.base, pair.prompts.start, pair.prompts.stop)
         if key not in anchors:
             base = self._normed(stream, None)[0]
             anchors[key] = (base, *_rest(self.model, base, self.dataset.year_tokens))
