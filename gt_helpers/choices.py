@@ -299,24 +299,27 @@ class Answers:
     with everything else corrupted. Where only heads are nodes these are its heads and every MLP
     that they reach, and with activation patching its heads, overwritten. ``sweeps`` [sender,
     prompt, year] by the receivers' names, base clean; senders are those of `Shape.senders`.
+    ``error`` is the largest of a log-probability that a preview found among its checked cells.
     """
 
     dataset: YearDataset
     runs: dict[str, Tensor]
     sweeps: dict[str, Tensor]
+    error: float = 0.0
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What one choice gives with one seed: means over prompts.
 
-    ``scores`` of the runs in the choice's metric, ``effects`` [sender] of every sweep, and
-    ``lenses`` [YY, year] of the circuit's components.
+    ``scores`` of the runs in the choice's metric, ``effects`` [sender] of every sweep, ``lenses``
+    [YY, year] of the circuit's components, and the preview's ``error`` as in `Answers`.
     """
 
     scores: dict[str, float]
     effects: dict[str, Tensor]
     lenses: dict[str, Tensor]
+    error: float = 0.0
 
     @property
     def recovered(self) -> float:
@@ -388,7 +391,9 @@ def answers(
     free = choice.nodes == "heads"
     circuit = _circuit_of_heads(parts, patching.shape) if free else partial_circuit(parts)
     sweeps = _sweeps_of_heads(patching, parts) if free else _sweeps(patching, parts)
-    return Answers(dataset, runs | {"partial": back.evaluate(circuit).log_probs}, sweeps)
+    runs["partial"] = back.evaluate(circuit).log_probs
+    errors = [one.error for one in (patching, back) if isinstance(one, Preview)]
+    return Answers(dataset, runs, sweeps, max(errors, default=0.0))
 
 
 def _in_preview(engine: type[PathPatching]) -> type[PathPatching]:
@@ -411,6 +416,7 @@ def outcome(model: Transformer, parts: CircuitParts, choice: Choice, found: Answ
             name: mean_by_YY(choice.lens(run, name, dataset.year_tokens), YY)
             for name in (*parts.heads, *parts.mlps)
         },
+        found.error,
     )
 
 

@@ -47,6 +47,11 @@ class Comparison:
         """The reference's sweeps, by their receivers."""
         return list(self.outcomes[REFERENCE.name][0].effects)
 
+    @property
+    def error(self) -> float:
+        """The largest relative error of a probability among the cells that previews checked."""
+        return max(one.error for found in self.outcomes.values() for one in found)
+
     def scores(self) -> pd.DataFrame:
         """One row per choice, the reference first, in the choice's own metric.
 

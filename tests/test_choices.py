@@ -23,6 +23,7 @@ from gt_helpers.logit_lens import direct_effect, logit_lens
 from gt_helpers.metrics import prob_diff
 from gt_helpers.models import load_model
 from gt_helpers.path_patching import PathPatching
+from gt_helpers.preview import TOLERANCE
 from gt_helpers.prompts import valid_years
 from gt_helpers.runs import compute_run
 from gt_helpers.transformer import Transformer
@@ -300,6 +301,17 @@ def test_measure_choices_gives_an_outcome_per_seed(model: Transformer) -> None:
     above = (score["partial"] - low) / (score["clean"] - low)
     assert own.above_corrupted == pytest.approx(above)
     assert own.lenses["m10"].shape == (97, 100)
+
+
+def test_previews_say_how_far_off_they_are(model: Transformer) -> None:
+    for name in ("smaller YY", "norms frozen"):
+        exact, quick = (
+            measure_choices(model, PARTS, [name], n=24, seeds=[3], preview=preview)[name][0]
+            for preview in (False, True)
+        )
+        assert exact.error == 0 and 0 < quick.error <= TOLERANCE
+        for sweep, effects in exact.effects.items():
+            torch.testing.assert_close(quick.effects[sweep], effects, rtol=0, atol=TOLERANCE)
 
 
 def test_what_does_not_fit_is_refused(model: Transformer) -> None:
