@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ def _row(path: Path, opening: str, root: Path) -> str:
     title, bold = opening.split("\n")[0].removeprefix("# "), re.search(r"\*\*(.+?)\*\*", opening)
     name = "<br>".join(filter(None, [f"[{title}](notebooks/{path.name})", _badge(path.name, root)]))
     pictures = sorted((root / "docs").glob(f"{path.stem}.*"))
-    shown = "".join(f'<img src="docs/{p.name}" width="280" alt="{title}">' for p in pictures)
+    alt = escape(title)
+    shown = "".join(f'<img src="docs/{p.name}" width="280" alt="{alt}">' for p in pictures)
     return f"| {name} | {bold[1] if bold else ''} | {shown} |"
 
 
