@@ -44,8 +44,8 @@ YEARS = "1100-1800"  # @param ["1100-1800", "1000-1900"] {allow-input: true}
 SEED = 0  # @param {type: "integer"}"""
 # How the notebooks are run here; those that measure much on the embedded model do it on less.
 QUICK: dict[str, dict[str, object]] = {
-    "08_why_results_differ": {"N_PROMPTS": 49, "N_SEEDS": 1},
-    "09_beyond_the_paper": {"N_PROMPTS": 49},
+    "08_why_results_differ": {"N_PROMPTS": 24, "N_SEEDS": 1},
+    "09_beyond_the_paper": {"N_PROMPTS": 24, "EDGE_BUDGET": 200, "THRESHOLD": 0.01},
 }
 SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 RANDOM_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){0,3}(-[0-9a-f]{12})?")  # Jupyter's
