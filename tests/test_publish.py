@@ -66,6 +66,12 @@ def test_before_an_address_is_known_a_notebook_says_how_to_use_it(root: Path) ->
     assert publish.stamp_all(root) == []
 
 
+def test_quotes_in_a_title_do_not_end_the_picture_s_name(root: Path) -> None:
+    row = publish._row(root / "notebooks" / "02_b.ipynb", '# 2. "Second"\n**Why?**', root)
+    assert row.startswith('| [2. "Second"](notebooks/02_b.ipynb) | Why? |')
+    assert 'alt="2. &quot;Second&quot;"' in row
+
+
 def test_publish_writes_the_address_everywhere_and_once(root: Path) -> None:
     changed = publish.publish("jane/greater-than", "dev", root)
     assert [str(path.relative_to(root)) for path in changed] == [
