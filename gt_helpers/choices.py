@@ -28,7 +28,7 @@ from .circuits import (
 from .components import Shape, component
 from .corruptions import Corruption
 from .dataset import YearDataset
-from .logit_lens import direct_effect, logit_lens
+from .logit_lens import direct_effect, logit_lens, unembedded, written
 from .metrics import (
     Metric,
     logit_diff,
@@ -110,28 +110,20 @@ def eap_ig_prompts(
 
 
 def _processed_lens(run: Run, name: str, tokens: Tensor) -> Tensor:
-    return _unembedded(run, run.model.ln_final(processed_output(run, name)), tokens)
+    return unembedded(run, run.model.ln_final(processed_output(run, name)), tokens)
 
 
 def _raw_lens(run: Run, name: str, tokens: Tensor) -> Tensor:
-    return _unembedded(run, run.output(component(name), _last(run)), tokens)
+    return unembedded(run, written(run, name), tokens)
 
 
 def _biased_lens(run: Run, name: str, tokens: Tensor) -> Tensor:
     """The lens of what TransformerLens gives as an MLP's output, b_out included; heads as ever."""
     node = component(name)
-    written = run.output(node, _last(run))
+    output = written(run, name)
     if node.kind == "mlp":
-        written = written + run.model.blocks[node.layer].b_out
-    return _unembedded(run, run.model.ln_final(written), tokens)
-
-
-def _unembedded(run: Run, normed: Tensor, tokens: Tensor) -> Tensor:
-    return (normed @ run.model.W_U[:, tokens.to(run.model.device)]).cpu()
-
-
-def _last(run: Run) -> int:
-    return run.stream.shape[2] - 1  # END
+        output = output + run.model.blocks[node.layer].b_out
+    return unembedded(run, run.model.ln_final(output), tokens)
 
 
 @dataclass(frozen=True)
@@ -299,10 +291,12 @@ class Answers:
     with everything else corrupted. Where only heads are nodes these are its heads and every MLP
     that they reach, and with activation patching its heads, overwritten. ``sweeps`` [sender,
     prompt, year] by the receivers' names, base clean; senders are those of `Shape.senders`.
-    ``error`` is the largest of a log-probability that a preview found among its checked cells.
+    ``clean`` is the run of the clean prompts that lenses are taken of; ``error`` is the largest of
+    a log-probability that a preview found among its checked cells.
     """
 
     dataset: YearDataset
+    clean: Run
     runs: dict[str, Tensor]
     sweeps: dict[str, Tensor]
     error: float = 0.0
@@ -363,7 +357,7 @@ def measure_choices(
         for choice in chosen:
             same = choice.runs == REFERENCE.runs
             found = usual if same else answers(model, parts, choice, n, seed, years, preview)
-            outcomes[choice.name].append(outcome(model, parts, choice, found))
+            outcomes[choice.name].append(outcome(parts, choice, found))
             bar.update()
     bar.close()
     return outcomes
@@ -384,16 +378,17 @@ def answers(
     engine = _in_preview(choice.patching) if preview else choice.patching
     patching = engine(model, dataset)
     back = patching.reversed()
+    clean = compute_run(model, dataset.clean, start=dataset.positions["END"])
     runs = {"clean": patching.base_log_probs, "corrupted": back.base_log_probs}
     if choice.nodes == "activations":
         heads = overwritten_log_probs(model, dataset, [list(parts.heads)])
-        return Answers(dataset, runs | {"partial": heads[0]}, _overwritten(patching))
+        return Answers(dataset, clean, runs | {"partial": heads[0]}, _overwritten(patching))
     free = choice.nodes == "heads"
     circuit = _circuit_of_heads(parts, patching.shape) if free else partial_circuit(parts)
     sweeps = _sweeps_of_heads(patching, parts) if free else _sweeps(patching, parts)
     runs["partial"] = back.evaluate(circuit).log_probs
     errors = [one.error for one in (patching, back) if isinstance(one, Preview)]
-    return Answers(dataset, runs, sweeps, max(errors, default=0.0))
+    return Answers(dataset, clean, runs, sweeps, max(errors, default=0.0))
 
 
 def _in_preview(engine: type[PathPatching]) -> type[PathPatching]:
@@ -401,11 +396,10 @@ def _in_preview(engine: type[PathPatching]) -> type[PathPatching]:
     return type(f"Preview{engine.__name__}", (Preview, engine), {})
 
 
-def outcome(model: Transformer, parts: CircuitParts, choice: Choice, found: Answers) -> Outcome:
+def outcome(parts: CircuitParts, choice: Choice, found: Answers) -> Outcome:
     """A choice's metric of these answers, and its lens on the clean prompts."""
-    dataset, YY = found.dataset, found.dataset.YY
+    YY, years = found.dataset.YY, found.dataset.year_tokens
     values = {name: choice.metric(one.exp(), YY) for name, one in found.runs.items()}
-    run = compute_run(model, dataset.clean, start=dataset.positions["END"])
     return Outcome(
         {name: float(one.mean()) for name, one in values.items()},
         {
@@ -413,7 +407,7 @@ def outcome(model: Transformer, parts: CircuitParts, choice: Choice, found: Answ
             for name, one in found.sweeps.items()
         },
         {
-            name: mean_by_YY(choice.lens(run, name, dataset.year_tokens), YY)
+            name: mean_by_YY(choice.lens(found.clean, name, years), YY)
             for name in (*parts.heads, *parts.mlps)
         },
         found.error,

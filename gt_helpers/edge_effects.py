@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import groupby
@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .components import Component, Input, Shape
-from .distributed import Tensors, is_main, main_first, over_prompts, share
+from .distributed import Tensors, is_main, main_first, over_prompts, share, write_tensors
 from .edge_graph import EdgeGraph, after, check_graph, output_change
 from .metrics import Metric, bootstrap_ci, prob_diff
 from .path_patching import PathPatching
@@ -282,7 +282,9 @@ class _Store:
                     "another folder, e.g. folder='edge-effects'."
                 )
             self.folder.mkdir(parents=True, exist_ok=True)
-            _replace(path, lambda part: part.write_text(json.dumps(settings, indent=1) + "\n"))
+            part = path.with_suffix(".part")  # so that it is there whole or not at all
+            part.write_text(json.dumps(settings, indent=1) + "\n")
+            part.replace(path)
         kept = json.loads(path.read_text())
         different = [key for key in settings if not _agree(kept.get(key), settings[key])]
         if different:
@@ -300,7 +302,7 @@ class _Store:
 
     def save(self, receiver: str, values: Tensor) -> None:
         """Keep the effects [edge, prompt] of a receiver's edges."""
-        _replace(self._path(receiver), lambda part: save_file({"values": values}, part))
+        write_tensors(self._path(receiver), {"values": values})
 
     def _path(self, receiver: str) -> Path:
         return self.folder / f"{receiver}.safetensors"
@@ -311,10 +313,3 @@ def _agree(kept: Any, now: Any) -> bool:
     if isinstance(kept, float) and isinstance(now, float):
         return math.isclose(kept, now, rel_tol=1e-4, abs_tol=1e-5)
     return bool(kept == now)
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file so that it is there whole or not at all."""
-    part = path.with_suffix(".part")
-    write(part)
-    part.replace(path)

@@ -26,7 +26,7 @@ def logit_lens(run: Run, name: str, tokens: Tensor) -> Tensor:
     Raises ValueError for what is no head, MLP or ``embed`` of the model.
     """
     model = run.model
-    return _unembed(run, model.ln_final(_written(run, name)), tokens, model.b_U)
+    return unembedded(run, model.ln_final(written(run, name)), tokens, model.b_U)
 
 
 @torch.no_grad()
@@ -37,7 +37,7 @@ def direct_effect(run: Run, name: str, tokens: Tensor) -> Tensor:
     effects of ``embed``, all heads and all MLPs, and `bias_effect`, add up to the model's logits.
     Raises ValueError as `logit_lens` does.
     """
-    return _unembed(run, _in_final_norm(run, _written(run, name)), tokens)
+    return unembedded(run, _in_final_norm(run, written(run, name)), tokens)
 
 
 @torch.no_grad()
@@ -48,8 +48,8 @@ def bias_effect(run: Run, tokens: Tensor) -> Tensor:
     """
     model = run.model
     biases = torch.stack([block.b_O + block.b_out for block in model.blocks]).sum(0)
-    written = _in_final_norm(run, biases) + model.ln_final.bias
-    return _unembed(run, written, tokens, model.b_U)
+    normed = _in_final_norm(run, biases) + model.ln_final.bias
+    return unembedded(run, normed, tokens, model.b_U)
 
 
 def relative_to_00(logits: Tensor) -> Tensor:
@@ -102,8 +102,11 @@ def _end(run: Run) -> int:
     return run.stream.shape[2] - 1  # END is every prompt's last token
 
 
-def _written(run: Run, name: str) -> Tensor:
-    """What a component wrote at END [prompt, d_model]."""
+def written(run: Run, name: str) -> Tensor:
+    """What a component wrote at END [prompt, d_model].
+
+    Raises ValueError for what is no head, MLP or ``embed`` of the model.
+    """
     node = component(name)
     if node.kind not in ("embed", "head", "mlp") or node.position != END:
         raise ValueError(
@@ -120,7 +123,8 @@ def _in_final_norm(run: Run, written: Tensor) -> Tensor:
     return run.model.ln_final.frozen_at(stream).part(written)
 
 
-def _unembed(run: Run, normed: Tensor, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
+def unembedded(run: Run, normed: Tensor, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Logits [prompt, token] of a normalised stream [prompt, d_model]; biases only if given."""
     tokens = tokens.to(run.model.device)
     logits = normed @ run.model.W_U[:, tokens]
     return (logits if bias is None else logits + bias[tokens]).cpu()

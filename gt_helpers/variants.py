@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .components import component
 from .dataset import YearDataset
+from .logit_lens import written
 from .path_patching import PathPatching
 from .runs import Run, compute_run
 from .transformer import Block, Transformer
@@ -93,12 +94,11 @@ def processed_output(run: Run, name: str) -> Tensor:
     As TransformerLens does by default: what heads write whatever they attend to (the norm's and
     their own value bias, since attention sums to 1) moves to the layer's output bias, and every
     write is centred. The model's probabilities stay the same; what single components write does
-    not.
+    not. Raises ValueError as `written` does.
     """
-    node = component(name)
-    written = run.output(node, run.stream.shape[2] - 1)
+    node, output = component(name), written(run, name)
     if node.kind == "head":
         block = run.model.blocks[node.layer]
         constant = block.b_V[node.head] + block.ln1.bias @ block.W_V[node.head]
-        written = written - constant @ block.W_O[node.head]
-    return run.model.ln_final.centre(written)
+        output = output - constant @ block.W_O[node.head]
+    return run.model.ln_final.centre(output)

@@ -249,7 +249,7 @@ def test_other_engines(model: Transformer, name: str, kind: type[PathPatching]) 
 @pytest.mark.parametrize("name", [name for name in CHOICES if CHOICES[name].group == "metric"])
 def test_metrics_are_taken_of_the_reference_s_answers(model: Transformer, name: str) -> None:
     found = measured(model, REFERENCE)
-    got, usual = (outcome(model, PARTS, one, found) for one in (CHOICES[name], REFERENCE))
+    got, usual = (outcome(PARTS, one, found) for one in (CHOICES[name], REFERENCE))
     clean = CHOICES[name].metric(found.runs["clean"].exp(), found.dataset.YY)
     assert got.scores["clean"] == pytest.approx(float(clean.mean()))
     swept = CHOICES[name].metric(found.sweeps["m11"].exp(), found.dataset.YY)
@@ -292,7 +292,7 @@ def test_measure_choices_gives_an_outcome_per_seed(model: Transformer) -> None:
     assert list(found) == [REFERENCE.name, *names]
     assert [len(one) for one in found.values()] == [2, 2, 2]
     reference = found[REFERENCE.name]
-    own = outcome(model, PARTS, REFERENCE, measured(model, REFERENCE))
+    own = outcome(PARTS, REFERENCE, measured(model, REFERENCE))
     assert reference[0].scores == pytest.approx(own.scores)
     assert reference[0].scores != reference[1].scores
     score = own.scores
