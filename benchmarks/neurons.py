@@ -25,10 +25,10 @@ from sweep import (
     seconds,
 )
 
-from gt_helpers.models import load_model
-from gt_helpers.neurons import Neurons
-from gt_helpers.path_patching import PathPatching
-from gt_helpers.runs import compute_run
+from gt_helpers.analysis.neurons import Neurons
+from gt_helpers.model.cache import cache_activations
+from gt_helpers.model.load import load_model
+from gt_helpers.patching.engine import PathPatching
 
 
 @torch.no_grad()
@@ -37,7 +37,7 @@ def benchmark(folder: Path, n: int, device: str) -> list[tuple[str, str]]:
     model = load_model(folder, device=device)
     prompts: Any = random_prompts(n, model.W_U.shape[1])
     end, mlp = prompts.clean.shape[1] - 1, f"m{model.n_layers - 2 if model.n_layers > 2 else 0}"
-    runs = [compute_run(model, tokens, end) for tokens in (prompts.clean, prompts.corrupted)]
+    runs = [cache_activations(model, tokens, end) for tokens in (prompts.clean, prompts.corrupted)]
     neurons = Neurons(*runs, prompts, mlp)
     found: list[torch.Tensor] = []
     with Peak(device) as peak:

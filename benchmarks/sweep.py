@@ -31,10 +31,10 @@ from transformers.utils import logging
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from gt_helpers import path_patching
-from gt_helpers.models import load_model
-from gt_helpers.path_patching import PathPatching
-from gt_helpers.transformer import Transformer
+from gt_helpers.model.load import load_model
+from gt_helpers.model.transformer import Transformer
+from gt_helpers.patching import engine as path_patching
+from gt_helpers.patching.engine import PathPatching
 
 POSITIONS = "eos The NOUN lasted from the year XX1 YY to the2 year2 END".split()
 YY = POSITIONS.index("YY")

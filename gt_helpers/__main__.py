@@ -1,4 +1,4 @@
-"""The command line: python -m gt_helpers reproduce | scorecard | check | publish | train-mini."""
+"""The command line: python -m gt_helpers reproduce | scorecard | check."""
 
 from __future__ import annotations
 
@@ -14,20 +14,12 @@ os.environ.setdefault("TQDM_MININTERVAL", "0.5")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Mistakes in the arguments get one sentence."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["train-mini"]:
-        from .mini.train import main as train
-
-        train(arguments[1:])
-        return 0
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(argv)
     if options.command == "check":
         from .environment import check_environment
 
         return 0 if check_environment() else 1
-    if options.command == "publish":
-        return _publish(options.repository, options.branch)
-    from .distributed import Stopped, processes
+    from .processes import Stopped, processes
 
     try:
         with processes(options.device) as options.device:
@@ -60,9 +52,9 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 def _scorecard(options: argparse.Namespace) -> int:
     """Run what the claims need; 1 if one of them fails."""
-    from .distributed import main_only
-    from .experiments import run_scorecard
-    from .scorecard import to_text
+    from .processes import main_only
+    from .reproduce import run_scorecard
+    from .scorecard.claims import to_text
 
     table, folder = run_scorecard(
         options.model,
@@ -79,20 +71,6 @@ def _scorecard(options: argparse.Namespace) -> int:
     say(to_text(table))
     say(f"Scorecard: {(folder / 'scorecard.html').resolve()}")
     return int("disagrees" in set(table["verdict"]))
-
-
-def _publish(repository: str | None, branch: str) -> int:
-    from .publish import ROOT, publish
-
-    try:
-        changed = publish(repository, branch)
-    except (ValueError, OSError) as error:
-        print(f"gt_helpers publish: {error}", file=sys.stderr)
-        return 2
-    for path in changed:
-        print(f"stamped {path.relative_to(ROOT)}")
-    print(f"{len(changed)} files changed." if changed else "Everything was up to date.")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -134,10 +112,6 @@ def _parser() -> argparse.ArgumentParser:
         "--at-most", type=_at_least_one, metavar="N", help="prompts per further experiment"
     )
     commands.add_parser("check", help="is everything installed that the notebooks need?")
-    address = commands.add_parser("publish", help="write the repository's address everywhere")
-    address.add_argument("repository", nargs="?", help="OWNER/NAME (default: git's origin)")
-    address.add_argument("--branch", default="main", help="default: main")
-    commands.add_parser("train-mini", help="train the embedded model again", add_help=False)
     return parser
 
 

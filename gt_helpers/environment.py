@@ -15,6 +15,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 _ROOT = Path(__file__).parents[1]
+_HUB_SECONDS = 5
 _PYTHONS = ((3, 11), (3, 13))
 # These get a line of their own, and are imported: a version does not show a broken binary.
 _NAMED = {"torch", "transformer_lens", "plotly", "ipywidgets"}
@@ -164,8 +165,6 @@ def _check_device() -> Check:
 
 
 def _check_gpt2_small() -> Check:
-    from .models import hub_reachable
-
     if hub_reachable():
         return Check("gpt2-small", True, "in the local cache or on the Hugging Face hub")
     return Check(
@@ -173,3 +172,36 @@ def _check_gpt2_small() -> Check:
         False,
         'not cached, and the Hugging Face hub does not answer; MODEL = "mini" works',
     )
+
+
+def hub_reachable(repo: str = "openai-community/gpt2") -> bool:
+    """Whether a model can be had from the local cache or the hub, found out in a few seconds."""
+    try:
+        hub_snapshot(repo)
+    except OSError:
+        return False
+    return True
+
+
+def hub_snapshot(repo: str) -> Path | None:
+    """The cached snapshot of a hub model, or None if the hub answers; OSError if neither."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    weights = [try_to_load_from_cache(repo, f) for f in ("model.safetensors", "pytorch_model.bin")]
+    cached = [Path(path) for path in weights if isinstance(path, str)]
+    tokenizer = try_to_load_from_cache(repo, "tokenizer.json")
+    if cached and isinstance(tokenizer, str):
+        return cached[0].parent
+    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON"):
+        raise OSError("the Hugging Face hub cannot be reached (HF_HUB_OFFLINE is set)")
+    try:
+        get_hf_file_metadata(hf_hub_url(repo, "config.json"), timeout=_HUB_SECONDS)
+    except GatedRepoError as error:
+        raise OSError(f"the Hugging Face hub gives {repo!r} only to those it let in") from error
+    except RepositoryNotFoundError as error:
+        raise OSError(f"the Hugging Face hub has no model {repo!r}") from error
+    except Exception as error:  # the hub client raises many kinds; all mean: no answer
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise OSError(f"the Hugging Face hub cannot be reached ({reason})") from error
+    return None

@@ -7,10 +7,38 @@ a corrupted or patched run is scored.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number with its 95 % interval, and what it consists of in words."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    detail: str = ""
+
+
+def average(values: Tensor, detail: str = "") -> Measurement:
+    """Mean over prompts of values [prompt]."""
+    mean, low, high = bootstrap_ci(values)
+    return Measurement(float(mean), float(low), float(high), detail)
+
+
+def ratio(numerator: Tensor, denominator: Tensor) -> Measurement:
+    """Ratio of two means over the same prompts; the interval is that of its linearisation."""
+    bottom = denominator.mean()
+    if bottom == 0:
+        return Measurement(math.nan)
+    value = numerator.mean() / bottom
+    return average(value + (numerator - value * denominator) / bottom)
+
 
 FIRST_YY, LAST_YY = 2, 98  # the YYs of valid years: rows of every per-YY table
 Metric = Callable[[Tensor, Tensor], Tensor]

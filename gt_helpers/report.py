@@ -16,13 +16,13 @@ import torch
 from plotly.offline import get_plotlyjs
 from torch import Tensor
 
-from . import plots
-from .circuits import CircuitParts, full_circuit, partial_circuit
-from .components import END, Input, component, inputs
+from . import views as plots
+from .formatting import in_words, interval_in_words
 from .metrics import mean_by_YY, per_YY_probs
-from .path_patching import Sweep
-from .results import Results
-from .scorecard import (
+from .model.components import END, Input, component, inputs
+from .patching.engine import Sweep
+from .patching.paper import CircuitParts, full_circuit, partial_circuit
+from .scorecard.claims import (
     EVALUATIONS,
     RULE,
     claims,
@@ -32,7 +32,7 @@ from .scorecard import (
     scorecard,
     to_text,
 )
-from .words import in_words, interval_in_words
+from .scorecard.results import Results
 
 SLICE_YY = 41  # the paper's example
 TOP = 10
@@ -488,9 +488,6 @@ class _Page:
         return found
 
 
-# ---- routes in words --------------------------------------------------------------------------
-
-
 def circuit_senders(sweep: Sweep, parts: CircuitParts | None) -> tuple[str, ...]:
     """The sweep's senders that the full circuit connects to one of the sweep's receivers."""
     if parts is None or not (parts.heads or parts.mlps):
@@ -552,9 +549,6 @@ def _place(receiver: Input) -> str:
 
 def _list(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-# ---- small pieces of HTML ---------------------------------------------------------------------
 
 
 def _figure(figure: go.Figure, name: str) -> str:

@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-import datetime
-import platform
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+import pandas as pd
 
-from . import circuits
-from .attention import attention_map
-from .circuits import full_circuit, partial_circuit
-from .dataset import YearDataset
-from .distributed import (
-    Tensors,
-    is_main,
-    main_first,
-    main_only,
-    over_prompts,
-    resumable,
-    share,
-    world_size,
-)
-from .logit_lens import logit_lens
-from .metrics import mean_by_YY
-from .models import hub_reachable, is_gpt2_small, load_model
-from .path_patching import Evaluation, PathPatching, Sweep
-from .prompts import load_nouns, valid_years
-from .report import write_report
-from .results import Results, load_results
-from .runs import compute_run, end_logits
-from .scorecard import claims, measurable, scorecard, to_text
-from .transformer import Transformer
+from .dataset.published import YEARS
+from .dataset.year_dataset import YearDataset
+from .environment import hub_reachable
+from .model.load import is_gpt2_small, load_model
+from .model.transformer import Transformer
+from .patching.paper import PAPER
+from .processes import is_main, main_first, main_only, resumable, share, world_size
+from .report import write_report, write_scorecard
+from .scorecard.claims import FALLBACK, claims, measurable, scorecard, to_text
+from .scorecard.discovery import discover
+from .scorecard.experiments import DISCOVERY, EXPERIMENTS, Bench, Experiment
+from .scorecard.results import Outcome, Results, load_results, new_results
 
-_PROMPTS = 512  # whose whole residual stream is kept at once
-_PACKAGES = ("torch", "transformer_lens", "transformers", "numpy", "pandas", "plotly")
 # What must agree before a results folder is continued; the rest may differ between two sittings.
 _SAME = ("model", "weights", "prompts", "seed", "years", "dtype", "corruption", "balanced")
 
@@ -118,147 +98,6 @@ def open_run(
     return transformer, dataset, results, folder
 
 
-def discover(
-    model: Transformer,
-    dataset: YearDataset,
-    results: Results,
-    folder: Path,
-    say: Callable[[str], None],
-) -> None:
-    """Every experiment that the results do not hold yet, each saved as soon as it is finished."""
-    patching = PathPatching(model, dataset, progress=True)
-
-    @contextmanager
-    def step(name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        with resumable(name, folder):
-            yield
-            results.seconds[name] = round(time.perf_counter() - started, 2)
-            results.save(folder)
-        say(f"  {name}: {results.seconds[name]:.1f} s")
-
-    def sweep(receivers: Sequence[str], via: Sequence[str], senders_at: str) -> Sweep:
-        name = _sweep_name(receivers)
-        if name not in results.sweeps:
-            with step(f"sweep to {name}"):
-                results.sweeps[name] = patching.sweep(receivers, via, senders_at)
-        return results.sweeps[name]
-
-    def evaluation(name: str, measure: Callable[[], Tensor]) -> Evaluation:
-        if name not in results.evaluations:
-            with step(name):
-                results.evaluations[name] = Evaluation(name, measure(), dataset.YY)
-        return results.evaluations[name]
-
-    evaluation("clean", lambda: patching.base_log_probs)
-    evaluation("corrupted", lambda: patching.reversed().base_log_probs)
-    if results.softmax_of_mean is None:
-        with step("probabilities of mean logits"):
-            results.softmax_of_mean = softmax_of_mean_logits(model, dataset)
-    results.parts = parts = circuits.circuit_parts(patching, sweep)
-    circuits.end_sweeps(sweep, parts.mlps)
-    if parts.heads:
-        circuits.attention_sweeps(sweep, parts)
-        first_four = [f"m{layer}" for layer in range(min(4, model.n_layers))]
-        circuits.early_sweeps(sweep, parts, list(dict.fromkeys((*first_four, *parts.early_mlps))))
-    denoising = patching.reversed()
-    partial, full = partial_circuit(parts), full_circuit(parts)
-    evaluation("partial", lambda: denoising.evaluate(partial).log_probs)
-    evaluation("full", lambda: denoising.evaluate(full).log_probs)
-    evaluation("reverse", lambda: patching.evaluate(partial).log_probs)
-    if results.attention is None:
-        with step("attention and logit lens"):
-            results.attention, results.lens = looks_and_writes(
-                model, dataset, [*parts.heads, *parts.mlps]
-            )
-    results.save(folder)
-
-
-def softmax_of_mean_logits(model: Transformer, dataset: YearDataset) -> Tensor:
-    """Year probabilities [YY, year] of the logits averaged over prompts of equal YY, rows 02 to 98.
-
-    The order of the paper's circuit discovery code; a YY without a prompt is NaN.
-    """
-    sums = torch.zeros(97, model.W_U.shape[1], dtype=torch.float64)
-    row = dataset.YY - 2
-    first = 0
-    for logits in end_logits(model, dataset.clean):
-        sums.index_add_(0, row[first : first + len(logits)], logits.double().cpu())
-        first += len(logits)
-    mean = sums / torch.bincount(row, minlength=97)[:, None]
-    return mean.softmax(-1)[:, dataset.year_tokens].to(model.dtype)
-
-
-def looks_and_writes(
-    model: Transformer, dataset: YearDataset, names: Sequence[str]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Attention [layer, head, prompt] from END to YY, and named components' logit lens [YY, year].
-
-    On the clean prompts, in chunks that bound the memory.
-    """
-    end, YY = dataset.position("END"), dataset.position("YY")
-
-    def measure(prompts: slice) -> Tensors:
-        found: dict[str, list[Tensor]] = {name: [] for name in ("attention", *names)}
-        for tokens in dataset.clean[prompts].split(_PROMPTS):
-            run = compute_run(model, tokens, start=end)
-            found["attention"].append(attention_map(run, end, YY).movedim(-1, 0))
-            for name in names:
-                found[name].append(logit_lens(run, name, dataset.year_tokens))
-        return {name: torch.cat(parts) for name, parts in found.items()}
-
-    found = over_prompts("attention and logit lens", len(dataset), measure)
-    attention = found.pop("attention").movedim(0, -1)
-    return attention, {name: mean_by_YY(lens, dataset.YY) for name, lens in found.items()}
-
-
-def _sweep_name(receivers: Sequence[str]) -> str:
-    """``m9``, ``m0@YY``, ``logits``, or for the inputs of several heads the part: ``v``."""
-    return receivers[0].split(".")[-1]
-
-
-def new_results(
-    model: Transformer, dataset: YearDataset, seed: int, years: tuple[int, int]
-) -> Results:
-    """Results that hold the settings of a run on balanced prompts, and no measurement yet."""
-    settings = {
-        "model": model.name,
-        "gpt2_small": is_gpt2_small(model),
-        "weights": model.fingerprint(),
-        "prompts": len(dataset),
-        "seed": seed,
-        "years": list(years),
-        "pool_size": len(valid_years(model.tokenizer, *years)),
-        "nouns": len(load_nouns()),
-        "balanced": True,
-        "corruption": dataset.corruption.name,
-        "changed_positions": list(dataset.changed_positions),
-        "clean_example": dataset.clean_text[0],
-        "corrupted_example": dataset.corrupted_text[0],
-        "device": str(model.device),
-        "processes": world_size(),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "n_layers": model.n_layers,
-        "n_heads": model.n_heads,
-        "d_model": model.d_model,
-        "check_report": model.check_report,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: _version(name) for name in _PACKAGES},
-        },
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python -m gt_helpers", *sys.argv[1:]]),
-    }
-    return Results(settings, dataset.YY)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
-
-
 def _folder_name(settings: dict[str, Any]) -> str:
     first, last = settings["years"]
     model = Path(settings["model"]).name
@@ -286,3 +125,105 @@ def _continue_or_start(folder: Path, fresh: Results, say: Callable[[str], None])
     if results.sweeps:
         say(f"Continuing {folder}: {len(results.sweeps)} sweeps are already finished")
     return results
+
+
+def run_scorecard(
+    model: str | None = None,
+    prompts: int = 490,
+    seed: int = 0,
+    years: tuple[int, int] = YEARS,
+    out: str | Path | None = None,
+    device: str | None = None,
+    only: Iterable[str] = (),
+    skip_long: bool = False,
+    at_most: int | None = None,
+    say: Callable[[str], None] = print,
+) -> tuple[pd.DataFrame, Path]:
+    """Run what the claims need and the folder does not hold yet; returns the table and the folder.
+
+    ``model``, ``prompts``, ``seed``, ``years``, ``out`` and ``device`` are `reproduce`'s, whose
+    folder is continued; the years of further experiments are their own. ``only`` are ids of claims,
+    by default all. ``skip_long`` leaves out what takes above ten minutes on a CPU; ``at_most``
+    limits the prompts of each further experiment. Raises ValueError for an unknown id, and as
+    `reproduce` does.
+    """
+    say = main_only(say)
+    with main_first():
+        ids = _chosen(only)
+    needed = _needed(ids, skip_long)
+    transformer, dataset, results, folder = open_run(model, prompts, seed, years, out, device, say)
+    if is_gpt2_small(transformer) and results.parts is None:
+        results.parts = PAPER
+    elif results.parts is None and needed and DISCOVERY not in needed:
+        needed = [DISCOVERY, *needed]  # it finds the circuit that the others are about
+    wanted = {one.name: one.settings(seed, at_most) for one in needed if one is not DISCOVERY}
+    missing = [one for one in needed if not _is_held(results, one.name, wanted.get(one.name))]
+    if missing:
+        times = ", ".join(f"{one.name} ({one.minutes:g} min)" for one in missing)
+        say(f"To measure, with the time that GPT-2 small takes on two CPU cores: {times}")
+    for experiment in missing:
+        if experiment is DISCOVERY:
+            discover(transformer, dataset, results, folder, say)
+        else:
+            _carry_out(experiment, wanted[experiment.name], transformer, results, folder, say)
+    table = scorecard(results, ids)
+    if is_main():
+        write_scorecard(results, scorecard(results), folder)  # also what is not asked for now
+    return table, folder
+
+
+def _chosen(only: Iterable[str]) -> list[str]:
+    """The ids of all claims, or of the given ones."""
+    known = [claim["id"] for claim in claims()]
+    wanted = list(only) or known
+    if unknown := [name for name in wanted if name not in known]:
+        raise ValueError(f"There is no claim {unknown[0]!r}; known are {', '.join(known)}.")
+    return wanted
+
+
+def _needed(ids: Iterable[str], skip_long: bool) -> list[Experiment]:
+    """The experiments that claims need, in the order of the registry."""
+    names = set()
+    for claim in claims():
+        name = claim["experiment"]
+        if claim["id"] in ids and "missing" not in claim:
+            skipped = skip_long and name != "discovery" and EXPERIMENTS[name].long
+            names |= {"discovery"} if skipped and name in FALLBACK else set()
+            names |= set() if skipped else {name}
+    return [experiment for name, experiment in EXPERIMENTS.items() if name in names]
+
+
+def _is_held(results: Results, name: str, settings: dict[str, Any] | None) -> bool:
+    """Whether the results hold an experiment on the prompts of these settings, or on more."""
+    if settings is None:
+        return results.attention is not None  # what the discovery finishes last
+    held = results.experiments.get(name)
+    if held is None:
+        return False
+    n = held.settings["prompts"]
+    return n >= settings["prompts"] and held.settings == settings | {"prompts": n}
+
+
+def _carry_out(
+    experiment: Experiment,
+    settings: dict[str, Any],
+    model: Transformer,
+    results: Results,
+    folder: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Run one experiment and save it."""
+    n, seed = settings["prompts"], settings["seed"]
+    say(f"  {experiment.name}: {experiment.title} ({n:,} prompts)")
+    started = time.perf_counter()
+    with resumable(f"{experiment.name}, {n} prompts, seed {seed}", folder):
+        try:
+            tensors = experiment.measure(Bench(model, results.parts or PAPER, n, seed))
+        except ValueError as error:  # a model of another shape may lack what an experiment needs
+            say(f"  {experiment.name}: not measured: {error}")
+            return
+        results.drop(experiment.name, folder)  # only now: an interrupted run keeps what there was
+        results.experiments[experiment.name] = Outcome(settings, tensors)
+        results.seconds[experiment.name] = round(time.perf_counter() - started, 2)
+        results.save(folder)
+    say(f"  {experiment.name}: {results.seconds[experiment.name]:.1f} s")

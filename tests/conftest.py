@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
-MINI = Path(__file__).parents[1] / "gt_helpers" / "mini"
+MINI = Path(__file__).parents[1] / "gt_helpers" / "model" / "mini"
 REFERENCE = Path(__file__).parents[2] / "shared"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from gt_helpers.explorer import Explorer
+from gt_helpers.views.kit.explorer import Explorer
 
 
 def state(explorer: Explorer) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from gt_helpers.publish import (  # noqa: E402
+from publish import (  # noqa: E402
     notebook_text,
     read_notebook,
     set_source,

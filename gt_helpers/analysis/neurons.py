@@ -1,0 +1,237 @@
+"""Which neurons carry an MLP's answer? Direct effects of single neurons and groups (section 4).
+
+A patched neuron's activation at END takes its patch-run value in the edge ``m10 -> logits`` only:
+whatever else reads the MLP keeps the base run's. The final norm is recomputed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..dataset.year_dataset import YearDataset
+from ..metrics import Metric, prob_diff
+from ..model.cache import ActivationCache
+from ..model.components import END, Component, component
+from ..model.transformer import Transformer
+from ..patching.paper import CircuitParts
+from ..processes import Tensors, chunks, is_main, over_prompts
+
+_PROMPTS = 128  # prompts whose patched normalisers are kept for all neurons at once
+# Logits that stand in memory at once, and columns of the vocabulary: as in transformer.py, the
+# passes of a softmax over such a block stay in the processor's cache.
+_CPU_BLOCK = (2**19, 4096)
+_GPU_BLOCK = (2**26, 65536)
+
+
+class Neurons:
+    """The neurons of one MLP at END in two runs over a dataset's prompts, to be patched.
+
+    ``base`` and ``patch`` are runs with the same prompts, e.g. clean and corrupted; ``change``
+    [prompt, neuron] is the patch less the base activation (what W_out is applied to). Raises
+    ValueError for what is no MLP at END of the model, or runs of other prompts.
+    """
+
+    def __init__(
+        self, base: ActivationCache, patch: ActivationCache, dataset: YearDataset, mlp: str = "m10"
+    ) -> None:
+        if not len(dataset) == base.stream.shape[1] == patch.stream.shape[1]:
+            raise ValueError(
+                f"The runs hold {base.stream.shape[1]} and {patch.stream.shape[1]} prompts, the "
+                f"dataset {len(dataset)}; give compute_run(model, dataset.clean) and "
+                "compute_run(model, dataset.corrupted)."
+            )
+        node = _mlp(base.model, mlp)
+        self.mlp, self.dataset, self.model = node.label, dataset, base.model
+        self.activations = _activations(base, node)
+        self.change = _activations(patch, node) - self.activations
+        self.W_out = base.model.blocks[node.layer].W_out
+        self._stream = base.at_layer(base.model.n_layers, _end(base))
+
+    def __len__(self) -> int:
+        return len(self.W_out)
+
+    @torch.no_grad()
+    def effects(self, metric: Metric = prob_diff, progress: bool = False) -> Tensor:
+        """What patching each neuron alone does to the metric [neuron, prompt], all in one pass.
+
+        Patched minus base, as a sweep's values; exact, the softmax is over the full vocabulary.
+        """
+        YY, years = self.dataset.YY, self.dataset.year_tokens
+        base = metric(self.model.log_probs(self._stream, years).exp().cpu(), YY)
+        values = torch.empty(len(self), len(YY), dtype=self.model.dtype)
+        stream, change = self._stream, self.change
+
+        def measure(mine: slice) -> Tensors:
+            bar = tqdm(
+                total=len(self) * (mine.stop - mine.start) * self.model.W_U.shape[1],
+                desc=f"{len(self)} neurons of {self.mlp}",
+                unit="logit",
+                unit_scale=True,
+                disable=not (progress and is_main()),
+                leave=False,
+            )
+            for prompts in chunks(mine, _PROMPTS):
+                single = _Single(self.model, stream[prompts], change[prompts], self.W_out)
+                normaliser = single.normaliser(bar)
+                for some in chunks(slice(0, len(self)), 512):
+                    log_probs = single.logits(some, years) - normaliser[some, :, None]
+                    patched = metric(log_probs.exp().cpu(), YY[prompts])
+                    values[some, prompts] = (patched - base[prompts]).to(values)
+            bar.close()
+            return {"values": values[:, mine]}
+
+        return over_prompts(f"neurons of {self.mlp}", len(YY), measure, dim=1)["values"]
+
+    @torch.no_grad()
+    def joint_effect(self, neurons: Sequence[int] | Tensor, metric: Metric = prob_diff) -> Tensor:
+        """What patching some neurons together does to the metric [prompt]: patched minus base."""
+        streams = torch.stack([self._stream, self._patched(neurons)])
+        probs = self.model.log_probs(streams, self.dataset.year_tokens).exp().cpu()
+        base, patched = metric(probs, self.dataset.YY)
+        return patched - base
+
+    def top_effects(
+        self, order: Tensor, counts: Iterable[int], metric: Metric = prob_diff
+    ) -> Tensor:
+        """The `joint_effect` of the first k neurons of an order, for each count k: [k, prompt]."""
+        return torch.stack([self.joint_effect(order[:count], metric) for count in counts])
+
+    @torch.no_grad()
+    def year_effect(self, neurons: Sequence[int] | Tensor) -> Tensor:
+        """What the year logits owe to some neurons together [prompt, year], less the year 00's.
+
+        Base minus patched logits, so that positive means favoured (the paper's direct effect).
+        """
+        years = self.dataset.year_tokens.to(self.model.device)
+        norm, W_U = self.model.ln_final, self.model.W_U[:, years]
+        logits = ((norm(self._stream) - norm(self._patched(neurons))) @ W_U).cpu()
+        return logits - logits[:, :1]
+
+    @torch.no_grad()
+    def lens(self, neurons: Sequence[int] | Tensor) -> Tensor:
+        """The logit lens of some neurons added up [prompt, year], less the year 00's.
+
+        Activation times output weights times unembedding, without any norm (the paper's product).
+        """
+        chosen = self._chosen(neurons)
+        years = self.dataset.year_tokens.to(self.model.device)
+        logits = (self.activations[:, chosen] @ self.W_out[chosen] @ self.model.W_U[:, years]).cpu()
+        return logits - logits[:, :1]
+
+    def _patched(self, neurons: Sequence[int] | Tensor) -> Tensor:
+        chosen = self._chosen(neurons)
+        return self._stream + self.change[:, chosen] @ self.W_out[chosen]
+
+    def _chosen(self, neurons: Sequence[int] | Tensor) -> Tensor:
+        chosen = torch.as_tensor(neurons, dtype=torch.long, device=self.model.device)
+        if chosen.ndim != 1 or (len(chosen) and not 0 <= chosen.min() <= chosen.max() < len(self)):
+            raise ValueError(
+                f"{self.mlp} has the neurons 0 to {len(self) - 1}; give a list of them, e.g. [0]."
+            )
+        return chosen
+
+
+def neuron_ranking(effects: Tensor) -> Tensor:
+    """Numbers [neuron] of the neurons, by the size of their mean effect, largest first.
+
+    ``effects`` are [neuron, prompt], as `Neurons.effects` gives them. Sign does not count: what
+    works against the task ranks as high as what works for it.
+    """
+    return effects.double().mean(-1).abs().argsort(descending=True, stable=True)
+
+
+def counts_up_to(n: int) -> list[int]:
+    """1, 2, 3, 5, 10, 20, 30, 50, 100, ... and n: how many neurons a curve looks at."""
+    steps = [digit * 10**power for power in range(len(str(n))) for digit in (1, 2, 3, 5)]
+    return [*(step for step in steps if step < n), n]
+
+
+def needed_for(shares: Sequence[float], counts: Sequence[int], share: float) -> int:
+    """The first count from which on the shares stay at ``share`` or more; the last if none does."""
+    first = len(counts) - 1
+    while first > 0 and shares[first - 1] >= share:
+        first -= 1
+    return counts[first]
+
+
+def last_but_one(parts: CircuitParts) -> str:
+    """The MLP to look into: the circuit's last but one at END, GPT-2 small's m10 (section 4).
+
+    Raises ValueError for a circuit without MLPs.
+    """
+    if not parts.mlps:
+        raise ValueError("This circuit has no MLP at END; name one of the model's, e.g. 'm10'.")
+    return parts.mlps[-2:][0]
+
+
+class _Single:
+    """Final logits of prompts with one neuron patched each, for all neurons, by rank-one updates.
+
+    One neuron moves the stream along its own output weights, so with S the centred stream and w
+    the centred weights (RMSNorms do not centre) the patched logits are (S + change w) / scale' @
+    gain W_U + constants: two products with W_U serve all neurons and prompts, and only the new
+    scale and the softmax differ.
+    """
+
+    def __init__(self, model: Transformer, stream: Tensor, change: Tensor, W_out: Tensor) -> None:
+        self.model, self.change = model, change.T  # [neuron, prompt]
+        norm = model.ln_final
+        centred, written = norm.centre(stream.double()), norm.centre(W_out.double())
+        covariance = written @ centred.T / model.d_model
+        variance = (
+            centred.square().mean(-1)
+            + 2 * self.change * covariance
+            + self.change**2 * written.square().mean(-1)[:, None]
+        )
+        self.inverse = (variance + norm.eps).rsqrt().to(model.dtype)  # [neuron, prompt]
+        self.stream, self.written = (
+            x.to(model.dtype) * norm.gain for x in (centred, written)
+        )  # [prompt, d_model], [neuron, d_model]
+
+    def logits(self, neurons: slice, tokens: Tensor) -> Tensor:
+        """Logits [neuron, prompt, token] of a few tokens."""
+        tokens = tokens.to(self.model.device)
+        return self._combine(neurons, *self._products(self.written[neurons], tokens))
+
+    def normaliser(self, bar: tqdm) -> Tensor:
+        """Log-sum-exp [neuron, prompt] over the vocabulary, block by block; advances the bar."""
+        size, width = _CPU_BLOCK if self.change.device.type == "cpu" else _GPU_BLOCK
+        total = torch.full_like(self.inverse, -torch.inf)
+        for columns in chunks(slice(0, self.model.W_U.shape[1]), width):
+            stream, written, constant = self._products(self.written, columns)
+            per_step = max(1, size // stream.numel())
+            for some in chunks(slice(0, len(written)), per_step):
+                logits = self._combine(some, stream, written[some], constant)
+                total[some] = torch.logaddexp(total[some], logits.logsumexp(-1))
+            bar.update(total.numel() * len(constant))
+        return total
+
+    def _products(self, written: Tensor, tokens: Tensor | slice) -> tuple[Tensor, Tensor, Tensor]:
+        W_U = self.model.W_U[:, tokens]
+        constant = self.model.ln_final.bias @ W_U + self.model.b_U[tokens]
+        return self.stream @ W_U, written @ W_U, constant
+
+    def _combine(self, some: slice, stream: Tensor, written: Tensor, constant: Tensor) -> Tensor:
+        moved = torch.addcmul(stream, self.change[some, :, None], written[:, None])
+        return torch.addcmul(constant, moved, self.inverse[some, :, None])
+
+
+def _mlp(model: Transformer, name: str) -> Component:
+    node = component(name)
+    if node.kind != "mlp" or node.position != END:
+        raise ValueError(f"{name!r} is no MLP at END; give one, e.g. 'm10'.")
+    model.shape([END]).check(node)
+    return node
+
+
+def _end(run: ActivationCache) -> int:
+    return run.stream.shape[2] - 1  # END is every prompt's last token
+
+
+def _activations(run: ActivationCache, node: Component) -> Tensor:
+    """Activations [prompt, neuron] at END, after the nonlinearity and the gate if there is one."""
+    return run.model.blocks[node.layer].neurons(run.before_mlp(node.layer, _end(run)))

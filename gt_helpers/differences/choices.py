@@ -1,0 +1,437 @@
+"""One choice at a time changed from the paper's setting: what becomes of metric, sweeps, circuit.
+
+Everybody who redoes this work makes these choices, often without noticing. Each is measured against
+the reference, the paper's setting on centuries 11 to 17, with the same seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from ..analysis.logit_lens import direct_effect, logit_lens, processed_output, unembedded, written
+from ..dataset.corruptions import Corruption
+from ..dataset.prompts import ACDC_TEMPLATE, NO_BOS_TEMPLATE, NO_SPACE_TEMPLATE, listed
+from ..dataset.published import eap_ig_prompts
+from ..dataset.year_dataset import YearDataset
+from ..metrics import (
+    Metric,
+    logit_diff,
+    mean_by_YY,
+    prob_diff,
+    prob_diff_of_mean_logits,
+    prob_diff_or_equal,
+    prob_diff_renormalised,
+)
+from ..model.cache import ActivationCache, cache_activations
+from ..model.components import Shape, component
+from ..model.transformer import Transformer
+from ..patching.ablations import FrozenNorms, MeanAblation, ZeroAblation
+from ..patching.activation import overwritten_log_probs
+from ..patching.circuits import Circuit, connect
+from ..patching.engine import PathPatching
+from ..patching.paper import (
+    CircuitParts,
+    attention_sweeps,
+    early_sweeps,
+    end_sweeps,
+    partial_circuit,
+)
+from ..patching.preview import Preview
+
+Years = tuple[int, int]
+# A tokenizer, the number of prompts, a seed and the pool of start years.
+Draw = Callable[[PreTrainedTokenizerBase, int, int, Years], YearDataset]
+
+
+Lens = Callable[[ActivationCache, str, Tensor], Tensor]
+
+
+def _prompts(**arguments: Any) -> Draw:
+    """The paper's prompts but for some arguments of `YearDataset`."""
+    return lambda tokenizer, n, seed, years: YearDataset(
+        tokenizer, n, **{"seed": seed, "years": years, **arguments}
+    )
+
+
+_paper = _prompts()
+
+
+def _other_seed(tokenizer: PreTrainedTokenizerBase, n: int, seed: int, years: Years) -> YearDataset:
+    return _paper(tokenizer, n, seed + 100_000, years)
+
+
+def _few(tokenizer: PreTrainedTokenizerBase, n: int, seed: int, years: Years) -> YearDataset:
+    """20 of the prompts with YYs at even distances; the first 20 would end at YY 21."""
+    prompts, few = _paper(tokenizer, n, seed, years), min(n, 20)
+    order = prompts.YY.argsort(stable=True)
+    return prompts.take(order[[(2 * i + 1) * n // (2 * few) for i in range(few)]])
+
+
+def _shuffled(tokenizer: PreTrainedTokenizerBase, n: int, seed: int, years: Years) -> YearDataset:
+    """Every clean prompt with another one as its corrupted prompt: the next in a random order."""
+    clean = _paper(tokenizer, n, seed, years)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    partner = torch.empty_like(order)
+    partner[order] = order.roll(1)
+    return YearDataset.from_prompts(
+        clean.clean_text,
+        [clean.clean_text[i] for i in partner.tolist()],
+        clean.years.tolist(),
+        tokenizer,
+        nouns=clean.nouns,
+        positions=tuple(clean.positions),
+        corruption=Corruption("shuffled", "another one of the clean prompts"),
+    )
+
+
+def _processed_lens(run: ActivationCache, name: str, tokens: Tensor) -> Tensor:
+    return unembedded(run, run.model.ln_final(processed_output(run, name)), tokens)
+
+
+def _raw_lens(run: ActivationCache, name: str, tokens: Tensor) -> Tensor:
+    return unembedded(run, written(run, name), tokens)
+
+
+def _biased_lens(run: ActivationCache, name: str, tokens: Tensor) -> Tensor:
+    """The lens of what TransformerLens gives as an MLP's output, b_out included; heads as ever."""
+    node = component(name)
+    output = written(run, name)
+    if node.kind == "mlp":
+        output = output + run.model.blocks[node.layer].b_out
+    return unembedded(run, run.model.ln_final(output), tokens)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One thing done otherwise than in the reference; what it does not name is as there.
+
+    ``draw`` makes the prompts and ``patching`` the engine. ``nodes`` says what is patched: "heads
+    and MLPs" along paths (the paper's), "heads" along paths on which MLPs run freely (as in the
+    work on indirect object identification), or "activations", whose change reaches all that comes
+    after them. ``unit`` is the metric's, "share" or "number".
+    """
+
+    name: str
+    group: str
+    what: str
+    draw: Draw = _paper
+    patching: type[PathPatching] = PathPatching
+    nodes: str = "heads and MLPs"
+    metric: Metric = prob_diff
+    lens: Lens = logit_lens
+    unit: str = "share"
+
+    @property
+    def runs(self) -> tuple[object, ...]:
+        """What decides which runs and sweeps are needed; metric and lens are taken of these."""
+        return self.draw, self.patching, self.nodes
+
+
+OTHER_PROMPTS = "other prompts"  # the yardstick of all other choices
+REFERENCE = Choice("the paper's setting", "reference", "nothing is changed")
+CHOICES: dict[str, Choice] = {
+    choice.name: choice
+    for choice in (
+        Choice(OTHER_PROMPTS, "prompts", "another seed: what chance alone does", _other_seed),
+        Choice("20 prompts", "prompts", "20 of the prompts, their YYs spread evenly", _few),
+        Choice(
+            "YY not balanced",
+            "prompts",
+            "years are drawn from the whole pool, as for the paper's headline numbers",
+            _prompts(balanced=False),
+        ),
+        Choice(
+            "years 1000-1899",
+            "prompts",
+            "the years of the paper's code: of century 10, the corruption changes XX1 too",
+            _prompts(years=(1000, 1900)),
+        ),
+        Choice(
+            "no space after BOS",
+            "prompts",
+            "prompts begin <|endoftext|>The, as TransformerLens adds a BOS by itself",
+            _prompts(template=NO_SPACE_TEMPLATE),
+        ),
+        Choice("no BOS", "prompts", "prompts begin with The", _prompts(template=NO_BOS_TEMPLATE)),
+        Choice(
+            "ACDC's prompts",
+            "prompts",
+            "no BOS, and the prompt ends with “to 17” instead of “to the year 17”",
+            _prompts(template=ACDC_TEMPLATE),
+        ),
+        Choice(
+            "EAP-IG's prompts", "prompts", "no space after BOS, and 34 of the nouns", eap_ig_prompts
+        ),
+        Choice(
+            "smaller YY",
+            "corruption",
+            "YY becomes a random smaller one instead of 01",
+            _prompts(corruption="smaller"),
+        ),
+        Choice(
+            "any other YY",
+            "corruption",
+            "YY becomes a random other one, smaller or larger",
+            _prompts(corruption="random"),
+        ),
+        Choice("another noun", "corruption", "only the noun changes", _prompts(corruption="noun")),
+        Choice(
+            "another century",
+            "corruption",
+            "only the start year's century changes; YY and the century at the end stay",
+            _prompts(corruption="century"),
+        ),
+        Choice(
+            "shuffled prompts", "corruption", "the corrupted prompt is another clean one", _shuffled
+        ),
+        Choice(
+            "mean ablation",
+            "corruption",
+            "instead of a corrupted run, the mean over the clean prompts is patched in, at every "
+            "position its own",
+            patching=MeanAblation,
+        ),
+        Choice(
+            "zero ablation",
+            "corruption",
+            "instead of a corrupted run, zero is patched in; output biases stay",
+            patching=ZeroAblation,
+        ),
+        Choice(
+            "renormalised",
+            "metric",
+            "the probabilities of the 100 years are scaled to add up to 1",
+            metric=prob_diff_renormalised,
+        ),
+        Choice(
+            "greater or equal", "metric", "the year YY counts as right", metric=prob_diff_or_equal
+        ),
+        Choice(
+            "logit difference",
+            "metric",
+            "the mean year logit above YY less the mean up to YY",
+            metric=logit_diff,
+            unit="number",
+        ),
+        Choice(
+            "mean logits per YY",
+            "metric",
+            "logits of equal YY are averaged before the softmax, not probabilities after it",
+            metric=prob_diff_of_mean_logits,
+        ),
+        Choice(
+            "MLPs free",
+            "method",
+            "only heads are nodes: MLPs on the way recompute, as in the IOI paper",
+            nodes="heads",
+        ),
+        Choice(
+            "activation patching",
+            "method",
+            "a component is overwritten, and all that comes after it recomputes",
+            nodes="activations",
+        ),
+        Choice(
+            "norms frozen",
+            "method",
+            "every LayerNorm divides by the scale of the base run",
+            patching=FrozenNorms,
+        ),
+        Choice(
+            "lens: processed weights",
+            "lens",
+            "weights are folded and centred first, as TransformerLens does by default",
+            lens=_processed_lens,
+        ),
+        Choice(
+            "lens: scale of the stream",
+            "lens",
+            "divided by the scale of the whole stream, not of the component alone",
+            lens=direct_effect,
+        ),
+        Choice("lens: no norm", "lens", "the unembedding alone", lens=_raw_lens),
+        Choice("lens: with b_out", "lens", "MLPs with their output bias", lens=_biased_lens),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Log-probabilities of the runs and sweeps that metrics are taken of, for one seed.
+
+    ``runs`` [prompt, year]: "clean", "corrupted", and "partial", the partial circuit on clean data
+    with everything else corrupted. Where only heads are nodes these are its heads and every MLP
+    that they reach, and with activation patching its heads, overwritten. ``sweeps`` [sender,
+    prompt, year] by the receivers' names, base clean; senders are those of `Shape.senders`.
+    ``clean`` is the run of the clean prompts that lenses are taken of; ``error`` is the largest of
+    a log-probability that a preview found among its checked cells.
+    """
+
+    dataset: YearDataset
+    clean: ActivationCache
+    runs: dict[str, Tensor]
+    sweeps: dict[str, Tensor]
+    error: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one choice gives with one seed: means over prompts.
+
+    ``scores`` of the runs in the choice's metric, ``effects`` [sender] of every sweep, ``lenses``
+    [YY, year] of the circuit's components, and the preview's ``error`` as in `Answers`.
+    """
+
+    scores: dict[str, float]
+    effects: dict[str, Tensor]
+    lenses: dict[str, Tensor]
+    error: float = 0.0
+
+    @property
+    def recovered(self) -> float:
+        """The circuit's score divided by the model's (the paper's convention)."""
+        return self.scores["partial"] / self.scores["clean"]
+
+    @property
+    def above_corrupted(self) -> float:
+        """The same after the corrupted run's score is taken from both."""
+        low = self.scores["corrupted"]
+        return (self.scores["partial"] - low) / (self.scores["clean"] - low)
+
+
+def measure_choices(
+    model: Transformer,
+    parts: CircuitParts,
+    names: Iterable[str] | None = None,
+    n: int = 194,
+    seeds: Sequence[int] = (0, 1, 2),
+    years: Years = (1100, 1800),
+    preview: bool = False,
+    progress: bool = False,
+) -> dict[str, list[Outcome]]:
+    """The reference and every choice (or those of ``names``), each with every seed.
+
+    ``parts`` is the model's circuit, ``n`` the prompts per seed, ``years`` their pool; with
+    ``preview`` sweeps are quick ones, see `preview.py`. Returns an outcome per seed by the choices'
+    names, the reference first. Raises ValueError for an unknown name, no seeds, and a circuit
+    without heads.
+    """
+    names = list(CHOICES) if names is None else list(names)
+    if unknown := [name for name in names if name not in CHOICES]:
+        raise ValueError(f"{unknown[0]!r} is no choice; known are {listed(CHOICES)}")
+    if not parts.heads or not seeds:
+        raise ValueError("choices need a circuit with heads at END and one seed or more, e.g. [0]")
+    chosen = [REFERENCE, *(CHOICES[name] for name in names)]
+    outcomes: dict[str, list[Outcome]] = {choice.name: [] for choice in chosen}
+    bar = tqdm(total=len(chosen) * len(seeds), desc="choices", disable=not progress, leave=False)
+    for seed in seeds:
+        usual = answers(model, parts, REFERENCE, n, seed, years, preview)
+        for choice in chosen:
+            same = choice.runs == REFERENCE.runs
+            found = usual if same else answers(model, parts, choice, n, seed, years, preview)
+            outcomes[choice.name].append(outcome(parts, choice, found))
+            bar.update()
+    bar.close()
+    return outcomes
+
+
+@torch.no_grad()
+def answers(
+    model: Transformer,
+    parts: CircuitParts,
+    choice: Choice,
+    n: int,
+    seed: int = 0,
+    years: Years = (1100, 1800),
+    preview: bool = False,
+) -> Answers:
+    """The runs and sweeps of one choice on ``n`` prompts drawn from a seed."""
+    dataset = choice.draw(model.tokenizer, n, seed, years)
+    engine = _in_preview(choice.patching) if preview else choice.patching
+    patching = engine(model, dataset)
+    back = patching.reversed()
+    clean = cache_activations(model, dataset.clean, start=dataset.positions["END"])
+    runs = {"clean": patching.base_log_probs, "corrupted": back.base_log_probs}
+    if choice.nodes == "activations":
+        heads = overwritten_log_probs(model, dataset, [list(parts.heads)])
+        return Answers(dataset, clean, runs | {"partial": heads[0]}, _overwritten(patching))
+    free = choice.nodes == "heads"
+    circuit = _circuit_of_heads(parts, patching.shape) if free else partial_circuit(parts)
+    sweeps = _sweeps_of_heads(patching, parts) if free else _sweeps(patching, parts)
+    runs["partial"] = back.evaluate(circuit).log_probs
+    errors = [one.error for one in (patching, back) if isinstance(one, Preview)]
+    return Answers(dataset, clean, runs, sweeps, max(errors, default=0.0))
+
+
+def _in_preview(engine: type[PathPatching]) -> type[PathPatching]:
+    """The same engine with the preview's softmax."""
+    return type(f"Preview{engine.__name__}", (Preview, engine), {})
+
+
+def outcome(parts: CircuitParts, choice: Choice, found: Answers) -> Outcome:
+    """A choice's metric of these answers, and its lens on the clean prompts."""
+    YY, years = found.dataset.YY, found.dataset.year_tokens
+    values = {name: choice.metric(one.exp(), YY) for name, one in found.runs.items()}
+    return Outcome(
+        {name: float(one.mean()) for name, one in values.items()},
+        {
+            name: (choice.metric(one.exp(), YY) - values["clean"]).mean(-1).double()
+            for name, one in found.sweeps.items()
+        },
+        {
+            name: mean_by_YY(choice.lens(found.clean, name, years), YY)
+            for name in (*parts.heads, *parts.mlps)
+        },
+        found.error,
+    )
+
+
+def _sweeps(patching: PathPatching, parts: CircuitParts) -> dict[str, Tensor]:
+    """The paper's sweeps; the one into the heads' queries is left out, which is always 0."""
+    sweep = patching.sweep_log_probs
+    found = end_sweeps(sweep, parts.mlps)
+    into = attention_sweeps(sweep, parts)
+    found |= {"keys": into["k"], "values": into["v"]}
+    early = early_sweeps(sweep, parts, parts.early_mlps)
+    return found | {f"{mlp}@YY": one for mlp, one in early.items()}
+
+
+def _sweeps_of_heads(patching: PathPatching, parts: CircuitParts) -> dict[str, Tensor]:
+    """The sweeps that exist where MLPs are no nodes: into the logits, and the heads' values.
+
+    From the values on only MLPs recompute; the other paper lets later heads run freely there.
+    """
+    mlps = [f"m{layer}" for layer in range(patching.shape.n_layers)]
+    at_YY = [f"{mlp}@YY" for mlp in mlps]
+    values = [f"{head}.v[YY]" for head in parts.heads]
+    sweep = patching.sweep_log_probs
+    return {
+        "logits": sweep(["logits", *mlps], mlps),
+        "values": sweep([*values, *at_YY], [*values, *at_YY, *mlps], "YY"),
+    }
+
+
+def _circuit_of_heads(parts: CircuitParts, shape: Shape) -> Circuit:
+    """The circuit's heads, and every MLP at END that they reach."""
+    mlps = [f"m{layer}" for layer in range(shape.n_layers)]
+    targets = [*mlps, "logits"]
+    from_heads = connect(parts.heads, targets, parts.parallel)
+    edges = (*from_heads.edges, *connect(mlps, targets).edges)
+    return Circuit(edges, "partial circuit, MLPs free", parts.heads)
+
+
+def _overwritten(patching: PathPatching) -> dict[str, Tensor]:
+    """Activation patching has no receivers: one map per position stands beside one sweep."""
+    found = {}
+    for name, position in (("logits", "END"), ("values", "YY")):
+        *sites, _ = patching.shape.senders(position)
+        names = [*(one.name for one in sites), f"stream0@{position}"]
+        found[name] = overwritten_log_probs(patching.model, patching.dataset, names, patching.base)
+    return found

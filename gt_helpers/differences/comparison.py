@@ -1,0 +1,307 @@
+"""What measured choices change: scores, correlations with the reference, lists, and words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from operator import itemgetter
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..formatting import in_words, interval_in_words
+from ..model.components import Shape, component
+from ..patching.paper import CircuitParts
+from .choices import CHOICES, OTHER_PROMPTS, REFERENCE, Choice, Outcome
+
+SCORES = ("clean", "corrupted", "recovered", "above_corrupted")
+_GAP = 0.05  # a smaller share between clean and corrupted is too little to divide by
+_CHANCE = 0.02  # changes below this, or below what other prompts do, are not spoken of
+ALL_SWEEPS = "all sweeps"
+Cell = tuple[str, float, str]  # a value in words, how far it moved, and details
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The outcomes of `measure_choices` beside those of the reference with the same seed.
+
+    ``parts`` is the circuit and ``shape`` the model's. Numbers are means over seeds; ``low`` and
+    ``high`` are the smallest and the largest seed's, not a confidence interval.
+    """
+
+    outcomes: Mapping[str, list[Outcome]]
+    parts: CircuitParts
+    shape: Shape
+
+    @property
+    def choices(self) -> list[Choice]:
+        """The choices that were measured, without the reference."""
+        return [CHOICES[name] for name in self.outcomes if name != REFERENCE.name]
+
+    @property
+    def sweeps(self) -> list[str]:
+        """The reference's sweeps, by their receivers."""
+        return list(self.outcomes[REFERENCE.name][0].effects)
+
+    @property
+    def error(self) -> float:
+        """The largest relative error of a probability among the cells that previews checked."""
+        return max(one.error for found in self.outcomes.values() for one in found)
+
+    def scores(self) -> pd.DataFrame:
+        """One row per choice, the reference first, in the choice's own metric.
+
+        Columns: clean and corrupted score, ``recovered`` (partial circuit / model), and
+        ``above_corrupted`` (the same with the corrupted score taken from both; NaN where clean and
+        corrupted are too close), each with ``_low`` and ``_high``.
+        """
+        rows = {}
+        for name, found in self.outcomes.items():
+            row: dict[str, float] = {}
+            for score in SCORES:
+                mean, low, high = _over_seeds([_score(one, score) for one in found])
+                row |= {score: mean, f"{score}_low": low, f"{score}_high": high}
+            rows[name] = row
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def correlations(self) -> pd.DataFrame:
+        """How alike a choice's maps are to the reference's: choice, map, r, low and high.
+
+        ``map`` is a sweep, whose effects of all senders are correlated, "all sweeps", the mean of
+        these, or "lens", the mean over the circuit's components of the correlation of their logit
+        lenses, every row centred. A map without any effect has r = 0.
+        """
+        return self._correlations.copy()
+
+    @cached_property
+    def _correlations(self) -> pd.DataFrame:
+        rows = []
+        reference = self.outcomes[REFERENCE.name]
+        for choice in self.choices:
+            pairs = list(zip(self.outcomes[choice.name], reference, strict=True))
+            found = {
+                sweep: [_alike(a.effects[sweep], b.effects[sweep]) for a, b in pairs]
+                for sweep in self.sweeps
+                if sweep in pairs[0][0].effects
+            }
+            found[ALL_SWEEPS] = np.mean(list(found.values()), axis=0).tolist()
+            found["lens"] = [_lenses_alike(a.lenses, b.lenses) for a, b in pairs]
+            rows += [(choice.name, name, *_over_seeds(values)) for name, values in found.items()]
+        return pd.DataFrame(rows, columns=["choice", "map", "r", "low", "high"])
+
+    def lists(self) -> pd.DataFrame:
+        """What happens to the strongest senders of every sweep: choice, sweep, lost and new.
+
+        A sweep's list has as many senders as the circuit has in it. ``lost`` are the circuit's that
+        stand in the reference's list but not in the choice's; ``new`` stand in the choice's, and
+        are neither in the reference's nor in the circuit.
+        """
+        rows = []
+        for sweep in self.sweeps:
+            usual, members = self._listed(REFERENCE.name, sweep), self.members(sweep)
+            for choice in self.choices:
+                if sweep not in self.outcomes[choice.name][0].effects:
+                    continue
+                now = self._listed(choice.name, sweep)
+                lost = [name for name in usual if name in members and name not in now]
+                new = [name for name in now if name not in members and name not in usual]
+                rows.append((choice.name, sweep, lost, new))
+        return pd.DataFrame(rows, columns=["choice", "sweep", "lost", "new"])
+
+    def summary(self) -> pd.DataFrame:
+        """One row per choice, worst first: choice, what, change, mean_r, lens_r, lost, new, words.
+
+        ``change`` is the largest of three: 1 less the mean correlation of the sweeps, 1 less the
+        lens's, and the change of ``recovered``. ``lost`` and ``new`` are those of all `lists`;
+        ``words`` is the short diagnosis.
+        """
+        scores, lists = self.scores(), self.lists()
+        tables = dict(list(self.correlations().groupby("choice", sort=False)))
+        rows = []
+        for choice in self.choices:
+            r = tables[choice.name].set_index("map")["r"]
+            mean_r, lens_r = float(r[ALL_SWEEPS]), float(r["lens"])
+            moved = scores["recovered"][choice.name] - scores["recovered"][REFERENCE.name]
+            own = lists[lists["choice"] == choice.name]
+            lost, new = (list(dict.fromkeys(own[column].sum())) for column in ("lost", "new"))
+            change = max(1 - mean_r, 1 - lens_r, abs(moved))
+            rows.append((choice.name, choice.what, change, mean_r, lens_r, lost, new))
+        columns = ["choice", "what", "change", "mean_r", "lens_r", "lost", "new"]
+        frame = pd.DataFrame(rows, columns=columns)
+        chance = max([_CHANCE, *frame["change"][frame["choice"] == OTHER_PROMPTS]])
+        frame["words"] = [
+            self._words(row, scores, tables[row["choice"]], chance) for _, row in frame.iterrows()
+        ]
+        return frame.sort_values("change", ascending=False, kind="stable", ignore_index=True)
+
+    def matrix(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        """The figure's cells, choices worst first: in words, how far they moved, and their details.
+
+        Moved is 0 for nothing: the change of a score, or 1 less a correlation; NaN where there is
+        nothing to compare. Details are the lowest and the highest seed, and what a sweep's list
+        lost and what is new in it.
+        """
+        scores = self.scores()
+        maps = self.correlations().set_index(["choice", "map"])
+        lists = self.lists().set_index(["choice", "sweep"])
+        cells = {}
+        for choice in (REFERENCE, *(CHOICES[name] for name in self.summary()["choice"])):
+            cells[choice.name] = _score_cells(choice, scores)
+            for name in (*self.sweeps, "lens"):
+                key = (choice.name, name)
+                cell = ("–", math.nan, "")
+                if choice is REFERENCE:
+                    cell = (_r(1), 0.0, "")
+                elif key in maps.index:
+                    r, low, high = maps.loc[key]
+                    changes = _changes(*lists.loc[key]) if key in lists.index else ""
+                    cell = (_r(r), 1 - r, f"{_ends(low, high, 'number', 2)}{changes}")
+                cells[choice.name][name] = cell
+        frame = pd.DataFrame.from_dict(cells, orient="index")
+        return frame.map(itemgetter(0)), frame.map(itemgetter(1)), frame.map(itemgetter(2))
+
+    def effects(self, name: str, sweep: str) -> Tensor:
+        """Mean effects [sender] of a choice's (or the reference's) sweep over all seeds."""
+        return torch.stack([one.effects[sweep] for one in self.outcomes[name]]).mean(0)
+
+    def senders(self, sweep: str) -> list[str]:
+        """The senders' labels of a sweep, in the order of its effects."""
+        return [node.label for node in self.shape.senders(self.position(sweep))]
+
+    def position(self, sweep: str) -> str:
+        """Where the senders of a sweep are: END, or YY for those into the heads and early MLPs."""
+        return "YY" if sweep in ("keys", "values") or sweep.endswith("@YY") else "END"
+
+    def members(self, sweep: str) -> set[str]:
+        """Labels of the circuit's components among the senders of a sweep."""
+        at_END = self.position(sweep) == "END"
+        parts = self.parts
+        names = (
+            (*parts.heads, *parts.mlps) if at_END else (*parts.readers_of_YY, *parts.early_inputs)
+        )
+        return {component(name).label for name in names}
+
+    def _listed(self, name: str, sweep: str) -> list[str]:
+        """The strongest senders, as many as the circuit has with any effect in the reference."""
+        senders = self.senders(sweep)
+        usual = dict(zip(senders, self.effects(REFERENCE.name, sweep).tolist(), strict=True))
+        size = max(1, sum(usual[member] != 0 for member in self.members(sweep)))
+        effects = self.effects(name, sweep).abs()
+        order = effects.argsort(descending=True, stable=True).tolist()[:size]
+        return [senders[i] for i in order if effects[i] > 0]
+
+    def _words(
+        self, row: pd.Series, scores: pd.DataFrame, maps: pd.DataFrame, chance: float
+    ) -> str:
+        """The short diagnosis of one choice; changes up to ``chance`` are not spoken of."""
+        own, usual = scores.loc[row["choice"]], scores.loc[REFERENCE.name]
+        choice, found = CHOICES[row["choice"]], []
+        share = choice.unit == REFERENCE.unit
+        if share and abs(own["clean"] - own["corrupted"]) < 0.5 * abs(
+            usual["clean"] - usual["corrupted"]
+        ):
+            found.append(
+                f"The patched-in run still scores {in_words(own['corrupted'])} (reference "
+                f"{in_words(usual['corrupted'])}), so patching has less to show"
+            )
+        if share and abs(own["clean"] - usual["clean"]) > chance:
+            found.append(
+                f"the clean score is {in_words(own['clean'])} instead of {in_words(usual['clean'])}"
+            )
+        sweeps = maps[maps["map"].isin(self.sweeps)]
+        if row["mean_r"] < 1 - chance:
+            worst = sweeps.loc[sweeps["r"].idxmin()]
+            kind = "are other ones" if row["mean_r"] < 0.5 else "shift"
+            found.append(
+                f"the sweeps {kind} (mean correlation {_r(row['mean_r'])}, least for "
+                f"{worst['map']}: {_r(worst['r'])})"
+            )
+        if row["lost"]:
+            found.append(f"lost from the top lists: {_few(row['lost'])}")
+        if row["new"]:
+            found.append(f"new in them: {_few(row['new'])}")
+        if abs(own["recovered"] - usual["recovered"]) > chance:
+            found.append(
+                f"the circuit seems to recover {in_words(own['recovered'])} instead of "
+                f"{in_words(usual['recovered'])}"
+            )
+        if row["lens_r"] < 1 - chance:
+            found.append(f"the logit lens shows something else (correlation {_r(row['lens_r'])})")
+        if not found:
+            return "Makes next to no difference."
+        text = "; ".join(found)
+        return f"{text[0].upper()}{text[1:]}."
+
+
+def _score_cells(choice: Choice, scores: pd.DataFrame) -> dict[str, Cell]:
+    own, usual = scores.loc[choice.name], scores.loc[REFERENCE.name]
+    cells = {}
+    for name in ("clean", "corrupted", "recovered"):
+        unit = "share" if name == "recovered" else choice.unit
+        moved = abs(own[name] - usual[name]) if unit == REFERENCE.unit else math.nan
+        ends = _ends(own[f"{name}_low"], own[f"{name}_high"], unit)
+        cells[name] = (_short(own[name], unit), moved, ends)
+    return cells
+
+
+def _ends(low: float, high: float, unit: str, digits: int | None = None) -> str:
+    return f"seeds: {interval_in_words(low, high, unit, digits)}"
+
+
+def _changes(lost: list[str], new: list[str]) -> str:
+    named = {"lost": lost, "new": new}
+    return "".join(f"; {word}: {', '.join(names)}" for word, names in named.items() if names)
+
+
+def _score(outcome: Outcome, name: str) -> float:
+    if name in outcome.scores:
+        return outcome.scores[name]
+    if name == "above_corrupted":
+        gap = abs(outcome.scores["clean"] - outcome.scores["corrupted"])
+        if gap < _GAP * abs(outcome.scores["clean"]):
+            return math.nan
+    return float(getattr(outcome, name))
+
+
+def _over_seeds(values: list[float]) -> tuple[float, float, float]:
+    """Mean, smallest and largest."""
+    return float(np.mean(values)), min(values), max(values)
+
+
+def _alike(effects: Tensor, reference: Tensor) -> float:
+    """Pearson correlation over the senders that have an effect in either."""
+    live = (effects != 0) | (reference != 0)
+    return float(_pearson(effects[live], reference[live]))
+
+
+def _lenses_alike(lenses: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
+    a, b = (
+        torch.stack([tables[name] for name in reference]).double() for tables in (lenses, reference)
+    )
+    present = ~(a + b).isnan().any(0).any(-1)  # a YY without a prompt has no row
+    a, b = (table[:, present] - table[:, present].mean(-1, keepdim=True) for table in (a, b))
+    return float(_pearson(a.flatten(1), b.flatten(1)).mean())
+
+
+def _pearson(a: Tensor, b: Tensor) -> Tensor:
+    """Correlation over the last axis; 0 where one of the two is constant."""
+    a, b = (x.double() - x.double().mean(-1, keepdim=True) for x in (a, b))
+    norm = a.norm(dim=-1) * b.norm(dim=-1)
+    return torch.where(norm > 0, (a * b).sum(-1) / norm, 0.0)
+
+
+def _short(score: float, unit: str = "share") -> str:
+    return in_words(score, unit, 0 if unit == "share" else 1)
+
+
+def _few(names: list[str], most: int = 4) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _r(value: float) -> str:
+    return in_words(value, "number", 2)

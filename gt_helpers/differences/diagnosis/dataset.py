@@ -1,0 +1,150 @@
+"""diagnose: the user's own greater-than prompts, held against the paper's construction."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ...dataset.year_dataset import YearDataset
+from ...formatting import in_words, interval_in_words
+from ...metrics import bootstrap_ci
+from ...model.transformer import Transformer
+from .findings import NOTE, SEVERITIES, Finding
+from .given import SIDES, given_by
+from .labels import LABEL_CHECKS
+from .pairs import PAIR_CHECKS
+from .prompts import Prompts, read_prompts
+from .rows import row_findings
+from .sets import SET_CHECKS
+
+_GIVEN = "your prompts"
+_PAPER = "the paper's prompts with your nouns and start years"
+_BALANCED = "97 balanced prompts of the paper's"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What differs from the paper's construction, worst first, and what the model answers.
+
+    ``scores`` has a row for the prompts as given, scored with the labels given; one for the
+    paper's prompts with the same nouns and start years; and one for 97 balanced ones: how many
+    could be measured, and the mean ``clean`` and ``corrupted`` probability difference with 95 %
+    bootstrap intervals.
+    """
+
+    findings: tuple[Finding, ...]
+    scores: pd.DataFrame
+    n_prompts: int
+    model: str
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per finding, worst first; ``prompts`` lists the numbers of those concerned."""
+        columns = list(Finding.__dataclass_fields__)
+        frame = pd.DataFrame([asdict(finding) for finding in self.findings], columns=columns)
+        return frame[["severity", "check", *(c for c in columns if c not in ("severity", "check"))]]
+
+    @property
+    def headline(self) -> str:
+        """The number of prompts and findings in one line."""
+        n = self.n_prompts
+        counts = {s: sum(f.severity == s for f in self.findings) for s in SEVERITIES}
+        found = ", ".join(f"{count} x {name}" for name, count in counts.items() if count)
+        found = found or "nothing differs from the paper's construction"
+        return f"{n} prompt{'s' * (n > 1)} on {self.model}: {found}."
+
+    @property
+    def answers(self) -> list[str]:
+        """The scores in words, one sentence per row that could be measured."""
+        sentences = []
+        for name, row in self.scores.iterrows():
+            parts = [
+                f"{side} {in_words(row[side])} "
+                f"({interval_in_words(row[f'{side}_low'], row[f'{side}_high'], 'share')})"
+                for side in SIDES
+            ]
+            if row["prompts"]:
+                sentences.append(f"Probability difference of {name}: {', '.join(parts)}.")
+        return sentences
+
+    def __str__(self) -> str:
+        lines = [self.headline, *self.answers]
+        for finding in self.findings:
+            lines += ["", f"[{finding.severity}] {finding.check}"]
+            for part in filter(None, (finding.problem, finding.measured)):
+                lines.append(textwrap.fill(part, 98, initial_indent="  ", subsequent_indent="  "))
+            lines += [f"  Example: {finding.example}", f"  Fix: {finding.fix}"]
+        return "\n".join(lines)
+
+
+def diagnose(
+    data: YearDataset | pd.DataFrame | str | Path | tuple[Any, Any] | None,
+    model: Transformer,
+    *,
+    years: Any = None,
+    ids: tuple[Any, Any] | None = None,
+    mask: Any = None,
+    progress: bool = False,
+) -> Diagnosis:
+    """Say what differs between these prompts and the paper's (section 2), and what it does.
+
+    ``data`` is a YearDataset, a data frame or the path of a CSV with the columns clean and
+    corrupted (and year or YY, if you score by these), or a pair (clean, corrupted) of lists of
+    texts, or of token ids. To be checked along with texts: ``years``, start years or YYs [prompt];
+    ``ids``, your pair of token ids, which then are what the model reads; ``mask`` [prompt, year],
+    your right end years. Prompts are read as they are and may be faulty in any way; those that
+    cannot be run are not measured. Raises ValueError only for input that cannot be used: nothing
+    given, different numbers of prompts, missing columns.
+    """
+    prompts = read_prompts(given_by(data, years, ids, mask), model, progress)
+    further = () if prompts.only_unknown_ids else (*PAIR_CHECKS, *LABEL_CHECKS, *SET_CHECKS)
+    found = [
+        replace(finding, measured=_measured(prompts, finding))
+        for check in (row_findings, *further)
+        for finding in check(prompts)
+    ]
+    found.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+    return Diagnosis(tuple(found), _scores(prompts), len(prompts), model.name)
+
+
+def _scores(prompts: Prompts) -> pd.DataFrame:
+    pairs = {
+        _GIVEN: torch.stack(prompts.scores(paper=False)),
+        _PAPER: torch.stack(prompts.scores(paper=True)),
+        _BALANCED: prompts.balanced,
+    }
+    rows = {}
+    for name, pair in pairs.items():
+        kept = pair[:, ~pair.isnan().any(0)]
+        row: dict[str, float] = {"prompts": kept.shape[1]}
+        nothing = (torch.full((2,), torch.nan),) * 3
+        for kind, values in zip(
+            ("", "_low", "_high"), bootstrap_ci(kept) if kept.numel() else nothing, strict=True
+        ):
+            row |= {f"{s}{kind}": float(v) for s, v in zip(SIDES, values, strict=True)}
+        rows[name] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _measured(prompts: Prompts, finding: Finding) -> str:
+    """What the model answers on a finding's prompts, as given and as the paper builds them."""
+    if finding.severity == NOTE:
+        return ""
+    where = torch.as_tensor(finding.prompts)
+    own, paper = (torch.stack(prompts.scores(paper=p))[:, where] for p in (False, True))
+    if own.isnan().any(0).all():
+        return ""
+    text = f"On these prompts, with all findings, the probability difference is {_in_words(own)}"
+    if not paper.isnan().any(0).all():
+        text += f"; built and scored as in the paper {_in_words(paper)}"
+    return f"{text}."
+
+
+def _in_words(pair: Tensor) -> str:
+    clean, corrupted = pair[:, ~pair.isnan().any(0)].mean(-1).tolist()
+    return f"{in_words(clean)} clean, {in_words(corrupted)} corrupted"

@@ -1,0 +1,252 @@
+"""compare_sweep: the user's own path-patching heatmap, held against a sweep cell by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..formatting import in_words
+from ..metrics import bootstrap_ci
+from ..model.components import component
+from ..patching.engine import Sweep
+
+_AGREES = 0.95  # a correlation from which on two heatmaps are called alike
+_BETTER = 3  # a rearrangement is believed if it leaves this many times less unexplained
+_SAME_SCALE = 0.1  # a ratio of 1 +- this is no other scale
+_ROUNDING = 1e-6  # of a metric in float32
+_TOP = 10
+
+
+@dataclass(frozen=True)
+class SweepComparison:
+    """Two heatmaps cell by cell, their correlation, and what explains the difference, in words.
+
+    ``table`` has a row per component, the strongest difference first: component, theirs, ours, low
+    and high (95 % bootstrap interval of ours), difference, outside (the interval).
+    """
+
+    table: pd.DataFrame
+    correlation: float
+    sentences: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(self.sentences)
+
+
+def compare_sweep(theirs: Any, ours: Sweep) -> SweepComparison:
+    """Hold a heatmap against a sweep, and name the usual causes of a difference that explain it.
+
+    ``theirs`` [layer, n_heads + 1] has the MLPs in its last column, like ``ours.effect``; or it is
+    a pair (heads [layer, head], mlps [layer]), or a dict of "heads" and "mlps". It should be of the
+    same model, receivers and senders as ``ours``; other prompts of the same kind are fine. Raises
+    ValueError for another shape.
+    """
+    layers, heads = ours.shape.n_layers, ours.shape.n_heads
+    given, turned = _heatmap(theirs, layers, heads)
+    _, low, high = (part.double().reshape(given.shape) for part in bootstrap_ci(ours.values[:-1]))
+    effect = ours.effect.double()
+    table = _table(ours, given, effect, low, high)
+    plain = _correlation(given, effect)
+    said = [f"As given, {_agreement(given, effect, low, high)}."]
+    if turned:
+        said.append(
+            f"Transposed: yours has the shape {heads + 1} x {layers}, heads by layers, and was "
+            "turned round."
+        )
+
+    read, how = _rearranged(given, effect)
+    if how:
+        said.append(how)
+    together = _correlation(read, effect)
+    if together <= -_AGREES:
+        read = -read
+        said.append(
+            "Flipped: your signs are the opposite. You may report clean - patched, where the paper "
+            "reports patched - clean, or patch clean values into the corrupted run."
+        )
+    alike = abs(together) >= _AGREES
+    ratio = _ratio(read, effect)
+    if alike and abs(ratio - 1) > _SAME_SCALE:
+        said.append(_scaled(ratio))
+        read = read / ratio
+    reasons = _zeros(read, effect, ours, (low > 0) | (high < 0))
+    if alike and (turned or not torch.equal(read, given)):
+        said.append(f"With this undone, {_agreement(read, effect, low, high)}.")
+    elif not alike:
+        reasons += _reacting(read, effect, ours)
+        reasons = reasons or [
+            "None of the usual rearrangements, signs or scales makes the two alike: compare the "
+            "prompts first (diagnose), then receivers, via and the senders' position."
+        ]
+    return SweepComparison(table, plain, tuple(said + reasons))
+
+
+def _heatmap(theirs: Any, layers: int, heads: int) -> tuple[Tensor, bool]:
+    """Theirs as [layer, n_heads + 1], and whether it had to be transposed for that."""
+    if isinstance(theirs, Mapping):
+        if missing := [name for name in ("heads", "mlps") if name not in theirs]:
+            raise ValueError(f"the heatmap has no {missing[0]!r}; a dict has 'heads' and 'mlps'")
+        theirs = (theirs["heads"], theirs["mlps"])
+    if isinstance(theirs, tuple) and len(theirs) == 2:
+        grid, column = (_numbers(part) for part in theirs)
+        if grid.shape == (layers, heads) and column.numel() == layers:
+            return torch.cat([grid, column.reshape(layers, 1)], dim=1), False
+        shape = f"{list(grid.shape)} heads and {list(column.shape)} MLPs"
+    else:
+        found = _numbers(theirs)
+        if found.shape == (layers, heads + 1):
+            return found, False
+        if found.shape == (heads + 1, layers):
+            return found.T, True
+        shape = str(list(found.shape))
+    raise ValueError(
+        f"the heatmap has the shape {shape}; give [{layers}, {heads + 1}], layers by heads with "
+        f"the MLPs last, or a pair of heads [{layers}, {heads}] and MLPs [{layers}]"
+    )
+
+
+def _numbers(values: Any) -> Tensor:
+    try:
+        if isinstance(values, Tensor):
+            return values.detach().cpu().double()
+        return torch.from_numpy(np.array(values, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "the heatmap is no table of numbers; give an array, a tensor, nested lists or a data "
+            "frame, or a pair (heads, mlps) of these"
+        ) from error
+
+
+def _table(ours: Sweep, given: Tensor, effect: Tensor, low: Tensor, high: Tensor) -> pd.DataFrame:
+    columns = {
+        "component": ours.senders[:-1],
+        "theirs": given.flatten(),
+        "ours": effect.flatten(),
+        "low": low.flatten(),
+        "high": high.flatten(),
+        "difference": (given - effect).flatten(),
+        "outside": _outside(given, low, high).flatten(),
+    }
+    frame = pd.DataFrame(columns)
+    order = frame["difference"].abs().sort_values(ascending=False, kind="stable").index
+    return frame.loc[order].reset_index(drop=True)
+
+
+def _outside(read: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Whether a cell lies outside the interval by more than rounding; no number does not."""
+    return (read < low - _ROUNDING) | (read > high + _ROUNDING)
+
+
+def _correlation(read: Tensor, effect: Tensor) -> float:
+    """Correlation over the cells that both have; 0 where one of them is constant."""
+    both = read.isfinite() & effect.isfinite()
+    pair = torch.stack([read[both], effect[both]])
+    if pair.shape[1] < 2 or (pair == pair[:, :1]).all(1).any():
+        return 0.0
+    return float(pair.corrcoef()[0, 1])
+
+
+def _ratio(read: Tensor, effect: Tensor) -> float:
+    """By what ours is multiplied to give theirs, by least squares; 1 where nothing is known."""
+    both = read.isfinite() & effect.isfinite()
+    square = float((effect[both] ** 2).sum())
+    return float((read[both] * effect[both]).sum()) / square if square else 1.0
+
+
+def _agreement(read: Tensor, effect: Tensor, low: Tensor, high: Tensor) -> str:
+    n = min(_TOP, read.numel())
+    top = [set(t.nan_to_num().abs().flatten().topk(n).indices.tolist()) for t in (read, effect)]
+    missing = int((~read.isfinite()).sum())
+    return (
+        f"the correlation is {in_words(_correlation(read, effect), 'number')}; of the {n} "
+        f"strongest cells {len(top[0] & top[1])} are the same; outside our 95 % intervals: "
+        f"{int(_outside(read, low, high).sum())} of {read.numel()} cells"
+        + (f" (not compared: {missing})" if missing else "")
+    )
+
+
+def _rearranged(given: Tensor, effect: Tensor) -> tuple[Tensor, str]:
+    """Theirs as it is most like ours, and in words what had to be undone, if anything."""
+    grid, column = given[:, :-1], given[:, -1:]
+    nothing = torch.full_like(given[:1], torch.nan)
+    ways = {
+        "MLPs first: your first column holds the MLPs, where ours is the last.": given.roll(-1, 1),
+        "Layers reversed: your first row is the last layer.": given.flip(0),
+        "One layer off: your row of a layer holds what ours has one layer below; the first layer "
+        "is 0.": torch.cat([given[1:], nothing]),
+        "One layer off: your row of a layer holds what ours has one layer above; the first layer "
+        "is 0.": torch.cat([nothing, given[:-1]]),
+    }
+    if grid.shape[0] == grid.shape[1]:
+        turned = "Transposed: your rows are the heads and your columns the layers."
+        ways[turned] = torch.cat([grid.T, column], dim=1)
+    plain = abs(_correlation(given, effect))
+    how = max(ways, key=lambda name: abs(_correlation(ways[name], effect)))
+    best = abs(_correlation(ways[how], effect))
+    # Shares of variance, not correlations: a few strong MLPs alone can give a high correlation.
+    if best >= _AGREES and _BETTER * (1 - best**2) + _ROUNDING < 1 - plain**2:
+        return ways[how], how
+    return given, ""
+
+
+def _scaled(ratio: float) -> str:
+    if abs(ratio - 100) <= 100 * _SAME_SCALE:
+        return "In percent: your numbers are about 100 times ours, which are fractions of 1."
+    return (
+        f"Scaled: your numbers are about {ratio:.3g} times ours in every cell, as if divided by "
+        f"{1 / ratio:.3g}; compare this with the clean probability difference and with clean - "
+        "corrupted, by which some normalise (diagnose measures both)."
+    )
+
+
+def _zeros(read: Tensor, effect: Tensor, ours: Sweep, sure: Tensor) -> list[str]:
+    """Cells that are exactly 0 in one of the two heatmaps only; ``sure`` are ours beyond chance."""
+    unreached = (ours.values[:-1] == 0).all(-1).reshape(read.shape)
+    receivers = ", ".join(ours.receivers)
+    said = []
+    filled = unreached & (read.abs() > max(_ROUNDING, 1e-3 * float(read.nan_to_num().abs().max())))
+    if filled.any():
+        said.append(
+            f"Not 0: {_cells(filled, read, ours)} cannot reach {receivers} along this route, so "
+            "the effect is exactly 0 here, but it is not in yours. There senders reach the logits "
+            "another way: perhaps other heads and MLPs react freely to them, where path patching "
+            "keeps these as they are in the base run."
+        )
+    empty = ~unreached & (read == 0) & sure
+    if empty.any():
+        layers = {component(name).layer for name in ours.receivers if name.startswith("m")}
+        own = layers & set(empty.any(1).nonzero().flatten().tolist())
+        hint = " An MLP reads the heads of its own layer too." if own else ""
+        said.append(
+            f"0 in yours: {_cells(empty, effect, ours)} can reach {receivers} and should "
+            f"not be 0.{hint}"
+        )
+    return said
+
+
+def _cells(which: Tensor, values: Tensor, ours: Sweep) -> str:
+    """How many cells, and the strongest of them by name."""
+    strongest = int((which * values.nan_to_num().abs()).argmax())
+    value = in_words(float(values.flatten()[strongest]), "points")
+    n = int(which.sum())
+    return f"{n} cell{'s' * (n > 1)} (strongest {ours.senders[strongest]}, {value})"
+
+
+def _reacting(read: Tensor, effect: Tensor, ours: Sweep) -> list[str]:
+    """Activation patching leaves the last MLP's direct effect alone, and changes all others."""
+    if ours.receivers != ("logits",):
+        return []
+    off = (read - effect).abs()[:, -1] / effect.abs()[:, -1].clamp(min=_ROUNDING)
+    if not (off[-1] < _SAME_SCALE < off[:-1].median()):
+        return []
+    return [
+        "Everything reacts: of the MLPs only the last agrees, after which nothing comes. Yours "
+        "looks like activation patching, where all that follows the sender is run anew; in path "
+        "patching only the sender's own edge to the logits changes."
+    ]

@@ -1,0 +1,332 @@
+"""Quality of circuits: faithful, complete, minimal, stable; against their number of edges.
+
+A circuit is a `Circuit`, evaluated as it is, or edges of an `EdgeGraph`. It always carries clean
+values into the corrupted run, unless the reverse is said; scores are probability differences.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations, pairwise
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..metrics import Measurement, average, prob_diff, ratio
+from ..patching.circuits import Circuit
+from ..patching.controls import changes_without
+from ..patching.engine import PathPatching
+from .attribution import strongest_first
+from .discovery import greedy_order
+from .effects import EdgeScores
+from .graph import EdgeGraph, Edges, evaluate_edges
+
+SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of all edges, as MIB's
+TOP = (10, 50, 200, 1000)
+
+
+def faithfulness(
+    patching: PathPatching, graph: EdgeGraph, circuits: Mapping[str, Circuit | Edges]
+) -> pd.DataFrame:
+    """How much of the model's behaviour circuits show alone, one row each.
+
+    Columns: ``name``; ``edges`` and ``components`` on the graph, without those that change nothing
+    (a `Circuit` counts as `EdgeGraph.edges_of`); ``prob_diff``, the mean; and its share of the
+    model's in both conventions: ``recovered`` is circuit / clean, the paper's; ``above_corrupted``
+    is (circuit - corrupted) / (clean - corrupted), which later work calls faithfulness (Hanna et
+    al. 2024): all edges have 1, none have 0. The ends of 95 % bootstrap intervals over prompts are
+    in ``..._low`` and ``..._high``. Raises ValueError as `evaluate_edges` does.
+    """
+    _, denoising = _directions(patching)
+    clean, corrupted = (
+        prob_diff(probs, patching.dataset.YY)
+        for probs in (denoising.patch_probs, denoising.base_probs)
+    )
+    rows = []
+    bar = tqdm(circuits.items(), desc="circuits", disable=not patching.progress, leave=False)
+    for name, circuit in bar:
+        diff = _diff(denoising, graph, circuit)
+        live = graph.pruned(_edges(graph, circuit))
+        row = {
+            "name": name,
+            "edges": int(live.sum()),
+            "components": len(graph.components(live)),
+            **_with_ends("prob_diff", average(diff)),
+            **_with_ends("recovered", ratio(diff, clean)),
+            **_with_ends("above_corrupted", ratio(diff - corrupted, clean - corrupted)),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def paired_differences(
+    patching: PathPatching,
+    graph: EdgeGraph,
+    circuit: Circuit | Edges,
+    others: Mapping[str, Circuit | Edges],
+) -> pd.DataFrame:
+    """How much more than a circuit others show alone, on the same prompts, one row each.
+
+    The table of `leave_out`: ``name``, ``prob_diff`` of the other one, ``change`` (other less
+    circuit) and its 95 % bootstrap interval, ``low`` and ``high``; the largest first. Raises
+    ValueError as `evaluate_edges` does.
+    """
+    _, denoising = _directions(patching)
+    diffs = [_diff(denoising, graph, other) for other in others.values()]
+    return changes_without(others, _diff(denoising, graph, circuit), diffs)
+
+
+def faithfulness_curves(
+    patching: PathPatching,
+    scores: Sequence[EdgeScores],
+    circuits: Mapping[str, Circuit | Edges] | None = None,
+    n_random: int = 3,
+    shares: Sequence[float] = SHARES,
+    signed: bool = False,
+) -> pd.DataFrame:
+    """`faithfulness` of circuits that grow along rankings of edges, of random ones, and of others.
+
+    A ranking is followed in `greedy_order`, up to shares of all edges, rounded down; edges that
+    change nothing are not counted in ``edges``. Random rankings are the first scores `dealt_out`.
+    The other ``circuits`` are points. Columns before those of `faithfulness`: ``kind`` ("ranking",
+    "random" or "circuit"), ``share`` (NaN for points) and ``signed``. Raises ValueError for no
+    scores, and scores of different graphs.
+    """
+    scores = list(scores)
+    if not scores:
+        raise ValueError("There are no scores to follow; give some, e.g. [eap(patching, graph)].")
+    graph = _common_graph(scores)
+    rankings = [("ranking", one) for one in scores]
+    rankings += [("random", dealt_out(scores[0], seed)) for seed in range(n_random)]
+    chosen: list[Circuit | Edges] = []
+    rows: list[dict[str, Any]] = []
+    for kind, ranking in rankings:
+        order = greedy_order(ranking, signed)
+        for share in shares:
+            row = {"kind": kind, "share": share, "signed": signed}
+            rows.append({**row, "name": ranking.method})
+            chosen.append(order[: int(share * len(graph))])
+    for name, circuit in (circuits or {}).items():
+        row = {"kind": "circuit", "share": float("nan"), "signed": signed}
+        rows.append({**row, "name": name})
+        chosen.append(circuit)
+    measured = faithfulness(patching, graph, {str(n): one for n, one in enumerate(chosen)})
+    return pd.concat([pd.DataFrame(rows), measured.drop(columns="name")], axis=1)
+
+
+def dealt_out(scores: EdgeScores, seed: int = 0) -> EdgeScores:
+    """The same scores, dealt out to the measured edges at random: the floor of a ranking."""
+    numbers = scores.measured.nonzero().flatten()
+    generator = torch.Generator().manual_seed(seed)
+    values = scores.values.clone()
+    values[numbers] = values[numbers[torch.randperm(len(numbers), generator=generator)]]
+    return EdgeScores(f"random, seed {seed}", scores.graph, values, scores.settings)
+
+
+def curve_areas(curves: pd.DataFrame) -> pd.DataFrame:
+    """The areas of the MIB benchmark (Mueller et al. 2025) for every ranking, one row each.
+
+    With f = ``above_corrupted`` over the share of edges: ``CPR``, the integrated circuit
+    performance ratio, is the area under f, and ``CMD``, the integrated circuit-model distance,
+    that between f and 1, by the trapezoidal rule over the shares as they are, from the smallest
+    one on. The benchmark takes CPR of ``signed`` rankings, where higher is better, and CMD of those
+    by size, where lower is better; it takes the strongest edges wherever they are, and drops what
+    is on no path, while `greedy_order` grows from the logits down.
+    """
+    rows = []
+    rankings = curves.dropna(subset=["share"])
+    for (kind, name, signed), curve in rankings.groupby(["kind", "name", "signed"], sort=False):
+        points = sorted(zip(curve["share"], curve["above_corrupted"], strict=True))
+        CPR = CMD = 0.0
+        for (x, f), (next_x, next_f) in pairwise(points):
+            CPR += (next_x - x) * (f + next_f) / 2
+            CMD += (next_x - x) * (abs(1 - f) + abs(1 - next_f)) / 2
+        rows.append({"kind": kind, "name": name, "signed": signed, "CPR": CPR, "CMD": CMD})
+    return pd.DataFrame(rows, columns=["kind", "name", "signed", "CPR", "CMD"])
+
+
+def necessity(
+    patching: PathPatching, graph: EdgeGraph, circuits: Mapping[str, Circuit | Edges]
+) -> pd.DataFrame:
+    """How the model does without circuits, in two senses, one row each.
+
+    ``reverse`` is the paper's (section 3.2): the circuit's edges carry corrupted values into the
+    clean run, and what the others bring is as in the clean run. ``without`` is the knockout of
+    later work: all the other edges of the graph are live, and the circuit's are corrupted. Both
+    are mean probability differences; the ends of their 95 % bootstrap intervals are in
+    ``..._low`` and ``..._high``. Raises ValueError as `evaluate_edges` does.
+    """
+    noising, denoising = _directions(patching)
+    rows = []
+    bar = tqdm(circuits.items(), desc="without", disable=not patching.progress, leave=False)
+    for name, circuit in bar:
+        edges = _edges(graph, circuit)
+        row = {
+            "name": name,
+            "edges": int(graph.pruned(edges).sum()),
+            **_with_ends("reverse", average(_diff(noising, graph, circuit))),
+            **_with_ends("without", average(_diff(denoising, graph, ~edges))),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def completeness(
+    patching: PathPatching, graph: EdgeGraph, circuit: Circuit | Edges, n: int = 20, seed: int = 0
+) -> pd.DataFrame:
+    """Whether circuit and model lose the same when both lose some of the circuit's components.
+
+    As in the study of indirect object identification (Wang et al. 2023): a complete circuit C has
+    no substitute in the model M, so that M without K does as C without K, for every part K of it.
+    The first row removes all of C; ``n`` more remove each component with even odds, by the seed.
+    Columns: ``removed`` (names), ``circuit`` and ``model`` (mean probability difference without
+    them), ``difference`` (model less circuit; its size is their incompleteness score), ``low`` and
+    ``high`` (its 95 % bootstrap interval). On the graph, whatever a circuit's positions. Raises
+    ValueError as `EdgeGraph.mask` does, and for n below 0.
+    """
+    if not isinstance(n, int) or n < 0:
+        raise ValueError(f"n is {n!r}; it is a number of random parts, e.g. n=20.")
+    _, denoising = _directions(patching)
+    edges = _edges(graph, circuit)
+    names = graph.components(edges)
+    rng = random.Random(f"completeness {seed}")
+    parts = [names, *([name for name in names if rng.random() < 0.5] for _ in range(n))]
+    rows = []
+    for part in tqdm(parts, desc="removed", disable=not patching.progress, leave=False):
+        left = ~_at(graph, part)
+        of_circuit, of_model = (_diff(denoising, graph, left & some) for some in (edges, left))
+        difference = average(of_model - of_circuit)
+        row = {
+            "removed": ", ".join(part),
+            "circuit": float(of_circuit.mean()),
+            "model": float(of_model.mean()),
+            "difference": difference.value,
+            "low": difference.low,
+            "high": difference.high,
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def minimality(
+    patching: PathPatching,
+    graph: EdgeGraph,
+    edges: Edges,
+    names: Iterable[str] | None = None,
+) -> pd.DataFrame:
+    """What each component or edge adds to a circuit on the graph; of a `Circuit`, see `leave_out`.
+
+    ``names`` are components (all, unless said) and edges of the circuit. The table is that of
+    `leave_out`: ``name``, ``prob_diff`` without it, ``change``, ``low``, ``high``; strongest first.
+    Raises ValueError for a name that is not in the circuit.
+    """
+    _, denoising = _directions(patching)
+    mask = graph.mask(edges)
+    own = graph.components(mask)
+    names = list(own if names is None else names)
+    smaller = []
+    for name in names:
+        gone = graph.mask(name) if "->" in name else _at(graph, [name])
+        if not (gone & mask).any():
+            raise ValueError(f"{name!r} is not in the circuit; it has e.g. {', '.join(own[:3])}.")
+        smaller.append(mask & ~gone)
+    whole = _diff(denoising, graph, mask)
+    bar = tqdm(smaller, desc="leave out", disable=not patching.progress, leave=False)
+    return changes_without(names, whole, [_diff(denoising, graph, one) for one in bar])
+
+
+def stability(
+    scores: EdgeScores, k: Sequence[int] = TOP, n_pairs: int = 100, seed: int = 0
+) -> pd.DataFrame:
+    """How much the strongest edges depend on the prompts that happened to be drawn, one row per k.
+
+    In pairs, prompts are drawn anew with replacement, and the k edges of largest mean size are
+    compared. Columns: ``k``; ``overlap``, the share of k that both have, on average over the pairs;
+    ``low`` and ``high``, between which 95 % of the pairs lie; ``jaccard``, the mean of shared by
+    all.
+    """
+    values = scores.values[scores.measured].double()
+    n = values.shape[1]
+    generator = torch.Generator().manual_seed(seed)
+    found: dict[int, list[float]] = {size: [] for size in k}
+    for _ in range(n_pairs):
+        draws = torch.randint(n, (2, n), generator=generator)
+        counts = torch.stack([torch.bincount(draw, minlength=n) for draw in draws])
+        orders = [strongest_first(mean) for mean in (values @ counts.double().T / n).T]
+        for size in k:
+            found[size].append(_shared(orders[0], orders[1], size))
+    rows = []
+    for size, shared in found.items():
+        shares = torch.tensor(shared, dtype=torch.float64)
+        low, high = shares.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+        row = {"k": size, "overlap": float(shares.mean()), "low": low, "high": high}
+        rows.append({**row, "jaccard": float((shares / (2 - shares)).mean())})
+    return pd.DataFrame(rows)
+
+
+def edge_overlap(scores: Mapping[str, EdgeScores], k: Sequence[int] = TOP) -> pd.DataFrame:
+    """How many of the strongest edges scores have in common, e.g. those of datasets of other seeds.
+
+    One row per pair and k: ``first``, ``second`` (names), ``k``, ``overlap`` (the share of k that
+    both have, of the edges that both measured) and ``jaccard`` (shared / all). Raises ValueError
+    for scores of different graphs.
+    """
+    _common_graph(scores.values())
+    rows = []
+    for (name, one), (other, two) in combinations(scores.items(), 2):
+        both = one.measured & two.measured
+        orders = [strongest_first(each.mean[both]) for each in (one, two)]
+        for size in k:
+            share = _shared(orders[0], orders[1], size)
+            row = {"first": name, "second": other, "k": size, "overlap": share}
+            rows.append({**row, "jaccard": share / (2 - share)})
+    return pd.DataFrame(rows, columns=["first", "second", "k", "overlap", "jaccard"])
+
+
+def _directions(patching: PathPatching) -> tuple[PathPatching, PathPatching]:
+    """The patching with the clean base, and with the corrupted one."""
+    twin = patching.reversed()
+    return (patching, twin) if patching.base == "clean" else (twin, patching)
+
+
+def _edges(graph: EdgeGraph, circuit: Circuit | Edges) -> Tensor:
+    return graph.edges_of(circuit) if isinstance(circuit, Circuit) else graph.mask(circuit)
+
+
+def _diff(patching: PathPatching, graph: EdgeGraph, circuit: Circuit | Edges) -> Tensor:
+    """Probability difference [prompt] of a circuit, as it is, or of edges."""
+    if isinstance(circuit, Circuit):
+        return patching.evaluate(circuit).prob_diff
+    return evaluate_edges(patching, graph, circuit).prob_diff
+
+
+def _at(graph: EdgeGraph, names: Iterable[str]) -> Tensor:
+    """The edges [edge] that start or end at the named components."""
+    chosen = set(names)
+    sends = torch.tensor([node.label in chosen for node in graph.nodes])
+    receives = torch.tensor([one.component.label in chosen for one in graph.inputs])
+    return sends[graph.index[:, 1]] | receives[graph.index[:, 2]]
+
+
+def _with_ends(name: str, one: Measurement) -> dict[str, float]:
+    return {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
+
+
+def _common_graph(scores: Iterable[EdgeScores]) -> EdgeGraph:
+    graphs = [one.graph for one in scores]
+    if any(graph != graphs[0] for graph in graphs):
+        raise ValueError(
+            "The scores are of different graphs; give scores of the same model and positions, "
+            "e.g. all with EdgeGraph.of(patching)."
+        )
+    return graphs[0]
+
+
+def _shared(order: Tensor, other: Tensor, k: int) -> float:
+    """Which share of the first k (or of all, if there are fewer) two orders have in common."""
+    first = set(order[:k].tolist())
+    return len(first & set(other[:k].tolist())) / max(1, len(first))

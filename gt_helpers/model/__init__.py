@@ -1,0 +1,1 @@
+"""Models: loaded, checked, and seen as plain tensors; the activation cache of one forward pass."""

@@ -1,0 +1,1 @@
+"""Path patching: the exact engine, circuits, and the paper's own procedure."""

@@ -1,0 +1,1 @@
+"""Every claim beside what a run measured."""

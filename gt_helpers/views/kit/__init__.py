@@ -1,0 +1,1 @@
+"""What the views share: style, HTML, the explorer's frame, the drawing of circuits."""

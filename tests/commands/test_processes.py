@@ -1,0 +1,382 @@
+"""Several processes: who measures which prompts, what is kept when one is lost, equal numbers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gt_helpers import processes as distributed
+from gt_helpers.__main__ import main
+from gt_helpers.dataset.year_dataset import YearDataset
+from gt_helpers.edges.attribution import eap
+from gt_helpers.edges.effects import edge_effects
+from gt_helpers.edges.graph import EdgeGraph, evaluate_edges
+from gt_helpers.model.load import load_model
+from gt_helpers.patching.engine import PathPatching
+from gt_helpers.processes import (
+    Stopped,
+    Tensors,
+    chunks,
+    main_first,
+    over_prompts,
+    resumable,
+    write_tensors,
+)
+
+ROOT = Path(__file__).parents[2]
+PROMPTS, FEW = 12, 4
+UNRANKED = {"clean", "corrupted"}
+
+
+class Squares:
+    """A measurement [row, prompt] of prompts by their numbers, and the slices that it was asked."""
+
+    def __init__(self) -> None:
+        self.slices: list[tuple[int, int]] = []
+
+    def __call__(self, prompts: slice) -> Tensors:
+        self.slices.append((prompts.start, prompts.stop))
+        number = torch.arange(prompts.start, prompts.stop)
+        return {"squares": torch.stack([number**2, -(number**2)])}
+
+
+def measure(n: int) -> tuple[torch.Tensor, list[tuple[int, int]]]:
+    """The squares of n prompts, and the slices that this process measured."""
+    squares = Squares()
+    return over_prompts("squares", n, squares, dim=1)["squares"], squares.slices
+
+
+def expected(n: int) -> torch.Tensor:
+    return torch.stack([torch.arange(n) ** 2, -(torch.arange(n) ** 2)])
+
+
+@pytest.fixture
+def lost(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[int, int]]]:
+    """What one process of several measures, until it finds that another one is lost."""
+
+    def gather(place: str, value: Any) -> list[Any]:
+        raise Stopped
+
+    def measured(rank: int, size: int, n: int) -> list[tuple[int, int]]:
+        squares = Squares()
+        with monkeypatch.context() as patch:
+            patch.setattr(distributed, "_group", distributed._Group(rank, size))
+            patch.setattr(distributed, "share", lambda value: value)  # all see the same folder
+            patch.setattr(distributed, "_gather", gather)
+            with pytest.raises(Stopped):
+                over_prompts("squares", n, squares, dim=1)
+        return squares.slices
+
+    return measured
+
+
+def test_one_process_measures_everything_at_once() -> None:
+    found, slices = measure(7)
+    assert torch.equal(found, expected(7)) and slices == [(0, 7)]
+
+
+@pytest.mark.parametrize(("n", "size"), [(10, 2), (10, 3), (2, 3), (490, 8)])
+def test_each_prompt_is_measured_by_one_process(
+    n: int, size: int, lost: Callable[..., list[tuple[int, int]]]
+) -> None:
+    slices = [one for rank in range(size) for one in lost(rank, size, n)]
+    assert [number for one in slices for number in range(*one)] == list(range(n))
+    lengths = [end - first for first, end in slices]
+    assert max(lengths) - min(lengths) <= 1
+
+
+def test_within_a_part_a_process_is_on_its_own(
+    lost: Callable[..., list[tuple[int, int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner: list[list[tuple[int, int]]] = []
+    outer = Squares.__call__
+
+    def nested(self: Squares, prompts: slice) -> Tensors:
+        monkeypatch.setattr(Squares, "__call__", outer)
+        inner.append(measure(5)[1])  # would raise Stopped if it were shared
+        return outer(self, prompts)
+
+    monkeypatch.setattr(Squares, "__call__", nested)
+    assert lost(1, 2, 10) == [(5, 10)] and inner == [[(0, 5)]]
+
+
+def test_what_was_finished_is_kept_for_any_number_of_processes(
+    tmp_path: Path, lost: Callable[..., list[tuple[int, int]]]
+) -> None:
+    with pytest.raises(KeyboardInterrupt), resumable("a step", tmp_path):
+        assert lost(1, 3, 12) == [(4, 8)]  # of three processes only the second one finishes
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), resumable("a step", tmp_path):
+        assert lost(1, 2, 12) == [(8, 12)]  # of two that continue, again
+        raise KeyboardInterrupt
+    assert len(list(tmp_path.glob("parts/a_step/*"))) == 2
+    for other in (("another step", 12), ("a step", 11)):
+        with pytest.raises(KeyboardInterrupt), resumable(other[0], tmp_path):
+            assert measure(other[1])[1] == [(0, other[1])]  # these parts are not its own
+            raise KeyboardInterrupt
+    with resumable("a step", tmp_path):
+        found, slices = measure(12)
+        assert torch.equal(found, expected(12)) and slices == [(0, 4)]
+        again, slices = measure(12)  # another measurement, though of the same name
+        assert torch.equal(again, found) and slices == [(0, 12)]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_prompts_left_over_are_shared_in_pieces(
+    tmp_path: Path, lost: Callable[..., list[tuple[int, int]]]
+) -> None:
+    with pytest.raises(KeyboardInterrupt), resumable("a step", tmp_path):
+        lost(1, 3, 12)
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), resumable("a step", tmp_path):
+        assert lost(2, 3, 12) == [(9, 12)]
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), resumable("a step", tmp_path):
+        measured = Squares()
+        assert torch.equal(over_prompts("squares", 12, measured, dim=1)["squares"], expected(12))
+        assert measured.slices == [(0, 4), (8, 9)]
+        raise KeyboardInterrupt
+
+
+def test_a_refusal_of_one_process_is_every_processs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gather(place: str, value: Any) -> list[Any]:
+        return [value, ([], ValueError("no such year"))]
+
+    monkeypatch.setattr(distributed, "_group", distributed._Group(0, 2))
+    monkeypatch.setattr(distributed, "_gather", gather)
+    with pytest.raises(ValueError, match="no such year"):
+        measure(4)
+
+
+def test_processes_at_different_places_are_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_gather(found: list[Any], value: tuple[str, Any]) -> None:
+        found[:] = [value, ("cubes of 4 prompts", value[1])]
+
+    monkeypatch.setattr(distributed, "_group", distributed._Group(0, 2))
+    monkeypatch.setattr(distributed.dist, "all_gather_object", all_gather)
+    with pytest.raises(RuntimeError, match="different places: cubes of 4 prompts, squares of 4"):
+        measure(4)
+
+
+def test_a_mistake_is_named_by_the_main_process_alone(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(distributed, "_group", distributed._Group(1, 2))
+    monkeypatch.setattr(distributed, "_gather", lambda place, value: [False, value])
+    monkeypatch.setattr(distributed.time, "sleep", lambda seconds: None)
+    with pytest.raises(Stopped), main_first():
+        pytest.fail("it does not get here")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture
+def torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torchrun tells the first of four processes on one machine."""
+    told = {"TORCHELASTIC_RUN_ID": "1", "RANK": "0", "WORLD_SIZE": "4"}
+    for name, value in (told | {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "4"}).items():
+        monkeypatch.setenv(name, value)
+
+
+def test_more_processes_than_gpus_get_one_sentence(
+    torchrun: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert main(["reproduce", "--model", "mini"]) == 2
+    assert capsys.readouterr().err == (
+        "gt_helpers reproduce: torchrun started 4 processes on a machine with 2 GPUs; start one "
+        "for each, --nproc-per-node=2, or give --device cpu.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "backend", "device"),
+    [
+        (None, 4, "nccl", "cuda:3"),
+        ("cuda", 4, "nccl", "cuda:3"),
+        ("cuda:0", 1, "gloo", "cuda:0"),  # they share it
+        ("cpu", 4, "gloo", "cpu"),
+        (None, 0, "gloo", None),
+    ],
+)
+def test_each_process_takes_its_own_gpu(
+    asked: str | None,
+    gpus: int,
+    backend: str,
+    device: str | None,
+    torchrun: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, current = [], []
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(
+        distributed.dist, "init_process_group", lambda backend, timeout: made.append(backend)
+    )
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(distributed, "_gather", lambda place, value: [value] * 4)
+    with distributed.processes(asked) as given:
+        assert given == device and made == [backend]
+        assert distributed.world_size() == 4 and distributed.is_main()
+        assert current == ([device] if backend == "nccl" else [])
+    assert distributed.world_size() == 1
+
+
+def test_without_torchrun_nothing_is_started() -> None:
+    with distributed.processes("cpu") as device:
+        assert device == "cpu" and distributed.world_size() == 1
+        assert not distributed.dist.is_initialized()
+
+
+def test_chunks() -> None:
+    assert chunks(slice(3, 10), 3) == [slice(3, 6), slice(6, 9), slice(9, 10)]
+
+
+# ---- real processes ---------------------------------------------------------------------------
+
+RUN = ["--model", "mini", "--prompts", str(PROMPTS), "--device", "cpu"]
+
+# Process 1 is lost when process 0 has finished its part of the sweep to m10.
+LOSE = """
+import os, sys, time
+from pathlib import Path
+from gt_helpers import distributed
+from gt_helpers.__main__ import main
+from gt_helpers.patching.engine import PathPatching
+
+swept = PathPatching._swept
+
+def lost(self, route, some):
+    if distributed.rank() == 1 and route.entries[0].name == "m10@END":
+        while not list(Path(sys.argv[-1]).glob("parts/sweep_to_m10/*.safetensors")):
+            time.sleep(0.05)
+        os._exit(9)
+    return swept(self, route, some)
+
+PathPatching._swept = lost
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+# The scorecard, and scores of edges [edge, prompt] and answers [prompt, year] beside it.
+MEASURE = """
+import sys
+from pathlib import Path
+from gt_helpers.processes import is_main, processes, write_tensors
+from gt_helpers.reproduce import run_scorecard
+from commands.test_processes import FEW, PROMPTS, scores_of_edges
+
+out = Path(sys.argv[1])
+with processes("cpu") as device:
+    run_scorecard("mini", PROMPTS, out=out, device=device, at_most=FEW)
+    found = scores_of_edges(out / "edges")
+    if is_main():
+        write_tensors(out / "edges.safetensors", found)
+"""
+
+
+def scores_of_edges(folder: Path) -> Tensors:
+    """What is measured of a few edges, or of all where it is quick."""
+    model = load_model("mini", "cpu")
+    patching = PathPatching(model, YearDataset(model.tokenizer, FEW))
+    graph = EdgeGraph.of(patching)
+    scores = edge_effects(patching, graph, budget=20, folder=folder)
+    live = evaluate_edges(patching, graph, range(0, len(graph), 50))
+    return {
+        "exact": scores.values[scores.measured],
+        "estimated": eap(patching, graph).values,
+        "live": live.log_probs,
+    }
+
+
+def start_two(*program: str) -> subprocess.CompletedProcess[str]:
+    """Two processes of a program on the CPU, started by torchrun on a free port of this machine."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, *program],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def same(folder: Path, other: Path, names: str) -> None:
+    """The tensors of two results folders are equal to float precision."""
+    files = {path.name for path in folder.glob(names)}
+    assert files and files == {path.name for path in other.glob(names)}
+    for name in files:
+        one, two = load_file(folder / name), load_file(other / name)
+        assert one.keys() == two.keys()
+        # What is made of the strongest neurons or edges jumps where two of them are tied.
+        one.pop("lens_sum", None), two.pop("lens_sum", None)
+        if name in ("experiment_attribution.safetensors", "experiment_edges.safetensors"):
+            one, two = ({k: v for k, v in x.items() if k in UNRANKED} for x in (one, two))
+            assert set(one) == UNRANKED
+        atol = 1e-6 if name.startswith("sweep") else 5e-6  # logits of 20 are kept to 2e-6
+        torch.testing.assert_close(one, two, atol=atol, rtol=1e-6, equal_nan=True)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scorecard of one process, which begins with everything that reproduce measures."""
+    out = tmp_path_factory.mktemp("alone")
+    assert main(["scorecard", *RUN, "--at-most", str(FEW), "--out", str(out)]) == 0
+    write_tensors(out / "edges.safetensors", scores_of_edges(out / "edges"))
+    return out
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_numbers_of_one(alone: Path, tmp_path: Path) -> None:
+    script, out = tmp_path / "measure.py", tmp_path / "out"
+    script.write_text(MEASURE)
+    ended = start_two(str(script), str(out))
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("Model: mini") == 1
+    same(alone, out, "*.safetensors")
+    assert not (out / "parts").exists()
+    assert (out / "scorecard.html").is_file()
+
+
+@pytest.mark.slow
+def test_a_lost_process_ends_the_run_which_continues(alone: Path, tmp_path: Path) -> None:
+    script, out = tmp_path / "lose.py", tmp_path / "out"
+    script.write_text(LOSE)
+    arguments = ["reproduce", *RUN, "--out", str(out)]
+    ended = start_two(str(script), *arguments)
+    assert ended.returncode == 1
+    sentence = (
+        "Process 1 of 2 (counted from 0) was lost in the step 'sweep to m10'. "
+        f"What was finished is kept in {out}: the same command continues.\n"
+    )
+    assert ended.stderr.count(sentence) == ended.stderr.count("was lost") == 1
+    kept = [path.relative_to(out / "parts") for path in out.glob("parts/*/*")]
+    assert list(map(str, kept)) == [
+        "sweep_to_m10/sweep_1_of_12_prompts_from_0_to_6.safetensors",
+    ]
+    assert (out / "sweep_m11.safetensors").is_file()
+    assert "This run is not complete" in (out / "report.html").read_text()
+
+    by_one = tmp_path / "by one"
+    shutil.copytree(out, by_one)
+    assert main(["reproduce", *RUN, "--out", str(by_one)]) == 0
+    ended = start_two("-m", "gt_helpers", *arguments)
+    assert ended.returncode == 0, ended.stderr
+    assert "2 sweeps are already finished" in ended.stdout
+    for folder in (by_one, out):
+        assert not (folder / "parts").exists()
+        for names in ("[abl]*.safetensors", "sweep_*", "evaluation_*"):
+            same(alone, folder, names)

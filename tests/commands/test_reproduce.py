@@ -1,0 +1,256 @@
+"""The main job end to end on the embedded model: files, continuation, mistakes in the arguments."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from gt_helpers import reproduce as module
+from gt_helpers.__main__ import main
+from gt_helpers.dataset.year_dataset import YearDataset
+from gt_helpers.metrics import per_YY_probs
+from gt_helpers.model.cache import end_logits
+from gt_helpers.model.load import load_model
+from gt_helpers.patching.circuits import Circuit
+from gt_helpers.patching.engine import PathPatching
+from gt_helpers.patching.paper import PAPER, find_circuit, partial_circuit
+from gt_helpers.reproduce import open_run, reproduce
+from gt_helpers.scorecard import discovery
+from gt_helpers.scorecard.discovery import softmax_of_mean_logits
+from gt_helpers.scorecard.results import load_results
+
+PROMPTS = 24
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    reproduce("mini", PROMPTS, seed=3, out=out, device="cpu", say=lambda line: None)
+    return out
+
+
+def test_every_experiment_is_on_disk_and_loads(folder: Path) -> None:
+    results = load_results(folder)
+    assert set(results.evaluations) == {"clean", "corrupted", "partial", "full", "reverse"}
+    assert {"logits", "q", "k", "v", "m0@YY", "m1@YY", "m2@YY", "m3@YY"} <= set(results.sweeps)
+    assert set(results.parts.mlps) < set(results.sweeps)
+    for sweep in results.sweeps.values():
+        assert sweep.values.shape == (157, PROMPTS)
+    assert results.softmax_of_mean.shape == (97, 100)
+    assert results.attention.shape == (12, 12, PROMPTS)
+    assert results.lens.keys() == {*results.parts.heads, *results.parts.mlps}
+    assert {lens.shape for lens in results.lens.values()} == {(97, 100)}
+    assert results.settings["model"] == "mini" and not results.settings["gpt2_small"]
+    assert "html" in (folder / "report.html").read_text()[:100]
+    assert len(pd.read_csv(folder / "scorecard.csv")) > 20
+
+
+def test_the_circuit_is_the_models_own_and_works(folder: Path) -> None:
+    results = load_results(folder)
+    assert results.parts.heads != PAPER.heads
+    assert "own sweeps" in results.parts.source
+    value = {name: e.prob_diff.mean() for name, e in results.evaluations.items()}
+    assert value["corrupted"] < value["full"] < value["clean"]
+    assert value["partial"] > value["corrupted"] + 0.5 * (value["clean"] - value["corrupted"])
+    assert value["reverse"] < value["partial"]
+
+
+def test_a_finished_run_is_not_computed_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(PathPatching, "sweep", refuse)
+    monkeypatch.setattr(PathPatching, "evaluate", refuse)
+    monkeypatch.setattr(discovery, "softmax_of_mean_logits", refuse)
+    monkeypatch.setattr(discovery, "looks_and_writes", refuse)
+    lines: list[str] = []
+    reproduce("mini", PROMPTS, seed=3, out=folder, device="cpu", say=lines.append)
+    assert any("already finished" in line for line in lines)
+
+
+def test_an_interrupted_run_keeps_what_it_finished_and_continues(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sweep = PathPatching.sweep
+
+    def interrupted(self: PathPatching, *arguments: object, **more: object) -> object:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append("one")
+        return sweep(self, *arguments, **more)
+
+    monkeypatch.setattr(PathPatching, "sweep", interrupted)
+    command = ["reproduce", "--model", "mini", "--prompts", str(PROMPTS), "--seed", "3"]
+    command += ["--out", str(tmp_path), "--device", "cpu"]
+    assert main(command) == 130
+    assert len(load_results(tmp_path).sweeps) == 2
+    assert "This run is not complete" in (tmp_path / "report.html").read_text()
+
+    monkeypatch.setattr(PathPatching, "sweep", sweep)
+    assert main(command) == 0
+    whole, continued = load_results(folder), load_results(tmp_path)
+    assert whole.sweeps.keys() == continued.sweeps.keys()
+    for name, result in whole.sweeps.items():
+        torch.testing.assert_close(continued.sweeps[name].values, result.values)
+    assert continued.parts == whole.parts
+    torch.testing.assert_close(continued.attention, whole.attention)
+    torch.testing.assert_close(continued.lens, whole.lens, equal_nan=True)
+
+
+def test_a_run_interrupted_at_once_still_knows_its_prompts(tmp_path: Path) -> None:
+    for _ in range(2):
+        _, dataset, results, _ = open_run("mini", 4, 0, (1100, 1800), tmp_path, "cpu", print)
+        assert torch.equal(results.YY, dataset.YY)
+
+
+def test_a_folder_from_before_attention_and_lens_loads_and_continues(
+    folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "run")
+    for name in ("attention", "lens"):
+        (tmp_path / "run" / f"{name}.safetensors").unlink()
+    old = load_results(tmp_path / "run")
+    assert old.attention is None and old.lens == {}
+    reproduce("mini", PROMPTS, seed=3, out=tmp_path / "run", device="cpu", say=lambda line: None)
+    torch.testing.assert_close(
+        load_results(tmp_path / "run").attention, load_results(folder).attention
+    )
+
+
+def test_attention_and_lens_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model("mini", device="cpu")
+    dataset = YearDataset(model.tokenizer, PROMPTS)
+    attention, lens = discovery.looks_and_writes(model, dataset, ["a7.h10", "m10"])
+    monkeypatch.setattr(discovery, "_PROMPTS", 7)
+    in_chunks = discovery.looks_and_writes(model, dataset, ["a7.h10", "m10"])
+    torch.testing.assert_close(in_chunks[0], attention)
+    torch.testing.assert_close(in_chunks[1], lens, equal_nan=True, atol=1e-5, rtol=1e-4)
+
+
+def test_another_settings_folder_is_not_overwritten(
+    folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    before = (folder / "results.json").read_text()
+    command = ["reproduce", "--model", "mini", "--prompts", "5", "--out", str(folder)]
+    assert main(command) == 2
+    assert "other settings (prompts, seed)" in capsys.readouterr().err
+    assert (folder / "results.json").read_text() == before
+
+
+def test_tensors_of_an_unknown_run_are_not_mixed_in(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "sweep_v.safetensors", tmp_path)
+    with pytest.raises(ValueError, match="holds sweep_v.safetensors but no results.json"):
+        reproduce("mini", PROMPTS, out=tmp_path, device="cpu", say=lambda line: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sweep_v.safetensors"]
+
+
+def test_a_run_is_not_continued_with_other_weights(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "run")
+    text = json.loads((folder / "results.json").read_text())
+    text["settings"]["weights"] = "others"
+    (tmp_path / "run" / "results.json").write_text(json.dumps(text))
+    with pytest.raises(ValueError, match=r"other settings \(weights\)"):
+        reproduce(
+            "mini", PROMPTS, seed=3, out=tmp_path / "run", device="cpu", say=lambda line: None
+        )
+
+
+def test_without_a_model_it_says_which_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "hub_reachable", lambda: False)
+    monkeypatch.setattr(module, "discover", lambda *_: None)
+    lines: list[str] = []
+    reproduce(prompts=4, out=tmp_path, device="cpu", say=lines.append)
+    assert lines[0].startswith("Model: mini (GPT-2 small")
+
+
+def test_a_cached_gpt2_small_is_taken_and_judged_by_the_papers_circuit(
+    tmp_path: Path, mini_as_gpt2_small: None
+) -> None:
+    """mini stands in for GPT-2 small in a local hub cache: same names, so the paper's lists run."""
+    lines: list[str] = []
+    reproduce(prompts=PROMPTS, out=tmp_path / "out", device="cpu", say=lines.append)
+    assert lines[0] == "Model: gpt2-small"
+    results = load_results(tmp_path / "out")
+    assert results.parts == PAPER and results.settings["gpt2_small"]
+    assert list(results.sweeps) == [
+        *("logits", "m11", "m10", "m9", "m8"),
+        *("q", "k", "v", "m3@YY", "m2@YY", "m1@YY", "m0@YY"),
+    ]
+    verdicts = pd.read_csv(tmp_path / "out" / "scorecard.csv")["verdict"]
+    assert {"agrees", "disagrees"} <= set(verdicts) and "not comparable" not in set(verdicts)
+
+
+def test_both_averaging_orders_agree_when_each_YY_has_one_prompt(folder: Path) -> None:
+    results = load_results(folder)
+    rows = results.YY - 2
+    assert len(rows.unique()) == PROMPTS
+    torch.testing.assert_close(
+        results.softmax_of_mean[rows], results.evaluations["clean"].probs, atol=1e-5, rtol=0
+    )
+    assert results.softmax_of_mean.isnan().any(1).sum() == 97 - PROMPTS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--model", "/no/such/folder"], "There is no folder"),
+        (["--model", "mini", "--years", "1732-1733"], "no valid year"),
+        (["--model", "mini", "--device", "tpu"], "no device 'tpu' here; allowed: cpu"),
+    ],
+)
+def test_settings_that_cannot_be_get_one_sentence(
+    arguments: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["reproduce", *arguments, "--out", str(tmp_path / "new")]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--prompts", "none"], "e.g. 490"),
+        (["--years", "1800"], "e.g. 1100-1800"),
+    ],
+)
+def test_arguments_that_do_not_parse(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["reproduce", *arguments])
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no results\.json"):
+        load_results(tmp_path)
+    (tmp_path / "results.json").write_text(json.dumps({"format": 0}))
+    with pytest.raises(ValueError, match="format 0"):
+        load_results(tmp_path)
+
+
+def test_a_found_circuit_takes_one_line() -> None:
+    model = load_model("mini", device="cpu")
+    patching = PathPatching(model, YearDataset(model.tokenizer, 20))
+    circuit = partial_circuit(find_circuit(patching.sweep))
+    found = patching.reversed().evaluate(circuit).prob_diff.mean()
+    assert found > patching.reversed().evaluate(Circuit()).prob_diff.mean() + 0.5
+
+
+def test_softmax_of_mean_logits_streams_over_batches(folder: Path) -> None:
+    model = load_model("mini", device="cpu")
+    dataset = YearDataset(model.tokenizer, 150)
+    logits = torch.cat(list(end_logits(model, dataset.clean)))
+    expected = per_YY_probs(logits, dataset.YY, "softmax_of_mean", dataset.year_tokens)
+    measured = softmax_of_mean_logits(model, dataset)
+    torch.testing.assert_close(measured, expected, atol=1e-6, rtol=0)

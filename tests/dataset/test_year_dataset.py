@@ -1,0 +1,571 @@
+"""The prompts against the paper's: tokens, years, sampling, corruptions, and clear errors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerBase
+
+from gt_helpers.dataset.corruptions import CORRUPTIONS, Corruption
+from gt_helpers.dataset.prompts import (
+    PAPER_POSITIONS,
+    PAPER_TEMPLATE,
+    YEAR_STRINGS,
+    Prompt,
+    Template,
+    load_nouns,
+    valid_years,
+    year_pool,
+    year_range,
+    year_tokens,
+)
+from gt_helpers.dataset.year_dataset import YearDataset
+
+Tokenizer = PreTrainedTokenizerBase
+
+# GPT-2's ids of "00" to "99".
+YEAR_IDS = """405 486 2999 3070 3023 2713 3312 2998 2919 2931 940 1157 1065 1485 1415 1314 1433 1558
+1507 1129 1238 2481 1828 1954 1731 1495 2075 1983 2078 1959 1270 3132 2624 2091 2682 2327 2623 2718
+2548 2670 1821 3901 3682 3559 2598 2231 3510 2857 2780 2920 1120 4349 4309 4310 4051 2816 3980 3553
+3365 3270 1899 5333 5237 5066 2414 2996 2791 3134 3104 3388 2154 4869 4761 4790 4524 2425 4304 3324
+3695 3720 1795 6659 6469 5999 5705 5332 4521 5774 3459 4531 3829 6420 5892 6052 5824 3865 4846 5607
+4089 2079"""
+# century: (raw, kept, first kept, last kept)
+CENTURIES = {
+    10: (76, 74, 1021, 1098),
+    11: (55, 53, 1110, 1188),
+    12: (98, 96, 1202, 1298),
+    13: (91, 89, 1310, 1398),
+    14: (98, 96, 1402, 1498),
+    15: (91, 89, 1510, 1598),
+    16: (99, 97, 1602, 1698),
+    17: (99, 97, 1702, 1798),
+    18: (79, 77, 1802, 1892),
+}
+PAPER_CODE = (1000, 1900)
+
+
+@pytest.fixture(scope="module")
+def dataset(tokenizer: Tokenizer) -> YearDataset:
+    return YearDataset(tokenizer)
+
+
+def same(a: YearDataset, b: YearDataset) -> bool:
+    """Whether two datasets agree in every attribute."""
+    tensors = all(
+        torch.equal(getattr(a, name), getattr(b, name))
+        for name in ("clean", "corrupted", "years", "year_tokens", "XX", "YY", "valid")
+    )
+    others = all(
+        getattr(a, name) == getattr(b, name)
+        for name in (
+            "nouns",
+            "clean_text",
+            "corrupted_text",
+            "positions",
+            "corruption",
+            "template",
+            "changed_positions",
+        )
+    )
+    return tensors and others
+
+
+# ------------------------------------------------------------------------- tokens and years
+
+
+def test_year_tokens_are_gpt2s(gpt2_tokenizer: Tokenizer) -> None:
+    assert year_tokens(gpt2_tokenizer).tolist() == [int(i) for i in YEAR_IDS.split()]
+
+
+def test_year_tokens_are_the_two_digit_strings(tokenizer: Tokenizer) -> None:
+    ids = year_tokens(tokenizer)
+    assert len(set(ids.tolist())) == 100
+    assert tuple(tokenizer.decode([i]) for i in ids.tolist()) == YEAR_STRINGS
+
+
+def test_valid_years_per_century(tokenizer: Tokenizer) -> None:
+    for century, (raw, kept, first, last) in CENTURIES.items():
+        start, end = century * 100, century * 100 + 100
+        years = valid_years(tokenizer, start, end)
+        assert len(valid_years(tokenizer, start, end, trim=False)) == raw
+        assert (len(years), years[0], years[-1]) == (kept, first, last)
+
+
+def test_valid_years_of_both_pools(tokenizer: Tokenizer) -> None:
+    assert len(valid_years(tokenizer)) == 617
+    assert len(valid_years(tokenizer, trim=False)) == 631
+    assert len(valid_years(tokenizer, *PAPER_CODE)) == 768
+    assert len(valid_years(tokenizer, *PAPER_CODE, trim=False)) == 786
+    # A later work asks for YY in 02..98 first and trims then: 604.
+    inner = [y for y in valid_years(tokenizer, trim=False) if 2 <= y % 100 <= 98]
+    assert len(inner) - 2 * len({y // 100 for y in inner}) == 604
+
+
+def test_valid_years_split_as_century_and_YY(tokenizer: Tokenizer) -> None:
+    years = valid_years(tokenizer, *PAPER_CODE)
+    for year, ids in zip(years, tokenizer([f" {y}" for y in years])["input_ids"], strict=True):
+        assert [tokenizer.decode([i]) for i in ids] == [f" {year // 100}", f"{year % 100:02d}"]
+    assert {y % 100 for y in years} == set(range(2, 99))
+
+
+def test_years_per_YY(tokenizer: Tokenizer) -> None:
+    code = Counter(y % 100 for y in valid_years(tokenizer, *PAPER_CODE))
+    sevens = [11, *range(13, 19), 20, 24, 40, 50, 70, 89, 90, *range(93, 99)]
+    expected = {YY: 5 for YY in range(2, 10)} | {80: 6} | {YY: 7 for YY in sevens}
+    assert all(code[YY] == n for YY, n in expected.items())
+    assert all(code[YY] in (8, 9) for YY in set(range(2, 99)) - set(expected))
+    mean = sum(YY * n for YY, n in code.items()) / 768
+    assert mean == pytest.approx(51.67, abs=0.005)
+    text = Counter(y % 100 for y in valid_years(tokenizer))
+    assert all(text[YY] == 4 for YY in range(2, 10))
+    assert text[40] == text[80] == 6
+    assert all(text[YY] in (5, 6, 7) for YY in range(10, 99))
+
+
+def test_nouns_are_single_tokens(tokenizer: Tokenizer) -> None:
+    nouns = load_nouns()
+    assert len(set(nouns)) == len(nouns) == 120
+    assert list(nouns) == sorted(nouns)
+    assert all(len(ids) == 1 for ids in tokenizer([f" {noun}" for noun in nouns])["input_ids"])
+
+
+def test_only_some_nouns_are_single_tokens_without_a_space(gpt2_tokenizer: Tokenizer) -> None:
+    assert sum(len(ids) == 1 for ids in gpt2_tokenizer(list(load_nouns()))["input_ids"]) == 34
+
+
+def test_prompt_has_gpt2s_ids(gpt2_tokenizer: Tokenizer) -> None:
+    dataset = YearDataset(gpt2_tokenizer, 1, years=[1732], nouns=["war"])
+    ids = [50256, 383, 1175, 15436, 422, 262, 614, 1596, 2624, 284, 262, 614, 1596]
+    assert dataset.clean.tolist() == [ids]
+    assert dataset.corrupted.tolist() == [[*ids[:8], 486, *ids[9:]]]
+    plain = YearDataset(
+        gpt2_tokenizer,
+        1,
+        years=[1732],
+        nouns=["war"],
+        template=PAPER_TEMPLATE[len("<|endoftext|> ") :],
+    )
+    assert plain.clean.tolist() == [[464, *ids[2:]]]
+
+
+# ---------------------------------------------------------------------------- the dataset
+
+
+def test_shapes_and_positions(dataset: YearDataset, tokenizer: Tokenizer) -> None:
+    assert len(dataset) == 490
+    assert dataset.clean.shape == dataset.corrupted.shape == (490, 13)
+    assert dataset.clean.dtype == dataset.years.dtype == dataset.year_tokens.dtype == torch.int64
+    assert tuple(dataset.positions) == PAPER_POSITIONS
+    assert list(dataset.positions.values()) == list(range(13))
+    assert (dataset.clean[:, 0] == tokenizer.eos_token_id).all()
+    assert tokenizer.decode(dataset.clean[0, 1:2]) == " The"
+    assert torch.equal(dataset.clean[:, 8], dataset.year_tokens[dataset.YY])
+    assert torch.equal(dataset.clean[:, 7], dataset.clean[:, 12])
+    assert torch.equal(dataset.XX * 100 + dataset.YY, dataset.years)
+    assert dataset.position("END") == 12
+    for i in (0, 77):
+        noun, year = dataset.nouns[i], int(dataset.years[i])
+        text = f"<|endoftext|> The {noun} lasted from the year {year} to the year {year // 100}"
+        assert dataset.clean_text[i] == text == tokenizer.decode(dataset.clean[i])
+
+
+def test_valid_mask(dataset: YearDataset) -> None:
+    assert dataset.valid.dtype == torch.bool
+    assert torch.equal(dataset.valid.sum(1), 99 - dataset.YY)
+    first, YY = dataset.valid[0], int(dataset.YY[0])
+    assert not first[YY]
+    assert first[YY + 1]
+
+
+def test_balanced_sampling(dataset: YearDataset) -> None:
+    assert dataset.YY.tolist() == [2 + i % 97 for i in range(490)]
+    counts = Counter(dataset.YY.tolist())
+    assert all(counts[YY] == (6 if YY <= 6 else 5) for YY in range(2, 99))
+
+
+def test_unbalanced_sampling_is_uniform_over_the_pool(tokenizer: Tokenizer) -> None:
+    dataset = YearDataset(tokenizer, 5000, balanced=False)
+    counts = Counter(dataset.years.tolist())
+    pool = valid_years(tokenizer)
+    assert set(counts) <= set(pool)
+    chi_squared = sum((counts[y] - 5000 / 617) ** 2 / (5000 / 617) for y in pool)
+    assert abs(chi_squared - 616) < 5 * (2 * 616) ** 0.5
+    assert len(set(dataset.nouns)) == 120
+
+
+def test_default_pool_is_the_papers_text(tokenizer: Tokenizer, dataset: YearDataset) -> None:
+    assert set(dataset.years.tolist()) <= set(valid_years(tokenizer))
+    assert set(dataset.XX.tolist()) == set(range(11, 18))
+
+
+def test_balanced_cycles_over_the_YYs_that_exist(tokenizer: Tokenizer) -> None:
+    dataset = YearDataset(tokenizer, 5, years=[1745, 1732, 1645])
+    assert dataset.YY.tolist() == [32, 45, 32, 45, 32]
+    assert set(dataset.years.tolist()) <= {1732, 1645, 1745}
+
+
+def test_seed(tokenizer: Tokenizer, dataset: YearDataset) -> None:
+    assert same(YearDataset(tokenizer), dataset)
+    assert not torch.equal(YearDataset(tokenizer, seed=1).clean, dataset.clean)
+    # Fixed for all machines and versions: a change here changes every published number.
+    assert dataset.years[:6].tolist() == [1702, 1403, 1604, 1705, 1406, 1707]
+    assert dataset.nouns[:4] == ["reforms", "demonstrations", "expedition", "domination"]
+
+
+def test_smaller_n_gives_the_first_prompts(tokenizer: Tokenizer) -> None:
+    for corruption in ("01", "random"):
+        large = YearDataset(tokenizer, 60, corruption=corruption)
+        assert same(YearDataset(tokenizer, 25, corruption=corruption), large[:25])
+
+
+def test_slices_do_not_resample(dataset: YearDataset) -> None:
+    part = dataset[100:110]
+    assert len(part) == 10
+    assert torch.equal(part.clean, dataset.clean[100:110])
+    assert part.corrupted_text == dataset.corrupted_text[100:110]
+    assert same(dataset.take([3, -1]), dataset.take(torch.tensor([3, 489])))
+    assert same(dataset[-1], dataset[489:])
+    few = dataset.take(dataset.YY < 5)
+    assert set(few.YY.tolist()) == {2, 3, 4}
+    assert [int(dataset[i].YY) for i in range(3)] == [2, 3, 4]
+    assert len(dataset) == 490
+
+
+def test_dataset_cannot_be_assigned_to(dataset: YearDataset) -> None:
+    with pytest.raises(FrozenInstanceError):
+        dataset.years = torch.zeros(1)  # type: ignore[misc]
+
+
+def test_frame(dataset: YearDataset) -> None:
+    frame = dataset.to_frame()
+    assert list(frame) == ["noun", "year", "XX", "YY", "clean", "corrupted"]
+    assert len(frame) == 490
+    assert (frame["XX"] * 100 + frame["YY"] == frame["year"]).all()
+
+
+# ---------------------------------------------------------------------------- corruptions
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("years", [(1100, 1800), PAPER_CODE])
+def test_corruption_changes_what_it_says(
+    tokenizer: Tokenizer, name: str, years: tuple[int, int]
+) -> None:
+    dataset = YearDataset(tokenizer, 200, years=years, corruption=name)
+    allowed = {"noun": ["NOUN"], "century": ["XX1"]}.get(name, ["YY"])
+    if name == "01" and years == PAPER_CODE:
+        allowed = ["XX1", "YY"]
+    assert dataset.changed_positions == allowed
+    assert (dataset.clean != dataset.corrupted).any(1).all()
+    assert torch.equal(dataset.clean[:, -1], dataset.corrupted[:, -1])
+    assert tokenizer(dataset.corrupted_text)["input_ids"] == dataset.corrupted.tolist()
+    assert dataset.corruption.name == name
+    assert dataset.corruption.describe().startswith(f"{name}: ")
+
+
+def test_clean_prompts_do_not_depend_on_the_corruption(
+    tokenizer: Tokenizer, dataset: YearDataset
+) -> None:
+    for name in CORRUPTIONS:
+        assert YearDataset(tokenizer, 50, corruption=name).clean_text == dataset.clean_text[:50]
+
+
+def test_01_corruption(tokenizer: Tokenizer, dataset: YearDataset) -> None:
+    assert (dataset.corrupted[:, 8] == dataset.year_tokens[1]).all()
+    # The paper's code draws from 1000 to 1899 as well; ` 1001` splits as ` 100` + `1`.
+    code = YearDataset(tokenizer, 768, years=PAPER_CODE, balanced=False)
+    tenth = code.take(code.XX == 10)
+    assert tenth.changed_positions == ["XX1", "YY"]
+    assert (tenth.clean != tenth.corrupted).sum(1).unique().tolist() == [2]
+    assert [tokenizer.decode([i]) for i in tenth.corrupted[0, 7:9].tolist()] == [" 100", "1"]
+    assert code.take(code.XX != 10).changed_positions == ["YY"]
+
+
+def test_random_corruptions(tokenizer: Tokenizer) -> None:
+    number = {int(token): YY for YY, token in enumerate(year_tokens(tokenizer))}
+
+    def corrupted_YY(name: str) -> torch.Tensor:
+        dataset = YearDataset(tokenizer, 490, corruption=name)
+        return torch.tensor([number[i] for i in dataset.corrupted[:, 8].tolist()]) - dataset.YY
+
+    assert (corrupted_YY("smaller") < 0).all()
+    differences = corrupted_YY("random")
+    assert (differences > 0).any()
+    assert (differences < 0).any()
+    centuries = YearDataset(tokenizer, 490, corruption="century")
+    found = {str(tokenizer.decode([i])).strip() for i in centuries.corrupted[:, 7].tolist()}
+    assert found == {"11", "12", "13", "14", "15", "16", "17"}
+    assert torch.equal(centuries.clean[:, 12], centuries.corrupted[:, 12])
+
+
+def test_random_corruption_is_uniform_over_what_fits(tokenizer: Tokenizer) -> None:
+    dataset = YearDataset(tokenizer, 3000, years=[1704], nouns=["war"], corruption="smaller")
+    counts = Counter(text.split("year ")[1][:4] for text in dataset.corrupted_text)
+    assert {"1701", "1702", "1703"} == set(counts)  # " 1700" is a single token
+    assert all(abs(n - 1000) < 130 for n in counts.values())
+
+
+def test_own_corruption(tokenizer: Tokenizer) -> None:
+    def late(prompt: Prompt, nouns: object) -> Prompt:
+        return prompt._replace(year=prompt.XX * 100 + 99)
+
+    own = Corruption("99", "YY becomes 99", late, may_change=("YY",))
+    dataset = YearDataset(tokenizer, 5, years=(1700, 1800), corruption=own)
+    assert (dataset.corrupted[:, 8] == dataset.year_tokens[99]).all()
+
+
+def test_corruption_errors(tokenizer: Tokenizer) -> None:
+    with pytest.raises(
+        ValueError, match="'02' is no corruption.*'01', 'smaller', 'random', 'noun'"
+    ):
+        YearDataset(tokenizer, 5, corruption="02")
+    with pytest.raises(ValueError, match="'01' has no replacement for .*1701"):
+        YearDataset(tokenizer, 5, years=[1701])
+    with pytest.raises(ValueError, match=r"(?s)'noun' has no replacement.*changes only 'NOUN'"):
+        YearDataset(tokenizer, 5, nouns=["war"], corruption="noun")
+
+    def century_start(prompt: Prompt, nouns: object) -> Prompt:
+        return prompt._replace(year=prompt.XX * 100)
+
+    with pytest.raises(ValueError, match="'00' has no replacement.*13 tokens.*' 1700'"):
+        YearDataset(tokenizer, 1, years=[1732], corruption=Corruption("00", "", century_start))
+    wrong = Corruption("wrong", "", lambda prompt, nouns: ["text"])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="'wrong' gives .*'text'"):
+        YearDataset(tokenizer, 1, corruption=wrong)
+    nowhere = Corruption("nowhere", "", century_start, may_change=("XX2",))
+    with pytest.raises(ValueError, match="position 'XX2'.*choose from 'eos'"):
+        YearDataset(tokenizer, 1, corruption=nowhere)
+
+
+# --------------------------------------------------------------------- own nouns, templates
+
+
+def test_own_nouns_and_template(gpt2_tokenizer: Tokenizer) -> None:
+    dataset = YearDataset(
+        gpt2_tokenizer,
+        4,
+        nouns=["war", "peace"],
+        template="In {XX}{YY}, the {noun}, in the year END; it ended in {XX}",
+    )
+    assert " ".join(dataset.positions) == (
+        "In XX1 YY comma the NOUN comma2 in the2 year END2 semicolon it ended in2 END"
+    )
+    assert set(dataset.nouns) <= {"war", "peace"}
+
+
+def test_template_without_eos(tokenizer: Tokenizer) -> None:
+    text = PAPER_TEMPLATE.removeprefix("<|endoftext|> ")
+    dataset = YearDataset(tokenizer, 5, template=text)
+    assert tuple(dataset.positions) == PAPER_POSITIONS[1:]
+    assert dataset.clean.shape == (5, 12)
+
+
+def test_noun_errors(tokenizer: Tokenizer, gpt2_tokenizer: Tokenizer) -> None:
+    with pytest.raises(ValueError, match="'blitzkrieg' .*split as ' blitz' . 'k' . 'rieg'"):
+        YearDataset(gpt2_tokenizer, nouns=["war", "blitzkrieg"])
+    for nouns in ("war", [], ["war", 3], [""]):
+        with pytest.raises(ValueError, match="nouns is .*give a list of 1 or more words"):
+            YearDataset(tokenizer, nouns=nouns)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("The {noun} lasted to {XX}", "lacks {YY}"),
+        ("The war lasted from {XX}{YY} to {XX}", "lacks {noun}"),
+        ("", "lacks {noun} and {XX} and {YY}"),
+        ("The {noun} of {YY} lasted to {XX}", "start year as {XX}{YY}"),
+        ("The {noun} from {XX}{YY} to {XX}{YY} {XX}", "more than once"),
+        ("The {noun} lasted from {XX}{YY} to {XX}.", "does not end with {XX}"),
+        ("The {noun} in {place} from {XX}{YY} to {XX}", "unknown field {place}"),
+    ],
+)
+def test_template_errors(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match="the template") as error:
+        Template(text)
+    assert problem in str(error.value)
+    assert PAPER_TEMPLATE in str(error.value)
+
+
+def test_argument_errors(tokenizer: Tokenizer, dataset: YearDataset) -> None:
+    for n in (0, -3, 2.5):
+        with pytest.raises(ValueError, match="n is .* 1 or more"):
+            YearDataset(tokenizer, n)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="seed is None"):
+        YearDataset(tokenizer, seed=None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no valid year in .1100, 1101"):
+        YearDataset(tokenizer, years=(1100, 1101))
+    with pytest.raises(ValueError, match="no valid year in "):
+        YearDataset(tokenizer, years=[])
+    with pytest.raises(ValueError, match="1700 does not split .* but as ' 1700'"):
+        YearDataset(tokenizer, years=[1732, 1700])
+    with pytest.raises(ValueError, match="years is 1732"):
+        YearDataset(tokenizer, years=1732)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="1800 to 1100 are no range"):
+        YearDataset(tokenizer, years=(1800, 1100))
+    with pytest.raises(ValueError, match="no position 'XX2'; choose 'eos', 'The', 'NOUN'"):
+        dataset.position("XX2")
+    with pytest.raises(ValueError, match="no prompt is chosen of 490"):
+        dataset[490:]
+    with pytest.raises(ValueError, match="numbers from 0 to 489"):
+        dataset.take([490])
+    with pytest.raises(IndexError):
+        dataset[490]
+
+
+def test_tokenizers_that_split_otherwise_are_refused(gpt2_tokenizer: Tokenizer) -> None:
+    class Slow:
+        is_fast = False
+
+    with pytest.raises(ValueError, match="Slow is not a fast"):
+        YearDataset(Slow())  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------- given prompts and files
+
+
+def test_given_prompts(tokenizer: Tokenizer) -> None:
+    clean = ["The war ended in the year 17 of 1732 to the year 17"] * 2
+    same_words = YearDataset.from_prompts(clean, clean, [1732, 1732], tokenizer)
+    assert same_words.changed_positions == []
+    assert " ".join(same_words.positions) == (
+        "The war ended in the year 17 of XX1 YY to the2 year2 END"
+    )
+    named = YearDataset.from_prompts(clean, clean, [1732, 1732], tokenizer, nouns=["war", "war"])
+    assert named.position("NOUN") == 1
+    assert named.corruption.name == "given"
+    assert named.template is None
+    short = YearDataset.from_prompts(
+        ["The war lasted from the year 732 BC to the year 7"] * 2,
+        ["The war lasted from the year 799 BC to the year 7"] * 2,
+        [732, 732],
+        tokenizer,
+    )
+    assert short.XX.tolist() == [7, 7]
+    assert short.YY.tolist() == [32, 32]
+    assert short.changed_positions == ["YY"]
+
+
+def test_given_prompt_errors(tokenizer: Tokenizer, dataset: YearDataset) -> None:
+    clean, years = dataset.clean_text[:3], dataset.years[:3].tolist()
+
+    def build(clean_text: list, corrupted: list, years: list, **options: list) -> None:
+        YearDataset.from_prompts(clean_text, corrupted, years, tokenizer, **options)  # type: ignore[arg-type]
+
+    with pytest.raises(ValueError, match="3 clean texts, 2 corrupted texts"):
+        build(clean, clean[:2], years)
+    with pytest.raises(ValueError, match="needs 1 prompt or more"):
+        build([], [], [])
+    with pytest.raises(ValueError, match="the prompts are one text"):
+        build("text", clean, years)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="the corrupted prompt 'The war' has 2 tokens"):
+        build(clean, [*clean[:2], "The war"], years)
+    with pytest.raises(ValueError, match="the start year 1111 does not occur"):
+        build(clean, clean, [1111, *years[1:]])
+    with pytest.raises(ValueError, match="the token at YY in .* is '03', not '44'"):
+        build(clean, clean, [years[0], 1444, years[2]])
+    with pytest.raises(ValueError, match="the token at XX1 in .* is ' 14', not '17'"):
+        build(clean, clean, [years[0], 1703, years[2]])
+    with pytest.raises(ValueError, match="the noun 'treaty' does not occur"):
+        build(clean, clean, years, nouns=["treaty"] * 3)
+    for positions in ([*PAPER_POSITIONS[:-1], "YY"], ["a b", "YY", "END"], ["a", "END"], []):
+        with pytest.raises(ValueError, match="the positions .* do not fit"):
+            build(clean, clean, years, positions=positions)
+    with pytest.raises(ValueError, match="where 3 are needed"):
+        build(clean, clean, years, positions=["a", "YY", "END"])
+
+
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+def test_csv_round_trip(tokenizer: Tokenizer, tmp_path: Path, corruption: str) -> None:
+    dataset = YearDataset(tokenizer, 30, years=PAPER_CODE, corruption=corruption)[5:]
+    dataset.to_csv(tmp_path / "prompts.csv")
+    again = YearDataset.from_csv(tmp_path / "prompts.csv", tokenizer)
+    assert same(again, dataset)
+    assert again.corruption is CORRUPTIONS[corruption]
+
+
+def test_csv_round_trip_of_own_prompts(gpt2_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    own = Corruption('own, "quoted"', "a, b", lambda prompt, nouns: prompt._replace(noun="null"))
+    dataset = YearDataset(
+        gpt2_tokenizer,
+        7,
+        nouns=["war"],
+        template=' "Well,\nthe {noun}," from {XX}{YY} to {XX}',
+        corruption=own,
+    )
+    dataset.to_csv(tmp_path / "prompts.csv")
+    assert same(YearDataset.from_csv(tmp_path / "prompts.csv", gpt2_tokenizer), dataset)
+    given = YearDataset.from_prompts(["17 1732 17"], ["17 1701 17"], [1732], gpt2_tokenizer)
+    given.to_csv(tmp_path / "given.csv")
+    assert same(YearDataset.from_csv(tmp_path / "given.csv", gpt2_tokenizer), given)
+
+
+def test_csv_with_three_columns(tokenizer: Tokenizer, dataset: YearDataset, tmp_path: Path) -> None:
+    path = tmp_path / "prompts.csv"
+    dataset.to_frame()[["clean", "corrupted", "year"]].to_csv(path, index=False)
+    again = YearDataset.from_csv(path, tokenizer)
+    assert torch.equal(again.clean, dataset.clean)
+    assert torch.equal(again.corrupted, dataset.corrupted)
+    assert again.position("YY") == 8
+
+
+def test_csv_errors(tokenizer: Tokenizer, dataset: YearDataset, tmp_path: Path) -> None:
+    path = tmp_path / "prompts.csv"
+    frame = dataset[:3].to_frame()
+    frame.drop(columns="corrupted").to_csv(path)
+    with pytest.raises(ValueError, match="no column 'corrupted'"):
+        YearDataset.from_csv(path, tokenizer)
+    frame.assign(year="early").to_csv(path)
+    with pytest.raises(ValueError, match="a year that is no number"):
+        YearDataset.from_csv(path, tokenizer)
+    frame.assign(corruption=["01", "01", "noun"]).to_csv(path)
+    with pytest.raises(ValueError, match="2 different values in the column corruption"):
+        YearDataset.from_csv(path, tokenizer)
+    pd.DataFrame({"clean": [], "corrupted": [], "year": []}).to_csv(path)
+    with pytest.raises(ValueError, match="needs 1 prompt or more"):
+        YearDataset.from_csv(path, tokenizer)
+
+
+def test_the_papers_recorded_prompts(gpt2_tokenizer: Tokenizer, reference: Path) -> None:
+    recorded = load_file(reference / "oracle" / "golden.safetensors")
+    good, bad = recorded["good_toks"], recorded["bad_toks"]
+    years = recorded["years"].long()
+    dataset = YearDataset.from_prompts(
+        gpt2_tokenizer.batch_decode(good),
+        gpt2_tokenizer.batch_decode(bad),
+        years.tolist(),
+        gpt2_tokenizer,
+        nouns=[str(gpt2_tokenizer.decode(ids[2:3])).strip() for ids in good],
+    )
+    assert tuple(dataset.positions) == PAPER_POSITIONS
+    assert torch.equal(dataset.clean, good.long())
+    assert torch.equal(dataset.corrupted, bad.long())
+    assert torch.equal(dataset.XX, recorded["years_XX"].long())
+    assert torch.equal(dataset.YY, recorded["years_YY"].long())
+    assert torch.equal(dataset.valid, recorded["good_mask"].bool())
+    assert set(years.tolist()) <= set(valid_years(gpt2_tokenizer, *PAPER_CODE))
+    assert set(dataset.nouns) <= set(load_nouns())
+
+
+def test_year_pool_says_why_a_year_is_left_out(tokenizer: PreTrainedTokenizerBase) -> None:
+    pool = year_pool(tokenizer, 1000, 1900)
+    kept = pool[pool["status"] == "kept"]
+    assert kept["year"].tolist() == valid_years(tokenizer, 1000, 1900)
+    status = pool.set_index("year")["status"]
+    assert status[1701] == status[1799] == "first or last"
+    assert status[1800] == "one token" and status[1502] == "other split"
+    assert pool.set_index("year")["tokens"][1502] == "' 150' + '2'"
+
+
+@pytest.mark.parametrize("text", ["1100", "1800-1100", "a-b", "", "1100-1800-1900"])
+def test_year_range_refuses(text: str) -> None:
+    assert year_range(" 1100 - 1800") == (1100, 1800)
+    with pytest.raises(ValueError, match="e.g. 1100-1800"):
+        year_range(text)

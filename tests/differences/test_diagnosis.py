@@ -1,0 +1,633 @@
+"""The checker of the user's own prompts: every planted mistake is found, and nothing else is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from gt_helpers.dataset.prompts import tokenize
+from gt_helpers.dataset.year_dataset import YearDataset
+from gt_helpers.differences.diagnosis import prompts
+from gt_helpers.differences.diagnosis.dataset import diagnose
+from gt_helpers.differences.diagnosis.findings import BREAKS, CHANGES, NOTE, SEVERITIES
+from gt_helpers.metrics import bootstrap_ci, prob_diff
+from gt_helpers.model.load import load_model
+from gt_helpers.model.transformer import Transformer
+from gt_helpers.patching.engine import PathPatching
+from gt_helpers.views import tables
+
+BOS = "<|endoftext|>"
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[Transformer]:
+    """mini, which answers a prompt once for all tests: most of them ask the same."""
+    real, known = prompts.end_logits, {}
+
+    def remembered(model: Transformer, tokens: torch.Tensor, batch: int) -> Iterator[torch.Tensor]:
+        keys = [(id(model), *row) for row in tokens.tolist()]
+        new = [i for i, key in enumerate(keys) if key not in known]
+        if new:
+            answers = torch.cat(list(real(model, tokens[new], batch)))
+            known.update(zip([keys[i] for i in new], answers, strict=True))
+        yield torch.stack([known[key] for key in keys])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prompts, "end_logits", remembered)
+        yield load_model("mini", "cpu")
+
+
+@pytest.fixture(scope="module")
+def base(model: Transformer) -> YearDataset:
+    """A correct set: the paper's construction, YY 02, 06, ..., 98."""
+    return YearDataset(model.tokenizer, 97).take(range(0, 97, 4))
+
+
+@dataclass
+class Data:
+    """What a user may hand over; a mistake changes some of it."""
+
+    clean: list[Any]
+    corrupted: list[Any]
+    YY: list[int]
+    tokenizer: Any
+    years: Any = None
+    ids: Any = None
+    mask: Any = None
+
+    def each(self, change: Callable[[str], str]) -> None:
+        self.clean, self.corrupted = (
+            [change(text) for text in side] for side in (self.clean, self.corrupted)
+        )
+
+    def ids_of(self, change: Callable[[list[int]], list[int]] = lambda ids: ids) -> None:
+        self.ids = tuple(
+            [change(ids) for ids in tokenize(self.tokenizer, texts)]
+            for texts in (self.clean, self.corrupted)
+        )
+
+    def keep(self, which: Callable[[int], bool]) -> None:
+        rows = [i for i, YY in enumerate(self.YY) if which(YY)]
+        self.clean, self.corrupted, self.YY = (
+            [side[i] for i in rows] for side in (self.clean, self.corrupted, self.YY)
+        )
+
+    def all_in_century_17(self) -> None:
+        self.each(lambda text: re.sub(r"year 1\d", "year 17", text))
+
+    def mask_of(self, right: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        self.mask = right(torch.arange(100), torch.tensor(self.YY)[:, None])
+
+
+def data_of(base: YearDataset, model: Transformer) -> Data:
+    texts = list(base.clean_text), list(base.corrupted_text)
+    return Data(*texts, base.YY.tolist(), model.tokenizer)
+
+
+def run(data: Data, model: Transformer) -> Any:
+    return diagnose(
+        (data.clean, data.corrupted), model, years=data.years, ids=data.ids, mask=data.mask
+    )
+
+
+MISTAKES: dict[str, tuple[Callable[[Data], object], dict[str, str]]] = {}
+
+
+def mistake(**found: str) -> Callable[[Callable[[Data], object]], Callable[[Data], object]]:
+    """Register a planted mistake with every finding that it must give, and no other."""
+
+    def register(plant: Callable[[Data], object]) -> Callable[[Data], object]:
+        checks = {name.replace("_", " "): severity for name, severity in found.items()}
+        MISTAKES[plant.__name__] = (plant, checks)
+        return plant
+
+    return register
+
+
+# Tokens
+
+
+@mistake(no_start_token=CHANGES)
+def no_bos(data: Data) -> None:
+    data.each(lambda text: text.removeprefix(f"{BOS} "))
+
+
+@mistake(several_start_tokens=CHANGES, start_token_added=NOTE)
+def the_tokenizer_adds_a_second_bos(data: Data) -> None:
+    data.ids_of(lambda ids: [ids[0], *ids])
+
+
+@mistake(several_start_tokens=CHANGES)
+def two_bos_in_the_texts(data: Data) -> None:
+    data.each(lambda text: BOS + text)
+
+
+@mistake(start_token_added=NOTE, space_lost=CHANGES)
+def the_tokenizer_adds_the_bos(data: Data) -> None:
+    eos = data.tokenizer.eos_token_id
+    data.each(lambda text: text.removeprefix(f"{BOS} "))
+    data.ids_of(lambda ids: [eos, *ids])
+
+
+@mistake(space_lost=CHANGES)
+def no_space_after_bos(data: Data) -> None:
+    data.each(lambda text: text.replace(f"{BOS} The", f"{BOS}The"))
+
+
+@mistake(padding=BREAKS, task_not_done=BREAKS)
+def padded_behind(data: Data) -> None:
+    data.ids_of(lambda ids: [*ids, data.tokenizer.eos_token_id])
+
+
+@mistake(padding_in_front=BREAKS, noun_of_several_tokens=BREAKS)
+def padded_in_front(data: Data) -> None:
+    data.clean[0], data.corrupted[0] = (
+        re.sub("The [a-z]+", "The long trial", side[0]) for side in (data.clean, data.corrupted)
+    )
+    data.each(lambda text: text if "long trial" in text else BOS + text)
+
+
+@mistake(unknown_token_ids=BREAKS)
+def ids_of_another_vocabulary(data: Data) -> None:
+    data.ids_of(lambda ids: [50256, 383, *ids[2:]])
+
+
+@mistake(unknown_token_ids=BREAKS)
+def negative_padding_ids(data: Data) -> None:
+    data.ids_of(lambda ids: [*ids, -100])
+
+
+@mistake(ids_of_another_text=BREAKS, not_in_the_same_order=BREAKS)
+def corrupted_ids_in_another_order(data: Data) -> None:
+    data.ids_of()
+    clean, corrupted = data.ids
+    data.ids = clean, corrupted[1:] + corrupted[:1]
+
+
+@mistake(lengths=BREAKS, lengths_of_pairs=BREAKS, start_year_split=BREAKS)
+def a_start_year_of_one_token(data: Data) -> None:
+    data.clean.append(f"{BOS} The trial lasted from the year 1440 to the year 14")
+    data.corrupted.append(f"{BOS} The trial lasted from the year 1401 to the year 14")
+    data.YY.append(40)
+
+
+@mistake(start_year_split=BREAKS)
+def a_start_year_of_three_and_one_digit(data: Data) -> None:
+    data.clean[0] = f"{BOS} The trial lasted from the year 1302 to the year 13"
+    data.corrupted[0] = f"{BOS} The trial lasted from the year 1301 to the year 13"
+
+
+@mistake(corrupted_year_split=CHANGES, centuries=NOTE)
+def century_10(data: Data) -> None:
+    data.keep(lambda YY: YY > 20 and YY not in (50, 70))  # these split worse
+    data.all_in_century_17()
+    data.each(lambda text: re.sub("year 17", "year 10", text))
+
+
+@mistake(noun_of_several_tokens=BREAKS, lengths=BREAKS)
+def a_noun_of_several_tokens(data: Data) -> None:
+    data.clean[4], data.corrupted[4] = (
+        re.sub("The [a-z]+", "The shipwreck", side[4]) for side in (data.clean, data.corrupted)
+    )
+
+
+# Text
+
+
+@mistake(template=CHANGES)
+def no_second_the_year(data: Data) -> None:
+    data.each(lambda text: text.replace("to the year", "to"))
+
+
+@mistake(template=CHANGES)
+def another_verb(data: Data) -> None:
+    data.each(lambda text: text.replace("lasted", "went"))
+
+
+@mistake(space_at_the_end=BREAKS, task_not_done=BREAKS)
+def a_space_at_the_end(data: Data) -> None:
+    data.each(lambda text: f"{text} ")
+
+
+@mistake(double_spaces=CHANGES)
+def double_spaces(data: Data) -> None:
+    data.each(lambda text: text.replace(" lasted", "  lasted"))
+
+
+@mistake(unusual_characters=CHANGES)
+def a_non_breaking_space(data: Data) -> None:
+    data.each(lambda text: text.replace("from the", "from\u00a0the"))
+
+
+@mistake(unusual_characters=CHANGES)
+def an_invisible_character(data: Data) -> None:
+    data.each(lambda text: text.replace("from the", "from \u200bthe"))
+
+
+@mistake(capitals=CHANGES)
+def a_small_first_letter(data: Data) -> None:
+    data.each(lambda text: text.replace("The", "the"))
+
+
+@mistake(capitals=CHANGES, noun_of_several_tokens=BREAKS, lengths=BREAKS)
+def a_capital_noun(data: Data) -> None:
+    data.clean[5], data.corrupted[5] = (
+        re.sub("The [a-z]+", "The Stint", side[5]) for side in (data.clean, data.corrupted)
+    )
+
+
+@mistake(end_century=BREAKS)
+def another_end_century(data: Data) -> None:
+    data.each(lambda text: f"{text[:-2]}{int(text[-2:]) + 1}")
+
+
+@mistake(end_century_missing=BREAKS, task_not_done=BREAKS)
+def no_end_century(data: Data) -> None:
+    data.each(lambda text: text[:-3])
+
+
+@mistake(answer_included=BREAKS, task_not_done=BREAKS)
+def the_answer_in_the_prompt(data: Data) -> None:
+    data.each(lambda text: f"{text}99")
+
+
+@mistake(no_start_year=BREAKS)
+def a_start_year_with_a_blank(data: Data) -> None:
+    data.each(lambda text: re.sub(r"year (\d\d)(\d\d)", r"year \1 \2", text))
+
+
+# Pairs
+
+
+@mistake(nothing_corrupted=BREAKS, weak_corruption=BREAKS)
+def corrupted_is_clean(data: Data) -> None:
+    data.corrupted = list(data.clean)
+
+
+@mistake(other_noun=BREAKS)
+def nouns_drawn_anew(data: Data) -> None:
+    data.corrupted = [
+        re.sub("The [a-z]+", f"The {noun}", text)
+        for text, noun in zip(data.corrupted, ["trial", "tour", "trip"] * 99, strict=False)
+    ]
+
+
+@mistake(other_start_century=BREAKS)
+def another_start_century(data: Data) -> None:
+    data.corrupted = [
+        re.sub(r"year 1\d01", "year 1201" if text.endswith("17") else "year 1701", text)
+        for text in data.corrupted
+    ]
+
+
+@mistake(other_end=BREAKS)
+def another_corrupted_end(data: Data) -> None:
+    data.corrupted[7] = data.corrupted[7][:-2] + "18"
+
+
+@mistake(other_words=BREAKS, template=CHANGES)
+def other_corrupted_words(data: Data) -> None:
+    data.corrupted[8] = data.corrupted[8].replace("lasted", "went")
+
+
+@mistake(not_in_the_same_order=BREAKS)
+def corrupted_shuffled(data: Data) -> None:
+    data.corrupted = data.corrupted[::-1]
+
+
+@mistake(swapped=BREAKS)
+def clean_and_corrupted_swapped(data: Data) -> None:
+    data.clean, data.corrupted = data.corrupted, data.clean
+
+
+@mistake(lengths_of_pairs=BREAKS, corrupted_year_split=CHANGES, corrupted_YY_not_01=CHANGES)
+def corrupted_with_00(data: Data) -> None:
+    data.all_in_century_17()
+    data.corrupted = [text.replace("1701", "1700") for text in data.corrupted]
+
+
+@mistake(corrupted_YY_not_01=CHANGES)
+def corrupted_with_a_smaller_YY(data: Data) -> None:
+    data.all_in_century_17()
+    data.corrupted = [
+        text.replace("1701", f"17{YY // 2:02d}") if YY > 60 else text
+        for text, YY in zip(data.corrupted, data.YY, strict=True)
+    ]
+
+
+@mistake(corrupted_YY_above=BREAKS)
+def corrupted_with_a_larger_YY(data: Data) -> None:
+    data.all_in_century_17()
+    data.corrupted = [
+        text.replace("1701", "1799") if YY < 60 else text
+        for text, YY in zip(data.corrupted, data.YY, strict=True)
+    ]
+
+
+# Years and nouns
+
+
+@mistake(YY_not_balanced=CHANGES)
+def only_late_years(data: Data) -> None:
+    data.keep(lambda YY: YY > 40)
+
+
+@mistake(YY_at_the_edge=CHANGES)
+def a_year_that_ends_in_99(data: Data) -> None:
+    data.clean[-1] = f"{BOS} The trial lasted from the year 1699 to the year 16"
+    data.corrupted[-1] = f"{BOS} The trial lasted from the year 1601 to the year 16"
+
+
+@mistake(centuries=NOTE)
+def century_18(data: Data) -> None:
+    data.clean[-5] = f"{BOS} The trial lasted from the year 1882 to the year 18"
+    data.corrupted[-5] = f"{BOS} The trial lasted from the year 1801 to the year 18"
+
+
+@mistake(repeated_prompts=CHANGES, few_nouns=NOTE)
+def the_same_prompts_again(data: Data) -> None:
+    data.clean, data.corrupted, data.YY = data.clean * 3, data.corrupted * 3, data.YY * 3
+
+
+@mistake(few_nouns=NOTE)
+def one_noun(data: Data) -> None:
+    data.each(lambda text: re.sub("The [a-z]+", "The trial", text))
+
+
+@mistake(other_nouns=NOTE)
+def a_noun_of_ones_own(data: Data) -> None:
+    data.clean[4], data.corrupted[4] = (
+        re.sub("The [a-z]+", "The war", side[4]) for side in (data.clean, data.corrupted)
+    )
+
+
+# Labels
+
+
+@mistake(labels=BREAKS)
+def YY_of_the_corrupted_prompts(data: Data) -> None:
+    data.years = [1] * len(data.YY)
+
+
+@mistake(labels=BREAKS)
+def years_in_another_order(data: Data) -> None:
+    data.years = data.YY[::-1]
+
+
+@mistake(labels_as_text=NOTE)
+def YY_as_text(data: Data) -> None:
+    data.years = [f"{YY:02d}" for YY in data.YY]
+
+
+@mistake(mask=CHANGES)
+def YY_itself_is_right(data: Data) -> None:
+    data.mask_of(lambda years, YY: years >= YY)
+
+
+@mistake(mask=BREAKS)
+def mask_inverted(data: Data) -> None:
+    data.mask_of(lambda years, YY: years <= YY)
+
+
+@mistake(mask_shape=BREAKS)
+def mask_of_the_valid_YYs(data: Data) -> None:
+    data.mask_of(lambda years, YY: years[2:99] > YY)
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_planted_mistake_is_found_alone(name: str, base: YearDataset, model: Transformer) -> None:
+    plant, expected = MISTAKES[name]
+    data = data_of(base, model)
+    plant(data)
+    found = run(data, model)
+    assert {finding.check: finding.severity for finding in found.findings} == expected
+    order = [SEVERITIES.index(finding.severity) for finding in found.findings]
+    assert order == sorted(order)
+    for finding in found.findings:
+        assert finding.example.startswith(f"prompt {finding.prompts[0]}")
+        assert finding.problem.endswith(".") and finding.fix.endswith(".")
+        assert "{" not in finding.problem
+        assert finding.severity != NOTE or not finding.measured
+
+
+def test_a_correct_set_gives_no_finding(base: YearDataset, model: Transformer, tmp_path) -> None:
+    assert len(MISTAKES) > 40
+    whole = YearDataset(model.tokenizer, 97, seed=3)
+    path = tmp_path / "prompts.csv"
+    whole.to_csv(path)
+    frame = whole.to_frame()
+    right = whole.valid
+    given = {
+        "dataset": (whole, {}),
+        "part": (base, {}),
+        "frame": (frame, {"mask": right.numpy()}),
+        "path": (path, {"years": whole.YY, "mask": right.tolist()}),
+        "string": (str(path), {"ids": (whole.clean.numpy(), whole.corrupted.tolist())}),
+        "texts": ((frame["clean"], frame["corrupted"]), {"years": whole.years.numpy()}),
+        "ids": ((whole.clean, whole.corrupted), {"years": frame["YY"]}),
+        "only ids": (None, {"ids": [whole.clean, whole.corrupted]}),
+    }
+    for name, (data, labels) in given.items():
+        found = diagnose(data, model, **labels)
+        assert not found.findings, (name, str(found))
+    assert "nothing differs" in str(found) and not len(found.to_frame())
+
+
+def test_the_scores_are_the_engines(base: YearDataset, model: Transformer) -> None:
+    patching = PathPatching(model, base)
+    scores = diagnose(base, model).scores
+    given, paper, balanced = (scores.iloc[i] for i in range(3))
+    for side, probs in (("clean", patching.base_probs), ("corrupted", patching.patch_probs)):
+        expected = bootstrap_ci(prob_diff(probs.double(), base.YY))
+        found = [given[f"{side}{kind}"] for kind in ("", "_low", "_high")]
+        assert found == pytest.approx([float(value) for value in expected], abs=1e-5)
+        assert given[side] == paper[side]
+    assert (given["prompts"], balanced["prompts"]) == (25, 97)
+
+
+def finding(data: Data, model: Transformer, check: str) -> Any:
+    return next(one for one in run(data, model).findings if one.check == check)
+
+
+def test_findings_are_measured_on_their_prompts(base: YearDataset, model: Transformer) -> None:
+    data = data_of(base, model)
+    data.corrupted[3:5] = data.clean[3:5]
+    found = finding(data, model, "nothing corrupted")
+    assert found.prompts == (3, 4) and found.problem.startswith("In 2 of 25 prompts")
+    patching = PathPatching(model, base.take([3, 4]))
+    clean, corrupted = (
+        f"{100 * float(prob_diff(probs, base.YY[3:5]).mean()):.1f} %".replace("-", "−")
+        for probs in (patching.base_probs, patching.patch_probs)
+    )
+    assert found.measured == (
+        f"On these prompts, with all findings, the probability difference is {clean} clean, "
+        f"{clean} corrupted; built and scored as in the paper {clean} clean, {corrupted} corrupted."
+    )
+
+
+def test_a_wrong_mask_changes_their_score_only(base: YearDataset, model: Transformer) -> None:
+    data = data_of(base, model)
+    data.mask_of(lambda years, YY: years <= YY)
+    given, paper = (run(data, model).scores.iloc[i] for i in range(2))
+    mass = float(PathPatching(model, base).base_probs.sum(-1).mean())
+    assert given["clean"] < -0.9 < 0.9 < paper["clean"] <= mass
+    assert given["clean"] == pytest.approx(-paper["clean"], abs=1e-6)
+
+
+def test_prompts_that_were_swapped_are_scored_as_given(base: YearDataset, model) -> None:
+    data = data_of(base, model)
+    data.clean, data.corrupted = data.corrupted, data.clean
+    scores = run(data, model).scores
+    given, paper = scores.iloc[0], scores.iloc[1]
+    assert (given["clean"], given["corrupted"]) == (paper["corrupted"], paper["clean"])
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda base: base.YY + 1, "one too high"),
+        (lambda base: base.years - 1, "one too low"),
+        (lambda base: base.XX, "centuries"),
+        (lambda base: base.years.flip(0), "in another order"),
+        (lambda base: base.XX * 100 + 1, "the corrupted prompts'"),
+        (lambda base: torch.full_like(base.YY, 50), "not those of the texts"),
+        (lambda base: [None, float("nan"), "abc"] + base.YY.tolist()[3:], "no whole numbers"),
+    ],
+)
+def test_labels_say_whose_they_are(change: Any, cause: str, base: YearDataset, model) -> None:
+    data = data_of(base, model)
+    data.years = change(base)
+    found = finding(data, model, "labels")
+    assert cause in found.problem
+    assert found.prompts[0] == (1 if cause == "centuries" and base.XX[0] == base.YY[0] else 0)
+
+
+@pytest.mark.parametrize(
+    ("right", "cause"),
+    [
+        (lambda years, YY: years >= YY, "counts YY itself"),
+        (lambda years, YY: years > YY + 1, "leaves out the first right year"),
+        (lambda years, YY: years <= YY, "wrong way round: it holds the years up to"),
+        (lambda years, YY: years < YY, "wrong way round: it holds the years below"),
+        (lambda years, YY: years > 0 * YY + 1, "goes by the corrupted YY"),
+        (lambda years, YY: years > 0 * YY + 50, "another one"),
+        (lambda years, YY: years > 0 * YY + 100, "another one"),
+        (lambda years, YY: (years > YY)[:-1], "the shape [24, 100]"),
+    ],
+)
+def test_masks_say_what_they_hold(right: Any, cause: str, base: YearDataset, model) -> None:
+    data = data_of(base, model)
+    data.mask_of(right)
+    (found,) = run(data, model).findings
+    assert cause in found.problem
+
+
+def test_labels_of_a_frame_are_checked_by_column(base: YearDataset, model: Transformer) -> None:
+    frame = base.to_frame()
+    frame["YY"] = 1
+    found = diagnose(frame, model)
+    assert [one.check for one in found.findings] == ["labels"]
+    assert "YYs given (YY)" in found.findings[0].problem
+    frame["year"] = frame["year"].astype(str)
+    names = {one.check for one in diagnose(frame, model).findings}
+    assert names == {"labels", "labels as text"}
+
+
+def test_a_dataset_of_another_tokenizer(gpt2_tokenizer, model: Transformer) -> None:
+    found = diagnose(YearDataset(gpt2_tokenizer, 97), model)
+    assert [one.check for one in found.findings] == ["unknown token ids"]
+    assert "id 50256" in found.findings[0].example
+    assert found.scores["prompts"].tolist() == [97, 97, 97]  # by the texts
+    ids = YearDataset(gpt2_tokenizer, 97)
+    found = diagnose((ids.clean, ids.corrupted), model)
+    assert [one.check for one in found.findings] == ["unknown token ids"]
+    assert found.scores["prompts"].tolist() == [0, 0, 97]
+
+
+def test_with_gpt2s_own_tokens(gpt2_tokenizer, tmp_path: Path) -> None:
+    """On untrained weights only the answers are wrong; 464 in place of 383 is seen."""
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=4)).save_pretrained(tmp_path)
+    gpt2_tokenizer.save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), "cpu")
+    dataset = YearDataset(model.tokenizer, 97)
+    assert {one.check for one in diagnose(dataset, model).findings} == {"task not done"}
+    assert dataset.clean[0, 1] == 383
+    ids = dataset.clean.clone(), dataset.corrupted.clone()
+    for side in ids:
+        side[:, 1] = 464
+    found = diagnose(ids, model)
+    assert {one.check for one in found.findings} == {"task not done", "space lost"}
+    assert "'<|endoftext|>' + 'The' + " in found.findings[1].example
+
+
+@pytest.mark.parametrize("text", ["", "hello", "\ud800", BOS, BOS * 3, "1732", "17", "1" * 5000])
+def test_nothing_is_too_faulty(text: str, model: Transformer) -> None:
+    found = diagnose(([text, None], [text * 2, float("nan")]), model, years=["x", 1e99])
+    assert found.findings and "breaks" in str(found)
+
+
+def test_prompts_longer_than_the_model_reads_are_not_measured(model: Transformer) -> None:
+    text = f"{BOS} The trial lasted from the year 1732 to the year 17"
+    found = diagnose(([text, text * 6], [text, text * 6]), model)
+    assert found.scores["prompts"].iloc[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "labels", "message"),
+    [
+        (None, {}, "no prompt was given; give a YearDataset"),
+        (([], []), {}, "the lists are empty"),
+        ((["a"], ["a", "b"]), {}, "1 clean texts, 2 corrupted texts"),
+        ((["a"], ["b"]), {"years": [1, 2]}, "2 years"),
+        ((["a"], ["b"]), {"ids": ([[1]], [[1], [2]])}, "2 corrupted lists of ids"),
+        (["a", "b", "c"], {}, "data is no pair of clean and corrupted"),
+        (("one text", "another"), {}, "is no list"),
+        ((["a"], ["b"]), {"years": 32}, "years: 32 is no list"),
+        ((["a"], ["b"]), {"years": torch.tensor(32)}, "is no list"),
+        ((["a"], ["b"]), {"ids": ([["x"]], [[1]])}, "no list of whole numbers"),
+        ((["a"], ["b"]), {"mask": "yes"}, "the mask is no table of numbers"),
+        (pd.DataFrame({"clean": ["a"]}), {}, "no column 'corrupted'"),
+        (
+            "nowhere.csv",
+            {},
+            r"nowhere.csv cannot be read .*\(No such file or directory\); give a CSV",
+        ),
+    ],
+)
+def test_unusable_input_is_refused(data: Any, labels: dict, message: str, model) -> None:
+    with pytest.raises(ValueError, match=message):
+        diagnose(data, model, **labels)
+
+
+def test_what_is_shown(base: YearDataset, model: Transformer) -> None:
+    data = data_of(base, model)
+    data.corrupted[2] = data.clean[2]
+    data.mask = np.zeros((25, 97))
+    found = run(data, model)
+    frame = found.to_frame()
+    assert list(frame["severity"]) == [BREAKS, BREAKS]
+    assert list(frame["prompts"]) == [(2,), tuple(range(25))]
+    text = str(found)
+    assert text.startswith("25 prompts on mini: 2 x breaks the comparison.")
+    assert "[breaks the comparison] nothing corrupted" in text and "Fix: Replace YY by 01" in text
+    html = tables.diagnosis_table(found)
+    assert (
+        html.count("<tr") == 3
+        and "nothing corrupted" in html
+        and "On these prompts, with all" in html
+    )
+    data = data_of(base, model)
+    data.clean[0] = f"{BOS} The <b>trial</b> lasted from the year 1732 to the year 17"
+    html = tables.diagnosis_table(run(data, model))
+    assert "&lt;b&gt;" in html and "<b>trial" not in html
+    assert "nothing differs" in tables.diagnosis_table(diagnose(base, model))

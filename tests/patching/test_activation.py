@@ -1,0 +1,128 @@
+"""Activation patching against hooks that overwrite the same activation in a plain forward pass."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from gt_helpers.dataset.year_dataset import YearDataset
+from gt_helpers.metrics import prob_diff
+from gt_helpers.model.load import load_model
+from gt_helpers.model.transformer import Transformer
+from gt_helpers.patching import activation as module
+from gt_helpers.patching.activation import activation_patching, site
+from gt_helpers.patching.circuits import Circuit
+from gt_helpers.patching.engine import PathPatching
+
+HOOKS = {
+    "stream": "hook_in",
+    "q": "attn.q.hook_out",
+    "k": "attn.k.hook_out",
+    "v": "attn.v.hook_out",
+    "head": "attn.o.hook_in",
+    "mlp": "mlp.hook_out",
+}
+SITES = (
+    *("a9.h1@END", "a7.h10@YY", "m10", "m0@YY", "stream8@YY", "stream11@END"),
+    *("a9.h1.v@YY", "a9.h1.q@END", "a5.h3.k@YY", "a3.h2.q@to"),
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> Transformer:
+    return load_model("mini", "cpu", torch.float64)
+
+
+@pytest.fixture(scope="module")
+def dataset(model: Transformer) -> YearDataset:
+    return YearDataset(model.tokenizer, 6)
+
+
+def hooked(model: Transformer, dataset: YearDataset, names: list[str], base: str) -> Tensor:
+    """The same by hooks on the whole model: slow and obvious."""
+    tokens = {"clean": dataset.clean, "corrupted": dataset.corrupted}
+    other = "corrupted" if base == "clean" else "clean"
+    _, cache = model.bridge.run_with_cache(tokens[other])
+    hooks = []
+    for one in map(site, names):
+        name = f"blocks.{one.layer}.{HOOKS[one.kind]}"
+        position = dataset.positions[one.position]
+
+        def overwrite(
+            value: Tensor,
+            hook: object,
+            one: object = one,
+            name: str = name,
+            position: int = position,
+        ) -> Tensor:
+            value = value.clone()
+            if one.head < 0:
+                value[:, position] = cache[name][:, position]
+                return value
+            d_head = model.blocks[0].W_Q.shape[-1]
+            split, other = (
+                x.reshape(*x.shape[:2], model.n_heads, d_head) for x in (value, cache[name])
+            )
+            split[:, position, one.head] = other[:, position, one.head]
+            return split.reshape(value.shape)
+
+        hooks.append((name, overwrite))
+    logits = model.bridge.run_with_hooks(tokens[base], fwd_hooks=hooks)[:, -1]
+    return prob_diff(logits.softmax(-1)[:, dataset.year_tokens], dataset.YY)
+
+
+@pytest.mark.parametrize("base", ["clean", "corrupted"])
+def test_it_is_what_hooks_do(model: Transformer, dataset: YearDataset, base: str) -> None:
+    together = ["a7.h10@END", "a9.h1@END", "a8.h11.v@YY", "m9@END"]
+    found = activation_patching(model, dataset, [*SITES, together], base)
+    expected = [hooked(model, dataset, [name], base) for name in SITES]
+    expected.append(hooked(model, dataset, together, base))
+    torch.testing.assert_close(found, torch.stack(expected), atol=1e-9, rtol=0)
+    assert len(found.mean(-1).unique()) > 5  # the sites do differ
+
+
+def test_limits(model: Transformer, dataset: YearDataset) -> None:
+    patching = PathPatching(model, dataset)
+    clean, corrupted = (
+        prob_diff(probs, dataset.YY) for probs in (patching.base_probs, patching.patch_probs)
+    )
+    found = activation_patching(
+        model, dataset, ["stream0@YY", "a5.h5@year", ["stream11@END", "m11"]], "corrupted"
+    )
+    torch.testing.assert_close(found[0], clean, atol=1e-9, rtol=0)  # YY is all that differs
+    torch.testing.assert_close(found[1], corrupted, atol=1e-9, rtol=0)  # nothing differs before it
+    assert not torch.allclose(found[2], clean, atol=1e-4)  # the last heads still read 01
+    last = activation_patching(model, dataset, ["m11@END"], "clean")[0]
+    by_path = patching.evaluate(Circuit(["m11 -> logits"])).prob_diff
+    torch.testing.assert_close(last, by_path, atol=1e-9, rtol=0)  # after it there is nothing else
+
+
+def test_chunks_do_not_matter(
+    model: Transformer, dataset: YearDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = activation_patching(model, dataset, SITES)
+    monkeypatch.setattr(module, "_PROMPTS", 4)
+    monkeypatch.setattr(module, "_SITES", 3)
+    torch.testing.assert_close(activation_patching(model, dataset, SITES), whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("embed@YY", "cannot be overwritten"),
+        ("a12.h0@END", "layers 0 to 11"),
+        ("stream3@nowhere", "no position 'nowhere'"),
+        ("nonsense", "not a component name"),
+    ],
+)
+def test_names_that_cannot_be(
+    name: str, sentence: str, model: Transformer, dataset: YearDataset
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        activation_patching(model, dataset, [name])
+
+
+def test_no_such_base(model: Transformer, dataset: YearDataset) -> None:
+    with pytest.raises(ValueError, match="base must be"):
+        activation_patching(model, dataset, ["m10"], base="noise")

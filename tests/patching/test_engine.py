@@ -1,0 +1,829 @@
+"""The engine against a literal path-by-path evaluation, hooked passes and its own invariants."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from literal import (
+    FIRST_CHANGED,
+    POSITIONS,
+    Literal,
+    Prompts,
+    paths_of_edges,
+    paths_of_sweep,
+    random_prompts,
+    save_random_gpt2,
+    year_log_probs,
+    year_prob_diff,
+)
+from torch import Tensor
+from transformers import GPT2LMHeadModel
+
+from gt_helpers.metrics import cutoff_sharpness
+from gt_helpers.model import transformer
+from gt_helpers.model.components import Shape, edges
+from gt_helpers.model.load import load_model
+from gt_helpers.model.transformer import Transformer
+from gt_helpers.patching import engine as path_patching
+from gt_helpers.patching.circuits import Circuit, connect
+from gt_helpers.patching.engine import PathPatching, Sweep
+from gt_helpers.patching.paper import CircuitParts, full_circuit, partial_circuit
+
+EXACT = {"atol": 1e-10, "rtol": 0.0}
+BASES = ("clean", "corrupted")
+N_LAYERS = N_HEADS = 3
+SHAPE = Shape(N_LAYERS, N_HEADS, POSITIONS)
+HEADS = [f"a{layer}.h{head}" for layer in range(N_LAYERS) for head in range(N_HEADS)]
+MLPS = [f"m{layer}" for layer in range(N_LAYERS)]
+SENDERS = [*HEADS, *MLPS, "embed"]
+# Sweep routes: receivers, via, senders' position.
+ROUTES: list[tuple[list[str], list[str], str]] = [
+    (["logits"], [], "END"),
+    (["logits"], [], "YY"),  # nothing at YY reaches the logits directly
+    (["m2"], [], "END"),
+    (["m1"], ["m2"], "END"),
+    (["m0"], ["m1", "m2"], "END"),
+    (["m0"], ["m2", "a1.h0", "a2.h1.v"], "END"),
+    (["logits", "m2"], [], "END"),
+    (["logits", "m1", "a1.h2.q"], ["m2", "a2.h0"], "END"),
+    (["a1.h1.v", "a2.h0.v"], ["m1", "m2"], "YY"),
+    (["a1.h1.k", "a2.h0.k"], ["m1", "m2"], "YY"),
+    (["a1.h1", "a2.h2"], ["a2.h0", "m2"], "YY"),
+    (["a2.h2.k", "a2.h1.v"], [], "XX"),
+    (["a1.h1.v[YY]", "a2.h0.v"], ["m1", "m2"], "XX"),
+    (["m0@YY"], ["a1.h0.v[YY]", "a2.h1.v[YY]", "m1", "m2"], "YY"),
+    (["m0@YY"], ["a1.h0.v", "a2.h1.v", "m1", "m2"], "YY"),
+    (["m0@YY", "a1.h0.k"], ["m1@YY", "a2.h1.k[YY]", "a2.h1.v", "m2", "a1.h0.v@XX"], "YY"),
+    (["a0.h1@to", "a1.h2.k@XX"], ["a2.h0", "a1.h0.k@XX", "m1@XX", "m0@to"], "YY"),
+    (["a1.h0.k[XX]@XX", "m1@XX"], ["a2.h0.k[XX]", "a2.h1.q@XX", "m2"], "XX"),
+    (["a1.h0.q"], ["a2.h0.v", "a2.h1.v[YY]"], "END"),
+    (["a2.h0.v", "m1@The"], ["a2.h0.k"], "The"),  # before the first change
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_gpt2(tmp_path_factory.mktemp("gpt2"))
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Transformer:
+    return load_model(folder, device="cpu", dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def hf(folder: Path) -> GPT2LMHeadModel:
+    return GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float64).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def prompts() -> Prompts:
+    return random_prompts()
+
+
+@pytest.fixture(scope="module")
+def engines(model: Transformer, prompts: Prompts) -> dict[str, PathPatching]:
+    return {base: PathPatching(model, prompts, base) for base in BASES}
+
+
+@pytest.fixture(scope="module")
+def patching(engines: dict[str, PathPatching]) -> PathPatching:
+    return engines["clean"]
+
+
+@pytest.fixture(scope="module")
+def literals(hf: GPT2LMHeadModel, prompts: Prompts) -> dict[str, Literal]:
+    return {
+        "clean": Literal(hf, prompts.clean, prompts.corrupted),
+        "corrupted": Literal(hf, prompts.corrupted, prompts.clean),
+    }
+
+
+def close(measured: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(measured, expected, **EXACT)
+
+
+def at(names: Sequence[str], position: str) -> list[str]:
+    return [f"{name}@{position}" for name in names]
+
+
+def answers(engine: PathPatching, circuit: Sequence[str] | Circuit) -> Tensor:
+    circuit = circuit if isinstance(circuit, Circuit) else Circuit(circuit)
+    return engine.evaluate(circuit).log_probs
+
+
+# ---------------------------------------------------------------- the literal evaluator
+
+
+def random_edges(rng: random.Random) -> list[str]:
+    """A random set of possible edges, biased towards long routes that end at the logits."""
+    positions = ["The", "YY", "to", "XX", "END", "END", "END"]
+    receivers = ["logits"]
+    receivers += [f"{rng.choice(MLPS)}@{rng.choice(positions)}" for _ in range(3)]
+    receivers += [
+        f"{rng.choice(HEADS[3:])}{rng.choice(['', '.q', '.k', '.v', '.k', '.v'])}@{position}"
+        for position in rng.choices(positions, k=5)
+    ]
+    nodes = [name.replace(".q", "").replace(".k", "").replace(".v", "") for name in receivers[1:]]
+    found: set[str] = set()
+    for receiver in receivers:
+        local = receiver.partition("@")[2] or "END"
+        senders = nodes + [
+            f"{rng.choice(SENDERS)}@{rng.choice([local, local, *positions])}" for _ in range(6)
+        ]
+        for sender in senders:
+            for edge in edges(f"{sender} -> {receiver}"):
+                if SHAPE.reaches(edge.sender, edge.receiver) and rng.random() < 0.8:
+                    found.add(edge.name)
+    return sorted(found)
+
+
+def with_whole_inputs(rng: random.Random, names: list[str]) -> list[str]:
+    """Replace what some inputs read at some row by the whole patched stream there."""
+    kept = []
+    for name in names:
+        (edge,) = edges(name)
+        if rng.random() < 0.15:
+            whole = f"all@{edge.sender.position} -> {edge.receiver.name}"
+            receiver, row = edge.receiver.name, f"@{edge.sender.position} ->"
+            kept = [k for k in kept if not (k.endswith(f"-> {receiver}") and row in k)] + [whole]
+        elif f"all@{edge.sender.position} -> {edge.receiver.name}" not in kept:
+            kept.append(name)
+    return sorted(set(kept))
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_p16_random_edge_sets_equal_the_literal_evaluation(
+    base: str, engines: dict[str, PathPatching], literals: dict[str, Literal], prompts: Prompts
+) -> None:
+    rng = random.Random(base)
+    seen = ""
+    moved = 0
+    for attempt in range(32):
+        names = random_edges(rng)
+        if attempt % 2:
+            names = with_whole_inputs(rng, names)
+        logits = literals[base].answer(paths_of_edges(names))
+        measured = engines[base].evaluate(Circuit(names))
+        close(measured.log_probs, year_log_probs(logits, prompts))
+        close(measured.prob_diff, year_prob_diff(logits, prompts))
+        moved += bool((measured.log_probs - engines[base].base_log_probs).abs().max() > 1e-3)
+        seen += " ".join(names) + " "
+    assert moved > 24  # the comparison means something
+    for needed in ("embed@", "all@", "@The ->", "m0@", ".q@", ".k@", ".v@", "@to ->", "-> logits"):
+        assert needed in seen
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize(("receivers", "via", "senders_at"), ROUTES)
+def test_p16_every_sweep_cell_equals_the_literal_evaluation(
+    base: str,
+    receivers: list[str],
+    via: list[str],
+    senders_at: str,
+    engines: dict[str, PathPatching],
+    literals: dict[str, Literal],
+    prompts: Prompts,
+) -> None:
+    live = any(paths_of_sweep(f"{s}@{senders_at}", receivers, via) for s in SENDERS)
+    measured = engines[base].sweep(receivers, via, senders_at)
+    before = year_prob_diff(literals[base].answer([]), prompts)
+    for sender, values in zip(measured.senders, measured.values, strict=True):
+        paths = paths_of_sweep(sender, receivers, via)
+        close(values, year_prob_diff(literals[base].answer(paths), prompts) - before)
+        if not paths:
+            assert not values.any()
+    assert bool(measured.values.any()) == (live and senders_at != "The")
+
+
+def test_p16_random_sweeps_equal_the_literal_evaluation(
+    patching: PathPatching, literals: dict[str, Literal], prompts: Prompts
+) -> None:
+    rng = random.Random(5)
+    before = year_prob_diff(literals["clean"].answer([]), prompts)
+    for _ in range(12):
+        senders_at = rng.choice(["YY", "to", "XX", "END"])
+        row = rng.choice(["", f"[{senders_at}]"])
+        receivers = [f"{h}.{rng.choice('kv')}{row}" for h in rng.sample(HEADS[3:], 2)]
+        receivers.append(f"{rng.choice(MLPS)}@{senders_at}")
+        via = [f"{head}.{rng.choice('kv')}{row}" for head in rng.sample(HEADS[3:], 2)]
+        via += [*rng.sample(MLPS, 2), *at(rng.sample(MLPS, 1), senders_at)]
+        measured = patching.sweep(receivers, via, senders_at)
+        for sender, values in zip(measured.senders, measured.values, strict=True):
+            logits = literals["clean"].answer(paths_of_sweep(sender, receivers, via))
+            close(values, year_prob_diff(logits, prompts) - before)
+
+
+def test_the_literal_evaluator_is_the_hugging_face_model(
+    literals: dict[str, Literal], hf: GPT2LMHeadModel, prompts: Prompts
+) -> None:
+    close(literals["clean"].answer([]), hf(prompts.clean).logits[:, -1])
+    every = paths_of_edges([f"{sender} -> logits" for sender in SENDERS])
+    close(literals["clean"].answer(every), hf(prompts.corrupted).logits[:, -1])
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_p16_edge_sets_with_named_sources_equal_the_literal_evaluation(
+    base: str, engines: dict[str, PathPatching], literals: dict[str, Literal], prompts: Prompts
+) -> None:
+    """Senders that nothing enters and that are no sources stay on the base run."""
+    rng = random.Random(f"sources {base}")
+    moved = 0
+    for _ in range(12):
+        names = random_edges(rng)
+        free = [source.name for source in Circuit(names).sources]
+        sources = [name for name in free if rng.random() < 0.6]
+        logits = literals[base].answer(paths_of_edges(names, sources))
+        expected = year_log_probs(logits, prompts)
+        close(answers(engines[base], Circuit(names, sources=sources)), expected)
+        moved += bool((expected - answers(engines[base], names)).abs().max() > 1e-3)
+    assert moved > 6  # which senders are sources matters
+
+
+# ---------------------------------------------------------------- hooked forward passes
+
+
+@contextmanager
+def frozen(
+    hf: GPT2LMHeadModel,
+    base: Tensor,
+    patch: Tensor,
+    patched: Sequence[str] = (),
+    live: Sequence[int] | None = (),
+) -> Iterator[None]:
+    """Hooks that hold heads and MLPs at the base run, or at the patch run for those patched at END.
+
+    MLPs of the layers ``live`` run freely; with ``live=None`` so does everything not patched.
+    """
+    kept: dict[str, dict[str, Tensor]] = {}
+    for tokens in (base, patch):
+        store: dict[str, Tensor] = {}
+        with ExitStack() as stack:
+            for index, block in enumerate(hf.transformer.h):
+                z, m = block.attn.c_proj, block.mlp
+                stack.callback(
+                    z.register_forward_pre_hook(
+                        lambda _, args, key=f"a{index}", s=store: s.update({key: args[0]})
+                    ).remove
+                )
+                stack.callback(
+                    m.register_forward_hook(
+                        lambda _, args, out, key=f"m{index}", s=store: s.update({key: out})
+                    ).remove
+                )
+            hf(tokens)
+        kept["patch" if "base" in kept else "base"] = store
+
+    def hold(key: str, now: Tensor) -> Tensor:
+        held = now.clone() if live is None or (key[0] == "m" and int(key[1:]) in live) else None
+        held = kept["base"][key].clone() if held is None else held
+        width = now.shape[-1] // N_HEADS
+        for name in patched:
+            if name == key:
+                held[:, -1] = kept["patch"][key][:, -1]
+            elif name.startswith(f"{key}.h"):
+                part = slice(int(name[-1]) * width, (int(name[-1]) + 1) * width)
+                held[:, -1, part] = kept["patch"][key][:, -1, part]
+        return held
+
+    with ExitStack() as stack:
+        for index, block in enumerate(hf.transformer.h):
+
+            def z_hook(_: Any, args: tuple, key: str = f"a{index}") -> tuple:
+                return (hold(key, args[0]),)
+
+            def mlp_hook(_: Any, args: tuple, out: Tensor, key: str = f"m{index}") -> Tensor:
+                return hold(key, out)
+
+            stack.callback(block.attn.c_proj.register_forward_pre_hook(z_hook).remove)
+            stack.callback(block.mlp.register_forward_hook(mlp_hook).remove)
+        yield
+
+
+def hooked(hf: GPT2LMHeadModel, prompts: Prompts, base: str, **how: Any) -> Tensor:
+    """END logits of one forward pass on the base prompts under the hooks above."""
+    one, other = prompts.clean, prompts.corrupted
+    one, other = (one, other) if base == "clean" else (other, one)
+    with frozen(hf, one, other, **how):
+        return hf(one).logits[:, -1]
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_p4_direct_patch_equals_a_hooked_pass_with_everything_else_frozen(
+    base: str, engines: dict[str, PathPatching], hf: GPT2LMHeadModel, prompts: Prompts
+) -> None:
+    for sender in [*HEADS, *MLPS]:
+        logits = hooked(hf, prompts, base, patched=[sender])
+        close(answers(engines[base], [f"{sender} -> logits"]), year_log_probs(logits, prompts))
+
+
+def test_p5_last_mlp_to_the_logits_equals_plain_activation_patching_and_last_heads_do_not(
+    patching: PathPatching, hf: GPT2LMHeadModel, prompts: Prompts
+) -> None:
+    def plain(name: str) -> Tensor:
+        return year_log_probs(hooked(hf, prompts, "clean", patched=[name], live=None), prompts)
+
+    close(answers(patching, ["m2 -> logits"]), plain("m2"))
+    for head in HEADS[-N_HEADS:]:
+        both = answers(patching, [f"{head} -> logits", f"{head} -> m2", "m2 -> logits"])
+        close(both, plain(head))
+        assert (answers(patching, [f"{head} -> logits"]) - plain(head)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_p8_a_partial_circuit_equals_one_hooked_pass_with_live_late_mlps(
+    base: str, engines: dict[str, PathPatching], hf: GPT2LMHeadModel, prompts: Prompts
+) -> None:
+    heads = ["a0.h2", "a1.h0", "a1.h1", "a2.h2"]
+    circuit = partial_circuit(CircuitParts(tuple(heads), ("m1", "m2"), (), ()))
+    # The hooked pass lets m1 read every patched head below it, as the circuit's edges do.
+    logits = hooked(hf, prompts, base, patched=heads, live=[1, 2])
+    close(answers(engines[base], circuit), year_log_probs(logits, prompts))
+
+
+def test_p8_a_sweep_through_mlps_equals_hooked_passes(
+    patching: PathPatching, hf: GPT2LMHeadModel, prompts: Prompts
+) -> None:
+    """X -> m1 -> {m2, logits}: m1's input is changed by hand, m1 and m2 run, the rest is frozen."""
+    before = year_prob_diff(hf(prompts.clean).logits[:, -1], prompts)
+    sweep = patching.sweep("m1", via=["m2"])
+    for pair in patching._pairs():
+        for node, values in zip(SHAPE.senders("END"), sweep.values, strict=True):
+            if node.depth >= 3:  # not below m1
+                assert not values.any()
+                continue
+            change = pair.change(node, len(POSITIONS) - 1)
+
+            def add(_: Any, args: tuple, change: Tensor = change) -> tuple:
+                x = args[0].clone()
+                x[:, -1] += change
+                return (x,)
+
+            with ExitStack() as stack:
+                norm = hf.transformer.h[1].ln_2
+                stack.enter_context(frozen(hf, prompts.clean, prompts.corrupted, live=[1, 2]))
+                stack.callback(norm.register_forward_pre_hook(add).remove)
+                logits = hf(prompts.clean).logits[:, -1]
+            close(values, year_prob_diff(logits, prompts) - before)
+
+
+# ---------------------------------------------------------------- identities
+
+
+def test_p1_equal_runs_change_nothing(model: Transformer, prompts: Prompts) -> None:
+    same = PathPatching(model, replace(prompts, corrupted=prompts.clean))
+    for receivers, via, senders_at in ROUTES:
+        close(same.sweep(receivers, via, senders_at).values, torch.zeros(13, len(prompts)).double())
+    close(same.patch_probs, same.base_probs)
+    rng = random.Random(1)
+    for _ in range(5):
+        close(answers(same, random_edges(rng)), same.base_log_probs)
+
+
+def test_p2_without_a_path_to_the_logits_the_base_run_is_answered_exactly(
+    patching: PathPatching,
+) -> None:
+    for dead in (
+        ["a0.h1@YY -> m1@YY"],
+        ["m0 -> m1", "a1.h1 -> m2"],
+        ["embed@YY -> a1.h0.v@END", "a1.h0@END -> a2.h1.q@END"],
+    ):
+        assert torch.equal(answers(patching, dead), patching.base_log_probs)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_p3_all_direct_senders_together_give_the_patch_run(
+    base: str, engines: dict[str, PathPatching], hf: GPT2LMHeadModel, prompts: Prompts
+) -> None:
+    tokens = prompts.corrupted if base == "clean" else prompts.clean
+    expected = hf(tokens).logits[:, -1].log_softmax(-1)[:, prompts.year_tokens]
+    close(answers(engines[base], connect(SENDERS, ["logits"])), expected)
+    close(answers(engines[base], ["all -> logits"]), expected)
+    close(engines[base].patch_probs, expected.exp())
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_p6_all_heads_and_recomputed_mlps_give_the_patch_run(
+    base: str, engines: dict[str, PathPatching]
+) -> None:
+    circuit = connect(HEADS, [*MLPS, "logits"]) | connect(MLPS, [*MLPS, "logits"])
+    close(answers(engines[base], circuit).exp(), engines[base].patch_probs)
+
+
+def test_p7_no_heads_give_the_base_run(patching: PathPatching) -> None:
+    assert torch.equal(answers(patching, []), patching.base_log_probs)
+    no_heads = connect([], [*MLPS, "logits"])
+    assert torch.equal(answers(patching, no_heads), patching.base_log_probs)
+
+
+def test_p7_a_partial_circuit_without_heads_is_the_base_run(patching: PathPatching) -> None:
+    no_heads = partial_circuit(CircuitParts((), ("m1", "m2"), (), ()))
+    close(answers(patching, no_heads), patching.base_log_probs)
+
+
+@pytest.mark.parametrize("left", ["a2.h2", "a1.h1"])
+def test_p7_removing_heads_leaves_what_the_others_reach(
+    patching: PathPatching, hf: GPT2LMHeadModel, prompts: Prompts, left: str
+) -> None:
+    """With a2.h2 alone nothing flows into m1, which then is as in the base run."""
+    parts = CircuitParts(("a0.h2", "a1.h1", "a2.h2"), ("m0", "m1", "m2"), (), ())
+    gone = [head for head in parts.heads if head != left]
+    logits = hooked(hf, prompts, "clean", patched=[left], live=[0, 1, 2])
+    circuit = partial_circuit(parts).without(*gone)
+    close(answers(patching, circuit), year_log_probs(logits, prompts))
+
+
+def test_an_input_named_with_and_without_row_is_one_input(patching: PathPatching) -> None:
+    once = patching.sweep("m0@YY", ["a1.h0.v", "m2"], "YY")
+    twice = patching.sweep("m0@YY", ["a1.h0.v", "a1.h0.v[YY]", "m2"], "YY")
+    close(twice.values, once.values)
+
+
+def test_p9_the_embedding_at_end_changes_nothing(patching: PathPatching) -> None:
+    for receivers, via, senders_at in ROUTES:
+        if senders_at == "END":
+            assert abs(patching.sweep(receivers, via, "END").embed) < 1e-14
+
+
+@pytest.mark.parametrize("position", POSITIONS[:FIRST_CHANGED])
+def test_p10_nothing_before_the_first_changed_position_matters(
+    patching: PathPatching, position: str
+) -> None:
+    for part in "kv":
+        receivers = [f"{head}.{part}" for head in HEADS]
+        assert not patching.sweep(receivers, MLPS, position).values.any()
+    circuit = connect(at(SENDERS, position), [f"a1.h1.{p}" for p in "kv"])
+    circuit |= connect(["a1.h1"], ["logits"])
+    assert torch.equal(answers(patching, circuit), patching.base_log_probs)
+
+
+def test_p11_yy_reaches_heads_through_keys_and_values_and_not_through_queries(
+    patching: PathPatching,
+) -> None:
+    def sweep(part: str) -> Sweep:
+        return patching.sweep([f"{head}.{part}" for head in HEADS[3:]], MLPS, "YY")
+
+    assert not sweep("q").values.any()
+    for part in "kv":
+        assert (sweep(part).effect[0].abs() > 1e-6).all()
+        assert abs(sweep(part).embed) > 1e-6
+
+
+@pytest.mark.parametrize("head", ["a0.h0", "a1.h2", "a2.h1"])
+def test_p11_a_head_with_all_its_inputs_patched_has_its_patch_run_value(
+    patching: PathPatching, head: str
+) -> None:
+    inputs = [f"all@{p} -> {head}.{part}" for p in POSITIONS for part in "kv"]
+    whole = [*inputs, f"all -> {head}.q", f"{head} -> logits"]
+    close(answers(patching, whole), answers(patching, [f"{head} -> logits"]))
+    writers = connect(
+        [name for p in POSITIONS for name in at(SENDERS, p)], [f"{head}.{part}" for part in "qkv"]
+    )
+    close(answers(patching, writers | Circuit([f"{head} -> logits"])), answers(patching, whole))
+
+
+def test_p12_heads_feed_the_mlp_of_their_layer_and_not_its_heads(patching: PathPatching) -> None:
+    into_mlp = patching.sweep("m1").effect
+    assert into_mlp[1, :N_HEADS].all() and not into_mlp[1, N_HEADS]
+    into_head = patching.sweep("a1.h1").effect
+    assert into_head[0].all() and not into_head[1:].any()
+    with pytest.raises(ValueError, match="not below the receiver"):
+        patching.evaluate(Circuit(["a1.h0 -> a1.h1.q"]))
+
+
+def frozen_norm(model: Transformer, layer_norm: Any, base: Tensor, stream: Tensor) -> Tensor:
+    """The norm with its mean and scale taken from the base stream."""
+    scale = (base.var(-1, unbiased=False, keepdim=True) + layer_norm.eps).sqrt()
+    return (stream - base.mean(-1, keepdim=True)) / scale * layer_norm.gain + layer_norm.bias
+
+
+def test_p13_direct_effects_add_up_under_a_frozen_norm_and_not_under_the_live_one(
+    patching: PathPatching, model: Transformer, prompts: Prompts
+) -> None:
+    end = len(POSITIONS) - 1
+    (pair,) = patching._pairs()
+    base = pair.base.at_layer(N_LAYERS, end)
+    changes = [pair.change(node, end) for node in SHAPE.senders("END")]
+
+    def frozen_logits(stream: Tensor) -> Tensor:
+        return frozen_norm(model, model.ln_final, base, stream) @ model.W_U + model.b_U
+
+    for unembed, adds_up in ((frozen_logits, True), (model.unembed, False)):
+        alone = sum(unembed(base + change) - unembed(base) for change in changes)
+        together = unembed(base + sum(changes)) - unembed(base)
+        assert ((alone - together).abs().max() < 1e-10) == adds_up
+    close(unembed(base), frozen_logits(base))
+    # The engine is the live one.
+    for node, change in zip(SHAPE.senders("END"), changes, strict=True):
+        live = year_log_probs(model.unembed(base + change), prompts)
+        close(answers(patching, [f"{node.name} -> logits"]), live)
+
+
+def test_p14_paths_together_are_not_the_sum_of_paths_alone(
+    patching: PathPatching, model: Transformer, prompts: Prompts
+) -> None:
+    end = len(POSITIONS) - 1
+    alone = [patching.sweep(receiver).values for receiver in ("logits", "m2")]
+    both = patching.sweep(["logits", "m2"]).values
+    assert ((alone[0] + alone[1] - both).abs().max(-1).values > 1e-6)[:-2].all()
+    (pair,) = patching._pairs()
+    block, mid = model.blocks[2], pair.base.before_mlp(2, end)
+    for node, values in zip(SHAPE.senders("END")[:-2], both, strict=False):
+        change = pair.change(node, end)
+        moved = block.mlp(mid + change) - block.mlp(mid)
+        stream = pair.base.at_layer(N_LAYERS, end) + change + moved
+        before = year_prob_diff(model.unembed(pair.base.at_layer(N_LAYERS, end)), prompts)
+        close(values, year_prob_diff(model.unembed(stream), prompts) - before)
+
+
+PARTS = CircuitParts(
+    heads=("a1.h0", "a2.h1", "a2.h2"),
+    mlps=("m1", "m2"),
+    readers_of_YY=("a0.h0", "a0.h2", "m0", "m1"),
+    early_inputs=("embed", "a0.h0"),
+)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_p15_the_full_circuit_equals_the_literal_evaluation(
+    base: str, engines: dict[str, PathPatching], literals: dict[str, Literal], prompts: Prompts
+) -> None:
+    circuit = full_circuit(PARTS)
+    logits = literals[base].answer(paths_of_edges([edge.name for edge in circuit.edges]))
+    close(answers(engines[base], circuit), year_log_probs(logits, prompts))
+    partial = answers(engines[base], partial_circuit(PARTS))
+    assert (answers(engines[base], circuit) - partial).abs().max() > 1e-3
+
+
+def test_p15_full_circuit_with_every_sender_below_gives_the_partial_circuit(
+    patching: PathPatching,
+) -> None:
+    every = [name for position in POSITIONS for name in at(SENDERS, position)]
+    keys_and_values = [f"{head}.{part}" for head in PARTS.heads for part in "kv"]
+    queries = connect(["all"], [f"{head}.q" for head in PARTS.heads])
+    # Late MLPs at END would be senders too; m1 is one of the circuit's own, so it is left whole.
+    heads_only = replace(PARTS, mlps=("m2",))
+    below = connect(every, keys_and_values)
+    whole = answers(patching, partial_circuit(heads_only) | queries | below)
+    close(whole, answers(patching, partial_circuit(heads_only)))
+
+
+def test_p17_norms_on_the_way_are_recomputed(
+    patching: PathPatching, model: Transformer, prompts: Prompts
+) -> None:
+    end = len(POSITIONS) - 1
+    (pair,) = patching._pairs()
+    block, mid = model.blocks[2], pair.base.before_mlp(2, end)
+    base = pair.base.at_layer(N_LAYERS, end)
+    before = year_prob_diff(model.unembed(base), prompts)
+    direct, through = patching.sweep("logits").values, patching.sweep("m2").values
+    for index, node in enumerate(SHAPE.senders("END")[:-2]):
+        change = pair.change(node, end)
+        stream = frozen_norm(model, model.ln_final, base, base + change)
+        frozen_direct = year_prob_diff(stream @ model.W_U, prompts) - before
+        assert (frozen_direct - direct[index]).abs().max() > 1e-6
+        hidden = frozen_norm(model, block.ln2, mid, mid + change) @ block.W_in + block.b_in
+        stream = base + block.act(hidden) @ block.W_out - block.mlp(mid)
+        frozen_through = year_prob_diff(model.unembed(stream), prompts) - before
+        assert (frozen_through - through[index]).abs().max() > 1e-6
+
+
+def test_p18_all_neurons_of_an_mlp_together_are_the_mlp(
+    patching: PathPatching, model: Transformer, prompts: Prompts
+) -> None:
+    end = len(POSITIONS) - 1
+    (pair,) = patching._pairs()
+    block = model.blocks[2]
+    neurons = [
+        block.act(block.ln2(run.before_mlp(2, end)) @ block.W_in + block.b_in)
+        for run in (pair.patch, pair.base)
+    ]
+    change = (neurons[0] - neurons[1]) @ block.W_out
+    stream = pair.base.at_layer(N_LAYERS, end) + change
+    expected = model.log_probs(stream, prompts.year_tokens)
+    close(answers(patching, Circuit(["m2 -> logits"])), expected)
+
+
+# ---------------------------------------------------------------- chunks, sharing, cost
+
+
+def everything(engine: PathPatching) -> list[Tensor]:
+    found = [engine.base_probs, engine.patch_probs]
+    found += [engine.sweep(*route).values for route in ROUTES[3:20:4]]
+    rng = random.Random(11)
+    return [*found, *(answers(engine, random_edges(rng)) for _ in range(3))]
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"_PROMPTS": 2},
+        {"_PROMPTS": 2, "_CACHE_BYTES": 0},
+        {"_ROWS": 1},
+        {"_PROMPTS": 3, "_ROWS": 7, "_CACHE_BYTES": 60_000},
+    ],
+)
+def test_results_do_not_depend_on_chunks(
+    limits: dict[str, int],
+    patching: PathPatching,
+    model: Transformer,
+    prompts: Prompts,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = everything(patching)
+    for name, value in limits.items():
+        monkeypatch.setattr(path_patching, name, value)
+    monkeypatch.setattr(transformer, "_CPU_BLOCK", (3, 17))
+    chunked = PathPatching(model, prompts)
+    for one, other in zip(everything(chunked), expected, strict=True):
+        close(one, other)
+    if limits.get("_CACHE_BYTES") == 0:
+        assert not chunked._cache
+
+
+def count(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> tuple[SimpleNamespace, Callable]:
+    """Count the calls of a function or method and, by their second argument, the rows it got."""
+    calls, original = SimpleNamespace(n=0, rows=0), getattr(owner, name)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.n += 1
+        calls.rows += args[1].shape[:-1].numel()
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, counted)
+    return calls, original
+
+
+def test_reversed_shares_the_runs_and_equals_a_fresh_engine(
+    model: Transformer,
+    prompts: Prompts,
+    engines: dict[str, PathPatching],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls, _ = count(monkeypatch, path_patching, "cache_activations")
+    engine = PathPatching(model, prompts)
+    twin = engine.reversed()
+    one, other = everything(engine), everything(twin)
+    assert calls.n == 2
+    assert (twin.base, twin.reversed().base) == ("corrupted", "clean")
+    for measured, expected in zip(one, everything(engines["clean"]), strict=True):
+        close(measured, expected)
+    for measured, expected in zip(other, everything(engines["corrupted"]), strict=True):
+        close(measured, expected)
+    close(engine.patch_probs, twin.base_probs)
+
+
+def test_senders_that_cannot_reach_are_exactly_zero_and_cost_nothing(
+    patching: PathPatching, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert patching.base_probs is not None  # before counting
+    calls, _ = count(monkeypatch, Transformer, "log_probs_of")
+    sweep = patching.sweep("m1", ["m2"])
+    reach = [SHAPE.reaches(node, edges("m0 -> m1")[0].receiver) for node in SHAPE.senders("END")]
+    assert calls.rows == sum(reach) * len(prompts) == 8 * len(prompts)
+    assert [bool(v.any()) for v in sweep.values[:-1]] == reach[:-1]
+    calls.n = 0
+    for silent in (patching.sweep("logits", senders_at="YY"), patching.sweep("a1.h1.q", (), "XX")):
+        assert not silent.values.any()
+    assert not patching.sweep("a1.h1.v", (), "The").values.any()
+    assert calls.n == 0
+
+
+def test_a_sweep_knows_its_senders_and_its_grid(patching: PathPatching) -> None:
+    sweep = patching.sweep(["m1", "a2.h0"], via=["m2"], metric=cutoff_sharpness)
+    assert sweep.receivers == ("m1@END", "a2.h0.q@END", "a2.h0.k@END", "a2.h0.v@END")
+    assert sweep.via == ("m2@END",)
+    assert sweep.effect.shape == (N_LAYERS, N_HEADS + 1) and sweep.values.shape == (13, 5)
+    assert sweep.senders[:5] == ("a0.h0@END", "a0.h1@END", "a0.h2@END", "m0@END", "a1.h0@END")
+    assert sweep.senders[-1] == "embed@END"
+    close(sweep.effect[1, N_HEADS], sweep.values[sweep.senders.index("m1@END")].mean())
+    frame = sweep.to_frame()
+    assert set(frame["component"]) == set(sweep.senders)
+    assert frame["effect"].abs().is_monotonic_decreasing
+    assert (frame["low"] <= frame["effect"] + 1e-12).all()
+
+
+# ---------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["a9h1 -> m9"], "'a9h1 ' is not a component name; allowed are names like: embed@YY"),
+        (["a1.h1 m2"], "'a1.h1 m2' is not an edge; write 'sender -> receiver'"),
+        (["a1.h1.q -> m2"], "'a1.h1.q ' is an input of a head, not a component; write 'a1.h1@END'"),
+        (["a3.h0 -> logits"], "a3.h0 does not exist: the model has layers 0 to 2"),
+        (["m0 -> m9"], "m9 does not exist: the model has layers 0 to 2, e.g. m2"),
+        (["a1.h3 -> m2"], "a1.h3 does not exist: the model has heads 0 to 2, e.g. a1.h2"),
+        (["m0@NOUN -> m1@NOUN"], "no position 'NOUN' in these prompts; allowed are eos, The, YY"),
+        (["m2 -> m1"], "m2@END -> m1@END is impossible: the sender is not below the receiver"),
+        (["m0@YY -> m1"], "impossible: this input is read at the receiver's own position only"),
+        (["m0@YY -> a1.h0.q"], "impossible: this input is read at the receiver's own position"),
+        (["m0@END -> a1.h0.k@YY"], "keys and values of its own and earlier positions only"),
+        (["m0 -> embed"], "' embed' reads nothing and cannot be a receiver; use e.g."),
+        (["logits -> m1"], "the logits send to nothing"),
+        (["all@YY -> a1.h0.v", "m0@YY -> a1.h0.v"], "already replaced whole by all@YY; keep one"),
+        (["m0 -> logits", "all -> logits"], "already replaced whole by all@END; keep one of the"),
+    ],
+)
+def test_impossible_circuits_are_refused(
+    patching: PathPatching, names: list[str], sentence: str
+) -> None:
+    with pytest.raises(ValueError) as caught:
+        patching.evaluate(Circuit(names))
+    assert sentence in str(caught.value)
+
+
+def test_whole_and_single_edges_into_different_inputs_or_rows_are_fine(
+    patching: PathPatching, literals: dict[str, Literal], prompts: Prompts
+) -> None:
+    names = ["all@YY -> a1.h0.v", "m0@YY -> a1.h0.k", "m0@XX -> a1.h0.v", "a1.h0 -> logits"]
+    logits = literals["clean"].answer(paths_of_edges(names))
+    close(answers(patching, names), year_log_probs(logits, prompts))
+
+
+@pytest.mark.parametrize(
+    ("route", "sentence"),
+    [
+        ({"receivers": []}, "at least one receiver, e.g. sweep('logits')"),
+        ({"receivers": "mlp9"}, "'mlp9' is not a component name; allowed are names like"),
+        ({"receivers": "m3"}, "m3 does not exist: the model has layers 0 to 2"),
+        ({"receivers": "m1", "via": ["m7"]}, "m7 does not exist: the model has layers 0 to 2"),
+        ({"receivers": "a0.h9"}, "a0.h9 does not exist: the model has heads 0 to 2"),
+        ({"receivers": "m1@year"}, "no position 'year' in these prompts; allowed are eos, The"),
+        ({"receivers": "m1", "senders_at": "2"}, "no position '2' in these prompts; allowed are"),
+        ({"receivers": "embed"}, "'embed' reads nothing and cannot be a receiver"),
+        (
+            {"receivers": "m0@YY"},
+            "m0@YY can arrive at the logits through via=[]; add what it flows",
+        ),
+        ({"receivers": "m1@YY", "via": ["a1.h0.v"]}, "through via=['a1.h0.v@END']; add what"),
+        ({"receivers": "logits@YY"}, "the logits are read at END only; write 'logits'"),
+        ({"receivers": "a1.h1.v[then]"}, "no position 'then' in these prompts; allowed are"),
+        ({"receivers": "a1.h1.v[END]@YY"}, "reads no row END: a head reads keys and values of"),
+        ({"receivers": "a1.h1.q[YY]@END"}, "reads no row YY: a head reads keys and values of"),
+    ],
+)
+def test_impossible_sweeps_are_refused(
+    patching: PathPatching, route: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValueError) as caught:
+        patching.sweep(**route)
+    assert sentence in str(caught.value)
+
+
+def test_unusable_datasets_are_refused(model: Transformer, prompts: Prompts) -> None:
+    none = torch.zeros(0, len(POSITIONS), dtype=torch.long)
+    for dataset, base, sentence in (
+        (prompts, "foo", "base must be 'clean' or 'corrupted', e.g. 'clean'; got 'foo'"),
+        (replace(prompts, clean=none, corrupted=none, YY=prompts.YY[:0]), "clean", "no prompts"),
+        (
+            replace(prompts, corrupted=prompts.corrupted[:, 1:]),
+            "clean",
+            "same shape; got (5, 6) an",
+        ),
+        (replace(prompts, clean=prompts.clean + 100), "clean", "knows only 131 tokens; build the"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            PathPatching(model, dataset, base)
+        assert sentence in str(caught.value)
+
+
+# ---------------------------------------------------------------- the softmax in blocks
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1e4])
+@pytest.mark.parametrize("block", [(1024, 4096), (7, 13), (64, 131), (5, 1)])
+def test_float32_log_probs_equal_a_float64_softmax(
+    model: Transformer, monkeypatch: pytest.MonkeyPatch, scale: float, block: tuple[int, int]
+) -> None:
+    """Also with logits in the tens of thousands, whose exponentials exceed every float."""
+    monkeypatch.setattr(transformer, "_CPU_BLOCK", block)
+    norm = replace(
+        model.ln_final, gain=model.ln_final.gain.float(), bias=model.ln_final.bias.float()
+    )
+    generator = torch.Generator().manual_seed(3)
+    single = replace(
+        model,
+        ln_final=norm,
+        W_U=scale * model.W_U.float(),
+        b_U=scale * torch.randn(131, generator=generator),
+    )
+    stream = torch.randn(2, 17, model.d_model, generator=generator)
+    tokens = torch.arange(30, 130)
+    measured = single.log_probs(stream, tokens)
+    assert measured.dtype == torch.float32 and measured.shape == (2, 17, 100)
+    exact = norm(stream).double() @ single.W_U.double() + single.b_U.double()
+    expected = exact.log_softmax(-1)[..., tokens]
+    assert measured.isfinite().all()
+    torch.testing.assert_close(measured.double(), expected, atol=5e-6 * max(1, scale), rtol=1e-6)

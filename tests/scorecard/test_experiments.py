@@ -1,0 +1,278 @@
+"""The scorecard's command and its experiments on the embedded model, with few prompts."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from gt_helpers import reproduce
+from gt_helpers.__main__ import main
+from gt_helpers.dataset.published import acdc_years, century_prompts, eap_ig_prompts
+from gt_helpers.dataset.year_dataset import YearDataset
+from gt_helpers.edges.attribution import eap
+from gt_helpers.edges.discovery import discover_circuit, greedy_edges
+from gt_helpers.edges.graph import EdgeGraph, evaluate_edges
+from gt_helpers.metrics import prob_diff
+from gt_helpers.model.load import load_model
+from gt_helpers.model.transformer import Transformer
+from gt_helpers.patching.controls import mlp_paths
+from gt_helpers.patching.engine import PathPatching
+from gt_helpers.patching.paper import PAPER, acdc_circuit, full_circuit, partial_circuit
+from gt_helpers.reproduce import run_scorecard
+from gt_helpers.scorecard import experiments as module
+from gt_helpers.scorecard.claims import claims
+from gt_helpers.scorecard.experiments import EXPERIMENTS, answers
+from gt_helpers.scorecard.results import load_results
+
+PROMPTS, FEW, THRESHOLD = 12, 8, 0.02
+SIZES = ["--prompts", str(PROMPTS), "--at-most", str(FEW), "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def model() -> Transformer:
+    return load_model("mini", "cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("scorecard")
+    with pytest.MonkeyPatch.context() as patch:
+        # Of few prompts the default keeps what is next to nothing, and takes hundreds of sweeps.
+        patch.setattr(module, "discover_circuit", partial(discover_circuit, threshold=THRESHOLD))
+        assert main(["scorecard", "--model", "mini", *SIZES, "--out", str(out)]) == 0
+    return out
+
+
+def test_every_experiment_is_measured_and_kept(folder: Path) -> None:
+    results = load_results(folder)
+    assert {"discovery", *results.experiments} == set(EXPERIMENTS)
+    assert {o.settings["prompts"] for o in results.experiments.values()} == {FEW}
+    table = pd.read_csv(folder / "scorecard.csv")
+    assert list(table["id"]) == [claim["id"] for claim in claims()]
+    assert set(table["verdict"]) == {"not comparable"}
+    assert table["measured"].notna().sum() > 95
+    assert "are about mini, not GPT-2 small" in (folder / "scorecard.txt").read_text()
+    assert "<h1>mini</h1>" in (folder / "scorecard.html").read_text()
+
+
+def test_what_is_there_is_not_measured_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("measured again")
+
+    for name in ("answers", "activation_patching", "cache_activations", "eap", "discover_circuit"):
+        monkeypatch.setattr(module, name, refuse)
+    monkeypatch.setattr(PathPatching, "sweep", refuse)
+    said: list[str] = []
+    table, _ = run_scorecard(
+        "mini",
+        PROMPTS,
+        out=folder,
+        device="cpu",
+        at_most=5,
+        only=["leace_prob_diff"],
+        say=said.append,
+    )
+    assert list(table["id"]) == ["leace_prob_diff"]
+    run_scorecard("mini", PROMPTS, out=folder, device="cpu", at_most=5, say=said.append)
+    with pytest.raises(AssertionError, match="measured again"):  # more prompts are
+        run_scorecard("mini", PROMPTS, out=folder, device="cpu", at_most=9, say=said.append)
+
+
+def test_an_interrupted_scorecard_continues(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(bench: object) -> None:
+        raise KeyboardInterrupt
+
+    shutil.copytree(folder, tmp_path / "run")
+    for name in ("large", "acdc"):
+        (tmp_path / "run" / f"experiment_{name}.safetensors").unlink()
+    command = ["scorecard", "--model", "mini", *SIZES, "--out", str(tmp_path / "run")]
+    acdc = dataclasses.replace(EXPERIMENTS["acdc"], measure=interrupt)
+    with monkeypatch.context() as patch:
+        patch.setitem(EXPERIMENTS, "acdc", acdc)
+        assert main(command) == 130
+    kept = load_results(tmp_path / "run").experiments
+    assert "large" in kept and "acdc" not in kept
+    assert main(command) == 0
+    again, once = (load_results(path).experiments for path in (tmp_path / "run", folder))
+    assert again.keys() == once.keys()
+    torch.testing.assert_close(again["large"].tensors, once["large"].tensors)
+
+
+def test_a_failing_claim_of_gpt2_small_is_an_exit_code(
+    tmp_path: Path, mini_as_gpt2_small: None
+) -> None:
+    """mini stands in for GPT-2 small in a local hub cache, so verdicts are given."""
+    out = tmp_path / "out"
+    command = ["scorecard", *SIZES, "--out", str(out)]
+    assert main([*command, "--only", "acdc_circuit"]) == 1  # mini's circuit is another
+    results = load_results(out)
+    assert results.parts == PAPER and not results.sweeps  # it needs no discovery
+    assert list(results.experiments) == ["acdc"]
+    assert main([*command, "--only", "last_mlp_alike"]) == 0
+    verdicts = pd.read_csv(out / "scorecard.csv").set_index("id")["verdict"]
+    assert verdicts["last_mlp_alike"] == "agrees" and verdicts["eap_100"] == "not measured"
+
+
+def test_what_an_experiment_cannot_measure_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(bench: object) -> None:
+        raise ValueError("no heads")
+
+    monkeypatch.setitem(
+        EXPERIMENTS, "families", dataclasses.replace(EXPERIMENTS["families"], measure=refuse)
+    )
+    said: list[str] = []
+    run_scorecard("mini", 4, out=tmp_path, device="cpu", only=["smaller_repeats"], say=said.append)
+    assert any("families: not measured: no heads" in line for line in said)
+    assert any(line.endswith("discovery (10 min), families (1 min)") for line in said)
+
+
+def test_what_nothing_measures_runs_nothing(tmp_path: Path) -> None:
+    said: list[str] = []
+    table, _ = run_scorecard(
+        "mini", 4, out=tmp_path, device="cpu", only=["leace_prob_diff"], say=said.append
+    )
+    assert list(table["verdict"]) == ["not comparable"]
+    assert not any("To measure" in line for line in said)
+
+
+def test_needed_experiments() -> None:
+    def names(ids: list[str], skip_long: bool = False) -> list[str]:
+        return [one.name for one in reproduce._needed(ids, skip_long)]
+
+    assert names(["leace_prob_diff"]) == []
+    assert names(["m9_top_head", "acdc_kl"]) == ["discovery", "acdc"]
+    assert names(["clean_prob_diff"]) == ["large"]
+    assert names(["clean_prob_diff"], skip_long=True) == ["discovery"]
+    long = {one.name for one in EXPERIMENTS.values() if one.long} - {"discovery"}
+    every = names([claim["id"] for claim in claims()], skip_long=True)
+    assert set(every) == set(EXPERIMENTS) - long
+
+
+def test_an_unknown_claim_is_refused(capsys: pytest.CaptureFixture) -> None:
+    assert main(["scorecard", "--model", "mini", "--only", "nonsense"]) == 2
+    assert "no claim 'nonsense'; known are clean_prob_diff" in capsys.readouterr().err
+
+
+def test_every_claim_names_an_experiment() -> None:
+    for claim in claims():
+        assert claim["experiment"] in EXPERIMENTS or "missing" in claim
+
+
+def test_streamed_answers_are_the_engines(
+    model: Transformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = YearDataset(model.tokenizer, 10, balanced=False)
+    circuit = partial_circuit()
+    patching = PathPatching(model, dataset)
+    monkeypatch.setattr(module, "_PROMPTS", 4)
+    found = answers(model, dataset, {"in": circuit}, {"out": circuit})
+    expected = {
+        "clean": patching.base_log_probs,
+        "corrupted": patching.reversed().base_log_probs,
+        "in": patching.reversed().evaluate(circuit).log_probs,
+        "out": patching.evaluate(circuit).log_probs,
+        "YY": dataset.YY,
+    }
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_direct_and_indirect_paths_are_those_of_the_sweeps(model: Transformer) -> None:
+    patching = PathPatching(model, YearDataset(model.tokenizer, 6))
+    paths = mlp_paths(["m8", "m9", "m10", "m11"])
+    assert list(paths) == ["m8", "m9", "m10"]
+    clean = prob_diff(patching.base_probs, patching.dataset.YY)
+    for name, sweep in (("direct", patching.sweep("logits")), ("indirect", patching.sweep("m11"))):
+        change = patching.evaluate(paths["m10"][name]).prob_diff - clean
+        expected = sweep.values[sweep.senders.index("m10@END")]
+        torch.testing.assert_close(change, expected, atol=1e-6, rtol=0)
+    assert {edge.name for edge in paths["m9"]["indirect"].edges} == {
+        *("m9@END -> m10@END", "m9@END -> m11@END", "m10@END -> m11@END"),
+        *("m10@END -> logits", "m11@END -> logits"),
+    }
+
+
+def test_attributions_circuits_grow_by_the_scores(model: Transformer, folder: Path) -> None:
+    found = load_results(folder).experiments["attribution"].tensors
+    patching = PathPatching(model, eap_ig_prompts(model.tokenizer, FEW, 0, module.YEARS))
+    graph, denoising = EdgeGraph.of(patching), patching.reversed()
+    clean = prob_diff(patching.base_probs, patching.dataset.YY)
+    torch.testing.assert_close(found["clean"], clean)
+    for method in ("eap", "eap_ig"):
+        held: set[int] = set()
+        for n in (100, 200, 300, 500, 1000):
+            edges = found[f"{method}_{n}_edges"]
+            assert held < set(edges.tolist()) and len(held) < len(edges) <= n
+            held = set(edges.tolist())
+            score = evaluate_edges(denoising, graph, edges).prob_diff
+            torch.testing.assert_close(found[f"{method}_{n}"], score)
+        assert found[f"{method}_top"].unique().tolist() == [0, 1]
+    # those of the first 100 that are on a path are the greedy circuit of as many
+    live = found["eap_100_edges"]
+    same = greedy_edges(eap(patching, graph), len(live))
+    assert same.nonzero().flatten().tolist() == live.tolist()
+
+
+def test_the_circuit_that_was_found_is_kept(model: Transformer, folder: Path) -> None:
+    results = load_results(folder)
+    found = results.experiments["edges"].tensors
+    dataset = YearDataset(model.tokenizer, FEW, years=module.YEARS)
+    patching = PathPatching(model, dataset)
+    circuit = discover_circuit(patching, THRESHOLD)
+    graph, denoising = EdgeGraph.of(patching, summed=False), patching.reversed()
+    torch.testing.assert_close(found["found"], denoising.evaluate(circuit).prob_diff)
+    assert results.parts is not None
+    full = denoising.evaluate(full_circuit(results.parts)).prob_diff
+    torch.testing.assert_close(found["full"], full)
+    assert found["edges"].tolist() == graph.edges_of(circuit).nonzero().flatten().tolist()
+    strengths: dict[str, list[float]] = {}
+    for edge, effect in zip(circuit.edges, circuit.effects.mean(-1).tolist(), strict=True):
+        strengths.setdefault(edge.sender.name, []).append(-effect)
+    for place in graph.positions:
+        for layer in range(model.n_layers):
+            names = [f"a{layer}.h{head}@{place}" for head in range(model.n_heads)]
+            expected = [max(strengths.get(name, [0])) for name in (*names, f"m{layer}@{place}")]
+            assert found[f"found@{place}"][layer].tolist() == pytest.approx(expected)
+    assert len(circuit) > 5 and "embed@YY" in circuit.components
+
+
+def test_acdc_has_its_edges_and_its_prompts(model: Transformer) -> None:
+    assert len(acdc_circuit(["YY"])) == 235  # and 27 from heads to their own q, k and v make 262
+    dataset = YearDataset(model.tokenizer, 4, template=module.ACDC_TEMPLATE)
+    assert list(dataset.positions).index("YY") == 7 and dataset.clean.shape == (4, 10)
+    circuit = acdc_circuit(["YY", "to", "END"])
+    assert {source.name for source in circuit.sources} == {"embed@YY", "embed@to", "embed@END"}
+    every = acdc_circuit(list(dataset.positions))
+    back = PathPatching(model, dataset).reversed()
+    # Positions before YY are the same in both runs.
+    torch.testing.assert_close(
+        back.evaluate(circuit).log_probs, back.evaluate(every).log_probs, atol=1e-5, rtol=1e-4
+    )
+
+
+def test_acdc_has_604_years(gpt2_tokenizer) -> None:
+    years = acdc_years(gpt2_tokenizer)
+    assert len(years) == 604 and {1603, 1697} <= set(years)
+    assert not {1602, 1698} & set(years)
+
+
+def test_centuries_are_uniform(model: Transformer) -> None:
+    dataset = century_prompts(model.tokenizer, 700, seed=1)
+    counts = torch.bincount(dataset.XX)[11:]
+    assert len(counts) == 7 and counts.min() > 70 and counts.max() < 130
+    assert dataset.changed_positions == ["YY"]
+    assert dataset.clean_text[0].startswith("<|endoftext|>The ")
+    assert dataset.corrupted_text == [
+        text.replace(str(year), f"{year // 100}01", 1)
+        for text, year in zip(dataset.clean_text, dataset.years.tolist(), strict=True)
+    ]
+    assert century_prompts(model.tokenizer, 5, seed=1).clean_text == dataset.clean_text[:5]
