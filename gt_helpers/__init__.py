@@ -50,8 +50,8 @@ _ROOMS = {
     ),
     "formatting": ("in_words", "interval_in_words"),
     "metrics": (
-        *("Measurement", "average", "bootstrap_ci", "cutoff_sharpness", "mean_by_YY"),
-        *("per_YY_probs", "prob_diff", "ratio"),
+        *("Measurement", "average", "bootstrap_ci", "correlation", "cutoff_sharpness"),
+        *("mean_by_YY", "per_YY_probs", "prob_diff", "ratio", "recovered"),
     ),
     "model.cache": ("ActivationCache", "cache_activations", "end_logits"),
     "model.components": ("Component", "Edge", "component"),
@@ -65,7 +65,14 @@ _ROOMS = {
     "patching.engine": ("Evaluation", "PathPatching", "Sweep"),
     "patching.paper": (
         *("PAPER", "CircuitParts", "acdc_circuit", "attention_sweeps", "circuit_parts"),
-        *("early_sweeps", "find_circuit", "full_circuit", "partial_circuit", "with_components"),
+        *(
+            "circuit_senders",
+            "early_sweeps",
+            "find_circuit",
+            "full_circuit",
+            "partial_circuit",
+            "with_components",
+        ),
     ),
     "patching.preview": ("Preview",),
     "reproduce": ("run_scorecard",),

@@ -40,6 +40,25 @@ def ratio(numerator: Tensor, denominator: Tensor) -> Measurement:
     return average(value + (numerator - value * denominator) / bottom)
 
 
+def recovered(circuit: Tensor, clean: Tensor, corrupted: Tensor | None = None) -> Measurement:
+    """How much of the model's score [prompt] a circuit brings back, with its interval.
+
+    Without ``corrupted`` the paper's circuit / clean; with it what later work calls faithfulness,
+    (circuit - corrupted) / (clean - corrupted). NaN where the denominator's interval includes 0:
+    there is nothing to recover then.
+    """
+    if corrupted is not None:
+        circuit, clean = circuit - corrupted, clean - corrupted
+    whole = average(clean)
+    return ratio(circuit, clean) if whole.low > 0 or whole.high < 0 else Measurement(math.nan)
+
+
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson correlation [...] over the last axis, NaN where one side is constant."""
+    a, b = (x.double() - x.double().mean(-1, keepdim=True) for x in (a, b))
+    return (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
+
+
 FIRST_YY, LAST_YY = 2, 98  # the YYs of valid years: rows of every per-YY table
 Metric = Callable[[Tensor, Tensor], Tensor]
 

@@ -21,7 +21,7 @@ from .formatting import in_words, interval_in_words
 from .metrics import mean_by_YY, per_YY_probs
 from .model.components import END, Input, component, inputs
 from .patching.engine import Sweep
-from .patching.paper import CircuitParts, full_circuit, partial_circuit
+from .patching.paper import circuit_senders, full_circuit, partial_circuit
 from .scorecard.claims import (
     EVALUATIONS,
     RULE,
@@ -357,7 +357,7 @@ class _Page:
         return intro + "".join(self._sweep(name, sweep) for name, sweep in order)
 
     def _sweep(self, name: str, sweep: Sweep) -> str:
-        members = circuit_senders(sweep, self.results.parts)
+        members = circuit_senders(self.results.parts, sweep)
         table = sweep.to_frame()
         table = table[table["effect"] != 0].head(TOP)
         digits = 2 if table["effect"].abs().max() >= 0.01 else 3
@@ -486,16 +486,6 @@ class _Page:
                     if claim["id"] == f"{name}_{metric}" and claim["kind"] == "value":
                         found[name, metric] = claim["value"]
         return found
-
-
-def circuit_senders(sweep: Sweep, parts: CircuitParts | None) -> tuple[str, ...]:
-    """The sweep's senders that the full circuit connects to one of the sweep's receivers."""
-    if parts is None or not (parts.heads or parts.mlps):
-        return ()
-    receivers = {receiver.any_row for receiver in inputs(sweep.receivers)}
-    edges = full_circuit(parts).edges
-    members = {edge.sender.name for edge in edges if edge.receiver in receivers}
-    return tuple(name for name in sweep.senders if name in members)
 
 
 def route_title(sweep: Sweep) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from ..model.cache import ActivationCache
-from ..model.components import Component, component
-from ..model.transformer import Block, Transformer
+from ..model.components import component
+from ..model.transformer import Block
 
 _PROMPTS = 256  # prompts whose keys are computed together
 
@@ -24,10 +22,11 @@ def attention_pattern(run: ActivationCache, head: str, value_weighted: bool = Fa
     released code multiplies by the norm at the query instead, a slip of axes.) Raises ValueError
     for what is no head of the model.
     """
-    node = _head(run.model, head)
+    node = component(head, "head")
+    run.model.shape([node.position]).check(node)
     block, stream = run.model.blocks[node.layer], run.stream[node.layer]
     n_positions = stream.shape[1]
-    pattern = _attention(block, node.head, stream, range(n_positions))
+    pattern = block.pattern(node.head, stream, range(n_positions))
     if value_weighted:
         pattern = pattern * _moved_norm(block, node.head, stream)[:, None, :]
     return pattern.cpu()
@@ -52,7 +51,7 @@ def attention_map(
     for layer, block in enumerate(model.blocks):
         stream = run.stream[layer, :, : query + 1]
         for head in range(model.n_heads):
-            parts = [_attention(block, head, part, [query]) for part in stream.split(_PROMPTS)]
+            parts = [block.pattern(head, part, [query]) for part in stream.split(_PROMPTS)]
             attention = torch.cat(parts)[:, 0, key]
             if value_weighted:
                 attention = attention * _moved_norm(block, head, stream[:, key])
@@ -69,23 +68,6 @@ def by_head(values: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _attention(block: Block, head: int, stream: Tensor, queries: Sequence[int]) -> Tensor:
-    """Attention [prompt, query, key] of some queries to all positions of stream."""
-    chosen = torch.tensor(list(queries), device=stream.device)
-    query = block.query(head, stream[:, chosen], chosen)
-    scores = query @ block.key(head, stream, slice(stream.shape[1])).mT * block.scale
-    later = torch.arange(stream.shape[1], device=stream.device) > chosen[:, None]
-    return scores.masked_fill(later, -torch.inf).softmax(-1)
-
-
 def _moved_norm(block: Block, head: int, stream: Tensor) -> Tensor:
     """Norm [...] of what the head would move from a position of stream [..., d_model]."""
     return (block.value(head, stream) @ block.W_O[head]).norm(dim=-1)
-
-
-def _head(model: Transformer, name: str) -> Component:
-    node = component(name)
-    if node.kind != "head":
-        raise ValueError(f"{name!r} is not a head; give a head's name, e.g. 'a7.h10'.")
-    model.shape([node.position]).check(node)
-    return node

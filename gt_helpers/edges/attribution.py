@@ -161,7 +161,7 @@ def _attribute(
             leave=False,
         )
         values = torch.empty(len(graph), some.stop - some.start, dtype=patching.model.dtype)
-        for base, patch, prompts in patching.runs(_PROMPTS, some):
+        for base, patch, prompts in patching.caches(_PROMPTS, some):
 
             def of_logits(logits: Tensor, YY: Tensor = data.YY[prompts]) -> Tensor:
                 return metric(logits.softmax(-1)[..., data.year_tokens].cpu(), YY)

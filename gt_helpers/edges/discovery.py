@@ -130,7 +130,7 @@ def _moved_embeddings(patching: PathPatching) -> set[str]:
     """The positions at which the embeddings of the two runs differ."""
 
     def measure(some: slice) -> Tensors:
-        pairs = patching.runs(len(patching.dataset), some)
+        pairs = patching.caches(len(patching.dataset), some)
         moved = [(base.stream[0] != patch.stream[0]).any(-1).cpu() for base, patch, _ in pairs]
         return {"moved": torch.cat(moved)}
 

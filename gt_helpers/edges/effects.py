@@ -139,7 +139,7 @@ def edge_effects(
 
     def effects(numbers: Tensor, mine: slice) -> Tensors:
         found = torch.empty(len(numbers), len(data), dtype=patching.model.dtype)
-        for base, patch, prompts in patching.runs(_PROMPTS, mine):
+        for base, patch, prompts in patching.caches(_PROMPTS, mine):
             for some, stream in _patched(graph, base, patch, numbers):
                 probs = patching.model.log_probs(stream, data.year_tokens).exp().cpu()
                 effect = metric(probs, data.YY[prompts]) - base_metric[prompts]

@@ -273,7 +273,7 @@ def evaluate_edges(patching: PathPatching, graph: EdgeGraph, edges: Edges) -> Ev
     def measure(some: slice) -> Tensors:
         answers = [
             patching.model.log_probs(_final_stream(graph, base, patch, grid), years).cpu()
-            for base, patch, _ in patching.runs(_PROMPTS, some)
+            for base, patch, _ in patching.caches(_PROMPTS, some)
         ]
         return {"log_probs": torch.cat(answers)}
 

@@ -14,6 +14,10 @@ from torch.overrides import TorchFunctionMode
 from .components import Component
 from .transformer import Transformer
 
+# Whose two activation caches lie in memory together, 130 MB each for GPT-2 small. The one size of
+# a chunk of prompts: rooms that keep more of each prompt take a half, a quarter ... of it.
+PROMPTS_AT_ONCE = 256
+
 
 @dataclass(frozen=True)
 class ActivationCache:

@@ -21,6 +21,10 @@ _EXAMPLES = "embed@YY, a9.h1@END, m10, a7.h10.v@END, logits"
 _RECEIVERS = "m10, a7.h10.v@END, m3@YY or logits"
 
 
+# How kinds are called in sentences, with an example of each.
+_KINDS = {"head": ("head", "a7.h10"), "mlp": ("MLP", "m9"), "embed": ("embedding", "embed")}
+
+
 @dataclass(frozen=True)
 class Component:
     """One writer to the residual stream at one position (or ``logits``, the only pure reader).
@@ -124,16 +128,18 @@ def _parse(name: str) -> tuple[Component, str, str]:
     return Component(match["kind"], position=position), "", ""
 
 
-def component(name: str | Component) -> Component:
+def component(name: str | Component, *kinds: str) -> Component:
     """Parse a sender's name such as ``a9.h1@END``; a name without position means END.
 
-    Raises ValueError for a name that no component has, or that names an input (``a9.h1.q``).
+    With ``kinds`` only these are allowed: ``component(name, "head", "mlp")``. Raises ValueError for
+    a name that no component has, that names an input (``a9.h1.q``), or of another kind.
     """
-    if isinstance(name, Component):
-        return name
-    parsed, part, _ = _parse(name)
+    parsed, part = (name, "") if isinstance(name, Component) else _parse(name)[:2]
     if part:
         raise ValueError(f"{name!r} is an input of a head, not a component; write {parsed.name!r}.")
+    if kinds and parsed.kind not in kinds:
+        wanted = " and no ".join(_KINDS[kind][0] for kind in kinds)
+        raise ValueError(f"{parsed.name} is no {wanted}; give e.g. {_KINDS[kinds[0]][1]!r}.")
     return parsed
 
 

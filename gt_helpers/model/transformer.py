@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,6 +139,14 @@ class Block:
     def value(self, head: int, x: Tensor) -> Tensor:
         """The head's value [..., d_head] of the residual stream x [..., d_model]."""
         return self.ln1(x) @ self.W_V[head] + self.b_V[head]
+
+    def pattern(self, head: int, x: Tensor, queries: Sequence[int]) -> Tensor:
+        """The head's attention [prompt, query, key] from some positions of x to all before them."""
+        chosen = torch.tensor(list(queries), device=x.device)
+        query = self.query(head, x[:, chosen], chosen)
+        scores = query @ self.key(head, x, slice(x.shape[1])).mT * self.scale
+        later = torch.arange(x.shape[1], device=x.device) > chosen[:, None]
+        return scores.masked_fill(later, -torch.inf).softmax(-1)
 
     def qkv(self, x: Tensor, position: Positions) -> tuple[Tensor, Tensor, Tensor]:
         """All heads' queries, keys and values [..., head, d_head] of the stream [..., d_model].

@@ -25,7 +25,7 @@ class Ablation(PathPatching):
         super().__init__(model, dataset, base, progress)
         self._start = 0
 
-    def _compute_runs(self, prompts: slice) -> tuple[ActivationCache, ActivationCache]:
+    def _compute_caches(self, prompts: slice) -> tuple[ActivationCache, ActivationCache]:
         clean = cache_activations(self.model, self.dataset.clean[prompts])
         return clean, self._constant(clean)
 

@@ -178,7 +178,7 @@ class PathPatching:
         """The first position at which clean and corrupted prompts differ; END if none does."""
         return self.shape.positions[self._start]
 
-    def runs(
+    def caches(
         self, size: int, some: slice | None = None
     ) -> Iterator[tuple[ActivationCache, ActivationCache, slice]]:
         """Base and patch run, at most ``size`` prompts at a time, and which prompts these are.
@@ -468,14 +468,14 @@ class PathPatching:
         """The two runs over some or all prompts, chunk by chunk, from the cache if it has them."""
         for prompts in chunks(some or slice(0, len(self.dataset)), _PROMPTS):
             key = prompts.start, prompts.stop
-            runs = self._cache.get(key) or self._compute_runs(prompts)
+            runs = self._cache.get(key) or self._compute_caches(prompts)
             cached = sum(run.nbytes for pair in self._cache.values() for run in pair)
             if key not in self._cache and cached + sum(r.nbytes for r in runs) <= _CACHE_BYTES:
                 self._cache[key] = runs
             base, patch = runs if self.base == "clean" else runs[::-1]
             yield _Pair(base, patch, prompts)
 
-    def _compute_runs(self, prompts: slice) -> tuple[ActivationCache, ActivationCache]:
+    def _compute_caches(self, prompts: slice) -> tuple[ActivationCache, ActivationCache]:
         clean, corrupted = self.dataset.clean[prompts], self.dataset.corrupted[prompts]
         return (
             cache_activations(self.model, clean, self._start),

@@ -9,7 +9,7 @@ from typing import TypeVar
 import pandas as pd
 
 from ..metrics import prob_diff
-from ..model.components import at, component, edges
+from ..model.components import at, component, edges, inputs
 from ..model.load import is_gpt2_small
 from .circuits import Circuit, connect
 from .engine import PathPatching, Sweep
@@ -73,6 +73,19 @@ def full_circuit(parts: CircuitParts = PAPER) -> Circuit:
         *connect([*early_inputs, *early_mlps], early_mlps, parts.parallel).edges,
     )
     return Circuit(edges, "full circuit", ["all", *dict.fromkeys(sources)])
+
+
+def circuit_senders(parts: CircuitParts | None, sweep: Sweep) -> tuple[str, ...]:
+    """The sweep's senders that the full circuit connects to one of the sweep's receivers.
+
+    A component of the circuit need not be one of them: a0.h3@YY feeds heads, but not m1@YY.
+    """
+    if parts is None or not (parts.heads or parts.mlps):
+        return ()
+    receivers = {receiver.any_row for receiver in inputs(sweep.receivers)}
+    edges = full_circuit(parts).edges
+    members = {edge.sender.name for edge in edges if edge.receiver in receivers}
+    return tuple(name for name in sweep.senders if name in members)
 
 
 T = TypeVar("T")

@@ -18,6 +18,7 @@ import pandas as pd
 
 from ..formatting import in_words, interval_in_words
 from ..metrics import Measurement, average, ratio
+from . import experiment_measures  # noqa: F401  registers the measures of experiments.py
 from .measures import MEASURES, NotMeasured
 from .results import Results
 

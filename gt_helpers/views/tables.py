@@ -34,7 +34,7 @@ class Html(str):
         return str(self)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> Html:
+def html_table(head: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> Html:
     """A table of HTML cells under a head, and a note below it; cells are not escaped."""
     lines = ["".join(f'<td style="{_CELL}">{cell}</td>' for cell in row) for row in rows]
     top = "".join(f'<th style="{_CELL}">{cell}</th>' for cell in head)
@@ -55,7 +55,7 @@ def frame_table(frame: pd.DataFrame, note: str = "", digits: int = 3) -> Html:
 
     rows = [[cell(value) for value in row] for row in frame.itertuples(index=False)]
     head = [escape(str(name).replace("_", " ")) for name in frame.columns]
-    return table(head, rows, note)
+    return html_table(head, rows, note)
 
 
 def one_edge_drawing() -> Html:
@@ -74,7 +74,7 @@ def token_table(dataset: YearDataset, prompt: int, tokenizer: object) -> Html:
             texts.append(f'<code style="{style}">{text}</code>')
         rows.append((str(index), f"<b>{name}</b>", texts[0], str(clean), texts[1], str(corrupted)))
     head = ("", "position", "clean token", "id", "corrupted token", "id")
-    return table(head, rows)
+    return html_table(head, rows)
 
 
 def diagnosis_table(diagnosis: Diagnosis) -> Html:
@@ -95,7 +95,7 @@ def diagnosis_table(diagnosis: Diagnosis) -> Html:
         )
     if not rows:
         return Html(f"<p>{note}</p>")
-    return table(("finding", "what is wrong", "example", "what to do"), rows, note)
+    return html_table(("finding", "what is wrong", "example", "what to do"), rows, note)
 
 
 def top_components(sweep: Sweep, parts: CircuitParts, n: int = 8) -> Html:
@@ -117,7 +117,7 @@ def top_components(sweep: Sweep, parts: CircuitParts, n: int = 8) -> Html:
     if not rows:
         return Html("<p>Every sender has exactly no effect.</p>")
     head = ("component", "effect", "95 % interval", "in the circuit")
-    return table(head, rows)
+    return html_table(head, rows)
 
 
 def lens_table(lenses: Mapping[str, Tensor]) -> Html:
@@ -140,7 +140,7 @@ def lens_table(lenses: Mapping[str, Tensor]) -> Html:
         "Shares of the YYs that have prompts. The mean row is what a component writes whatever YY "
         "is: without it only what depends on YY counts, and a pure step at YY has 0.68."
     )
-    return table(("", *titles.values()), [*rows, ("<i>chance</i>", *chance)], note)
+    return html_table(("", *titles.values()), [*rows, ("<i>chance</i>", *chance)], note)
 
 
 def headline_table(results: Results) -> Html:
@@ -159,7 +159,7 @@ def headline_table(results: Results) -> Html:
             small = f"<br><small>{interval}</small>" if row[metric] == row[metric] else ""
             cells.append(in_words(row[metric]) + small)
         rows.append(cells)
-    return table(("", *metrics.values()), rows)
+    return html_table(("", *metrics.values()), rows)
 
 
 def beside_the_paper(results: Results, claims: Iterable[str]) -> Html:
@@ -196,7 +196,7 @@ def beside_the_paper(results: Results, claims: Iterable[str]) -> Html:
             f"This run is about <b>{name}</b>, so nothing here confirms or contradicts the paper, "
             "whose numbers are GPT-2 small's."
         )
-    return table(("claim", "reported", "this run", "verdict"), rows, note)
+    return html_table(("claim", "reported", "this run", "verdict"), rows, note)
 
 
 def verdict_counts(card: pd.DataFrame) -> Html:
@@ -207,7 +207,7 @@ def verdict_counts(card: pd.DataFrame) -> Html:
     for name, part in [*themes, ("all", card)]:
         counts = part["verdict"].value_counts()
         rows.append((name, *(str(counts.get(verdict, 0)) for verdict in verdicts)))
-    return table(("", *verdicts), rows)
+    return html_table(("", *verdicts), rows)
 
 
 def choice_words(comparison: Comparison) -> Html:
@@ -216,7 +216,7 @@ def choice_words(comparison: Comparison) -> Html:
         (f"<b>{escape(row.choice)}</b>", escape(row.what), escape(row.words))
         for row in comparison.summary().itertuples()
     ]
-    return table(("choice", "instead of the paper's setting", "what changes"), rows)
+    return html_table(("choice", "instead of the paper's setting", "what changes"), rows)
 
 
 def choice_scores(comparison: Comparison, names: Iterable[str] | None = None) -> Html:
@@ -247,7 +247,7 @@ def choice_scores(comparison: Comparison, names: Iterable[str] | None = None) ->
         "of the lenses",
     )
     note = "Small: the lowest and the highest seed. A dash: clean and corrupted are too close."
-    return table(head, rows, note)
+    return html_table(head, rows, note)
 
 
 def family_behaviour(summary: pd.DataFrame) -> Html:
@@ -267,7 +267,7 @@ def family_behaviour(summary: pd.DataFrame) -> Html:
     ]
     head = ("family", "right", "prompts", "clean", "corrupted", "top year right", "top year is YY")
     note = "Scores: the probability of right end years less that of all others, YY among these."
-    return table((*head, "the paper (section 5)"), rows, note)
+    return html_table((*head, "the paper (section 5)"), rows, note)
 
 
 def family_recovery(summary: pd.DataFrame) -> Html:
@@ -292,7 +292,7 @@ def family_recovery(summary: pd.DataFrame) -> Html:
         "distance from the corrupted one) cannot be told from 0. Impaired: the circuit is corrupted"
         ", everything else clean."
     )
-    return table(("family", "right", *names.values(), "the paper (section 5)"), rows, note)
+    return html_table(("family", "right", *names.values(), "the paper (section 5)"), rows, note)
 
 
 def quality_table(frame: pd.DataFrame, note: str = "") -> Html:
@@ -307,7 +307,7 @@ def quality_table(frame: pd.DataFrame, note: str = "") -> Html:
         size = (f"{row['edges']:,}", str(row["components"]))
         cells = [_with_interval(row, name) for name in names]
         rows.append((f"<b>{escape(str(row['name']))}</b>", *size, *cells))
-    return table(("", "edges", "components", *names.values()), rows, note)
+    return html_table(("", "edges", "components", *names.values()), rows, note)
 
 
 def agreement_table(frame: pd.DataFrame, found: str, reference: str) -> Html:
@@ -323,7 +323,7 @@ def agreement_table(frame: pd.DataFrame, found: str, reference: str) -> Html:
     ours, theirs = escape(found), escape(reference)
     of = ("shared", f"shared of {ours}", f"shared of {theirs}", "shared of all")
     note = "Links do not tell a head's q, k and v apart."
-    return table(("", ours, theirs, *of), rows, note)
+    return html_table(("", ours, theirs, *of), rows, note)
 
 
 def _one_line(text: str) -> str:

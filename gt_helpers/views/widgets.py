@@ -56,9 +56,9 @@ from .tables import (
     diagnosis_table,
     family_recovery,
     headline_table,
+    html_table,
     lens_table,
     quality_table,
-    table,
     token_table,
     top_components,
 )
@@ -89,7 +89,7 @@ def prompt_tracer(model: Transformer) -> Explorer:
         ]
         head = ("", "prompt", "top end year", f"probability difference for YY = {year % 100:02d}")
         figure = year_curve({name: probs[0] for name, probs in runs.items()}, year % 100)
-        return View(figure, table(head, rows) + token_table(dataset, 0, model.tokenizer))
+        return View(figure, html_table(head, rows) + token_table(dataset, 0, model.tokenizer))
 
     return Explorer(
         draw,
@@ -234,7 +234,7 @@ def attention_explorer(
         title = f"{head}, mean over {int(chosen.sum())} prompts"
         zmax = None if _WEIGHTINGS[shown] else 1.0
         figure = pattern_heatmap(pattern, names, title, zmax, shown)
-        return View(figure, table(("END looks at", shown), rows))
+        return View(figure, html_table(("END looks at", shown), rows))
 
     others = [f"a{i}.h{j}" for i in range(run.model.n_layers) for j in range(run.model.n_heads)]
     listed = _circuit_first(heads, others)
@@ -523,7 +523,7 @@ def neuron_explorer(neurons: Neurons, effects: Tensor) -> Explorer:
         head = ("neurons", "patched together", "single effects added up")
         listed = ", ".join(map(str, chosen[:10].tolist())) + (" …" if len(chosen) > 10 else "")
         note = "Changes of the probability difference; negative: the neurons help."
-        text = table(head, [(listed, joint, single)], note) + lens_table({ranks: cells})
+        text = html_table(head, [(listed, joint, single)], note) + lens_table({ranks: cells})
         return View(lens_heatmap(cells, title), text)
 
     return Explorer(
@@ -567,7 +567,7 @@ def pca_explorer(
             )
         ]
         head = ("component 1", "component 2", "years to the nearest of another YY (chance: 33)")
-        return View(pca_panels({at: points}, {at: explained}, dataset.YY), table(head, rows))
+        return View(pca_panels({at: points}, {at: explained}, dataset.YY), html_table(head, rows))
 
     return Explorer(
         draw,

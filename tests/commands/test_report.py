@@ -221,13 +221,13 @@ def test_routes_in_words() -> None:
 
 def test_in_the_circuit_means_an_edge_of_it() -> None:
     sweeps, parts = AGREEING.sweeps, AGREEING.parts
-    assert set(circuit_senders(sweeps["m9"], parts)) == {
+    assert set(circuit_senders(parts, sweeps["m9"])) == {
         *("a5.h1@END", "a5.h5@END", "a6.h9@END", "a7.h10@END", "a8.h8@END", "a8.h11@END"),
         *("a9.h1@END", "m8@END"),
     }
     readers = {f"{name}@YY" for name in ("a0.h1", "a0.h3", "a0.h5", "m0", "m1", "m2", "m3")}
-    assert set(circuit_senders(sweeps["v"], parts)) == readers
-    assert set(circuit_senders(sweeps["m1@YY"], parts)) == {"embed@YY", "a0.h1@YY", "m0@YY"}
-    assert circuit_senders(sweeps["q"], parts) == ()
-    assert circuit_senders(sweeps["m9"], None) == ()
-    assert circuit_senders(sweeps["m9"], CircuitParts((), (), (), ())) == ()
+    assert set(circuit_senders(parts, sweeps["v"])) == readers
+    assert set(circuit_senders(parts, sweeps["m1@YY"])) == {"embed@YY", "a0.h1@YY", "m0@YY"}
+    assert circuit_senders(parts, sweeps["q"]) == ()
+    assert circuit_senders(None, sweeps["m9"]) == ()
+    assert circuit_senders(CircuitParts((), (), (), ()), sweeps["m9"]) == ()

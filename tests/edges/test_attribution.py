@@ -115,7 +115,7 @@ def test_eap_is_the_slope_of_the_effect_at_the_base_run(
     patching, step = engines[base], 1e-5
     graph = EdgeGraph.of(patching, summed)
     scores = eap(patching, graph, metric)
-    ((run, patch, _),) = patching.runs(100)
+    ((run, patch, _),) = patching.caches(100)
     changes = sender_changes(run, patch, graph.nodes)
     data = patching.dataset
     for number in range(0, len(graph), 5 if summed else 23):

@@ -144,7 +144,7 @@ def test_chunks_do_not_matter(
 
 
 def test_sender_changes_are_differences_of_outputs(patching: PathPatching) -> None:
-    ((base, patch, _),) = patching.runs(100)
+    ((base, patch, _),) = patching.caches(100)
     nodes = EdgeGraph.of(patching).nodes
     changes = sender_changes(base, patch, nodes)
     for node, change in zip(nodes, changes, strict=True):

@@ -292,9 +292,9 @@ def test_batches_of_prompts_do_not_matter(
 
 
 def test_runs_come_in_batches_that_join_up(patching: PathPatching, prompts: Prompts) -> None:
-    parts = list(patching.runs(2))
+    parts = list(patching.caches(2))
     assert [prompts for *_, prompts in parts] == [slice(0, 2), slice(2, 4), slice(4, 5)]
-    ((base, patch, _),) = patching.runs(100)
+    ((base, patch, _),) = patching.caches(100)
     for name in ("stream", "z", "mlp"):
         for number, whole in enumerate((base, patch)):
             joined = torch.cat([getattr(part[number], name) for part in parts], dim=1)

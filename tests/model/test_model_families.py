@@ -260,7 +260,7 @@ def test_effects_of_single_edges_and_their_slopes(case: Case, tmp_path: Path) ->
     graph, YY, step = EdgeGraph.of(case.engine), case.prompts.YY, 1e-5
     exact, slopes = edge_effects(case.engine, graph, budget=12), eap(case.engine, graph)
     before = prob_diff(case.engine.base_probs, YY)
-    ((base, patch, _),) = case.engine.runs(100)
+    ((base, patch, _),) = case.engine.caches(100)
     changes = sender_changes(base, patch, graph.nodes)
     for number in exact.measured.nonzero().flatten().tolist():
         _, sender, receiver = graph.index[number].tolist()

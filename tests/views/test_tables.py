@@ -66,7 +66,7 @@ def test_beside_the_paper() -> None:
 
 
 def test_html_shows_itself() -> None:
-    html = tables.table(("a",), [("<b>1</b>",)], "a note")
+    html = tables.html_table(("a",), [("<b>1</b>",)], "a note")
     assert html._repr_html_() == html and "a note" in html
     ElementTree.fromstring(tables.one_edge_drawing())
 
