@@ -88,16 +88,13 @@ def page() -> Page:
     return Page(report_html(full_results()))
 
 
-def test_it_is_one_file_that_loads_nothing(page: Page) -> None:
+def test_it_is_one_file_with_every_figure_that_loads_nothing(page: Page) -> None:
     assert page.html.count(PLOTLY) == 1
     rest = page.html.replace(PLOTLY, "")
     assert page.loads == []
     assert not re.search(r"@import|url\(|http://|https://cdn", rest)
     assert "showSendToCloud" in rest and '"showSendToCloud": true' not in rest
     assert len(page.html.encode()) < 12_000_000
-
-
-def test_it_has_every_figure(page: Page) -> None:
     assert page.figures == FIGURES | {f"sweep-{name}" for name in AGREEING.sweeps}
 
 
@@ -137,18 +134,14 @@ def test_another_model_carries_the_banner(is_gpt2: bool | None) -> None:
     assert "reported (GPT-2 small)" in page.text
 
 
-def test_a_missing_sweep_is_named() -> None:
-    results = full_results()
-    del results.sweeps["m2@YY"], results.sweeps["m9"]
-    assert "Not finished: sweeps: m9, m2@YY." in Page(report_html(results)).text
-
-
 def test_an_interrupted_run_says_what_is_missing() -> None:
     nothing = Results(full_results().settings, torch.zeros(0, dtype=torch.int64))
     text = Page(report_html(nothing)).text
     for words in ("not complete", "No evaluation", "No sweep", "not been chosen", "not measured"):
         assert words in text
     results = full_results()
+    del results.sweeps["m2@YY"], results.sweeps["m9"]
+    assert "Not finished: sweeps: m9, m2@YY." in Page(report_html(results)).text
     results.evaluations = {"clean": results.evaluations["clean"]}
     results.sweeps = {"logits": results.sweeps["logits"]}
     results.parts = results.softmax_of_mean = None
@@ -157,14 +150,16 @@ def test_an_interrupted_run_says_what_is_missing() -> None:
     assert page.figures == FIGURES - {"circuits-reverse"} | {"sweep-logits"}
 
 
-def test_few_prompts_leave_blank_rows_and_move_the_slice() -> None:
+def test_few_prompts_and_settings_leave_blanks_and_move_the_slice() -> None:
     results = full_results()
     keep = YY > 50
     results.YY = YY[keep]
     for name, found in results.evaluations.items():
         results.evaluations[name] = type(found)(name, found.log_probs[keep], found.YY[keep])
+    del results.settings["nouns"]  # as in a folder that an earlier version began
     text = Page(report_html(results)).text
     assert "have no prompt and stay blank" in text and "One row: YY = 51" in text
+    assert "nouns" not in text
 
 
 def test_write_report_replaces_a_file_and_makes_its_folder(tmp_path: Path) -> None:
@@ -175,27 +170,22 @@ def test_write_report_replaces_a_file_and_makes_its_folder(tmp_path: Path) -> No
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
 
 
-def test_a_folder_of_an_earlier_version_lacks_some_settings() -> None:
-    results = full_results()
-    assert not {"processes"} & results.settings.keys()
-    del results.settings["pool_size"], results.settings["nouns"]
-    assert "valid years in this pool" not in Page(report_html(results)).text
-
-
-def test_routes_in_words() -> None:
-    sweeps = AGREEING.sweeps
-    assert route_in_words(sweeps["logits"]).endswith("directly to the logits, and to nothing else.")
-    into_m9 = route_in_words(sweeps["m9"])
-    assert "to m9 only; it is recomputed" in into_m9
-    assert into_m9.endswith("flows on directly to the logits and through m10 and m11.")
-    assert route_in_words(sweeps["m11"]).endswith("flows on directly to the logits.")
-    values = route_in_words(sweeps["v"], "smaller")
-    assert "component at YY in turn sends its value of the smaller run to the values of" in values
-    early = route_in_words(sweeps["m2@YY"])
-    assert "to m2 at YY only" in early and "the values at YY of a5.h1" in early
-    assert early.endswith("to the logits, directly and through m8, m9, m10 and m11.")
-    assert route_title(sweeps["v"]) == "YY → values of the circuit’s heads"
-    assert route_title(sweeps["m2@YY"]) == "YY → m2 at YY"
+@pytest.mark.parametrize(
+    ("sweep", "title", "begin", "end"),
+    [
+        ("logits", "END → the logits", "at END", "directly to the logits, and to nothing else."),
+        ("m9", "END → m9", "to m9 only; it is", "directly to the logits and through m10 and m11."),
+        ("m11", "END → m11", "to m11 only", "flows on directly to the logits."),
+        ("v", "YY → values of the circuit’s heads", "at YY in turn sends its value of the 01", ""),
+        ("m2@YY", "YY → m2 at YY", "to m2 at YY only", "through m8, m9, m10 and m11."),
+    ],
+)
+def test_routes_in_words(sweep: str, title: str, begin: str, end: str) -> None:
+    words = route_in_words(AGREEING.sweeps[sweep])
+    assert route_title(AGREEING.sweeps[sweep]) == title
+    assert begin in words and words.endswith(end)
+    assert ("to the values at YY of a5.h1" in words) == (sweep == "m2@YY")
+    assert "of the smaller run" in route_in_words(AGREEING.sweeps[sweep], "smaller")
 
 
 def test_in_the_circuit_means_an_edge_of_it() -> None:
