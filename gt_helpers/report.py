@@ -16,7 +16,6 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from torch import Tensor
 
@@ -71,7 +70,7 @@ def report_html(results: Results) -> str:
     return _render(
         "report.html",
         **about,
-        plotly=Markup(get_plotlyjs()),
+        plotly=get_plotlyjs(),
         settings=results.settings,
         seconds=sum(results.seconds.values()),
         spread=_spread(results.YY),
@@ -83,7 +82,7 @@ def report_html(results: Results) -> str:
         behaviour=_behaviour(results, tables, zmax),
         sweeps=list(_sweeps(results)),
         circuits=_circuits(results.parts, tables, zmax),
-        scorecard=Markup(scorecard_html(scorecard(results, measurable(results)))),
+        scorecard=scorecard_html(scorecard(results, measurable(results))),
     )
 
 
@@ -92,7 +91,7 @@ def write_scorecard(results: Results, table: pd.DataFrame, folder: Path) -> None
     about = _about(results)
     head = [f"Model: {about['model']}. {RULE}", *filter(None, [about["other_model"]])]
     text = "\n".join([*head, "", to_text(table), ""])
-    page = _render("scorecard.html", **about, scorecard=Markup(scorecard_html(table)))
+    page = _render("scorecard.html", **about, scorecard=scorecard_html(table))
     table.to_csv(folder / "scorecard.csv", index=False)
     (folder / "scorecard.txt").write_text(text, encoding="utf-8")
     (folder / "scorecard.html").write_text(page, encoding="utf-8")
@@ -129,7 +128,7 @@ def _render(template: str, **values: object) -> str:
     return _templates().get_template(template).render(values)
 
 
-def _figure(figure: go.Figure, name: str) -> Markup:
+def _figure(figure: go.Figure, name: str) -> str:
     html = figure.to_html(
         full_html=False,
         include_plotlyjs=False,
@@ -137,7 +136,7 @@ def _figure(figure: go.Figure, name: str) -> Markup:
         # a page that works offline offers no upload of its charts either
         config={"displaylogo": False, "displayModeBar": "hover", "showSendToCloud": False},
     )
-    return Markup(f"<figure>{html}</figure>")
+    return f"<figure>{html}</figure>"
 
 
 # ---- the run: its model, its prompts, what it lacks -------------------------------------------
@@ -256,7 +255,7 @@ def _top_rows(sweep: Sweep, parts: CircuitParts | None, n: int) -> pd.DataFrame:
 def _circuits(
     parts: CircuitParts | None, tables: Mapping[str, Float[Tensor, "YY year"]], zmax: float
 ) -> dict[str, Any]:
-    def heatmaps(name: str, *evaluations: str) -> Markup | None:
+    def heatmaps(name: str, *evaluations: str) -> str | None:
         shown = {
             EVALUATIONS[one].removesuffix(" of the partial circuit"): tables[one]
             for one in evaluations
