@@ -1,4 +1,4 @@
-"""Run: what every component wrote in one forward pass over one batch of prompts."""
+"""Activation cache: what every component wrote in one forward pass over one batch of prompts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -17,6 +18,7 @@ from .transformer import Transformer
 # Whose two activation caches lie in memory together, 130 MB each for GPT-2 small. The one size of
 # a chunk of prompts: rooms that keep more of each prompt take a half, a quarter ... of it.
 PROMPTS_AT_ONCE = 256
+_BATCH = 64  # prompts in one forward pass
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,10 @@ class ActivationCache:
 
     model: Transformer
     start: int
-    stream: Tensor  # [layer + 1, prompt, position, d_model], before each layer and after the last
-    z: Tensor  # [layer, prompt, position, head, d_head]
-    mlp: Tensor  # [layer, prompt, position, d_model]
+    # Before each layer and after the last, at every position: heads read keys and values there.
+    stream: Float[Tensor, "layer+1 prompt position d_model"]
+    z: Float[Tensor, "layer prompt position head d_head"]
+    mlp: Float[Tensor, "layer prompt position d_model"]
 
     @property
     def nbytes(self) -> int:
@@ -45,24 +48,23 @@ class ActivationCache:
         z, mlp = self.z[:, prompts, kept], self.mlp[:, prompts, kept]
         return ActivationCache(self.model, start, self.stream[:, prompts], z, mlp)
 
-    def at_layer(self, layer: int, position: int) -> Tensor:
-        """Residual stream [prompt, d_model] before a layer (or after the last) at one position."""
+    def at_layer(self, layer: int, position: int) -> Float[Tensor, "prompt d_model"]:
+        """Residual stream before a layer (or after the last) at one position."""
         return self.stream[layer, :, position]
 
-    def before_mlp(self, layer: int, position: int) -> Tensor:
-        """Residual stream [prompt, d_model] that the layer's MLP reads at one position."""
+    def before_mlp(self, layer: int, position: int) -> Float[Tensor, "prompt d_model"]:
+        """Residual stream that the layer's MLP reads at one position."""
         if self.model.blocks[layer].parallel:
             return self.at_layer(layer, position)
         return self.after_heads(layer, position)
 
-    def after_heads(self, layer: int, position: int) -> Tensor:
-        """Residual stream [prompt, d_model] before a layer with what its heads add to it."""
-        block = self.model.blocks[layer]
-        heads = self.z[layer, :, position - self.start].flatten(1) @ block.W_O.flatten(0, 1)
-        return self.at_layer(layer, position) + heads + block.b_O
+    def after_heads(self, layer: int, position: int) -> Float[Tensor, "prompt d_model"]:
+        """Residual stream before a layer with what its heads add to it."""
+        z = self.z[layer, :, position - self.start]
+        return self.model.blocks[layer].after_heads(self.at_layer(layer, position), z)
 
-    def output(self, node: Component, position: int) -> Tensor:
-        """What a component wrote [prompt, d_model], without the layer's output bias."""
+    def output(self, node: Component, position: int) -> Float[Tensor, "prompt d_model"]:
+        """What a component wrote, without the layer's output bias."""
         if node.kind == "embed":
             return self.at_layer(0, position)
         if node.kind == "mlp":
@@ -73,12 +75,11 @@ class ActivationCache:
 
 @torch.no_grad()
 def cache_activations(
-    model: Transformer, tokens: Tensor, start: int = 0, batch_size: int = 64
+    model: Transformer, tokens: Int[Tensor, "prompt position"], start: int = 0
 ) -> ActivationCache:
-    """Run the model over tokens [prompt, position] in batches and keep what components wrote.
+    """Run the model over tokens in batches and keep what components wrote.
 
-    ``start`` is the first position whose heads and MLPs are kept; the residual stream is kept at
-    every position, because heads read their keys and values from it. Raises ValueError for more
+    ``start`` is the first position whose heads and MLPs are kept. Raises ValueError for more
     positions than the model was made for.
     """
     longest = model.bridge.cfg.n_ctx
@@ -87,7 +88,7 @@ def cache_activations(
             f"The prompts have {tokens.shape[1]} tokens; {model.name} was made for {longest} or "
             "fewer."
         )
-    batches = tokens.to(model.device).split(batch_size)
+    batches = tokens.to(model.device).split(_BATCH)
     parts = [_forward(model, batch, start) for batch in batches]
     stream, z, mlp = (torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True))
     return ActivationCache(model, start, stream, z, mlp)
@@ -112,8 +113,10 @@ def _forward(model: Transformer, tokens: Tensor, start: int) -> tuple[Tensor, Te
 
 
 @torch.no_grad()
-def end_logits(model: Transformer, tokens: Tensor, batch_size: int = 64) -> Iterator[Tensor]:
-    """Yield the model's own logits [prompt, vocab] at the last position, batch by batch."""
+def end_logits(
+    model: Transformer, tokens: Int[Tensor, "prompt position"], batch_size: int = _BATCH
+) -> Iterator[Float[Tensor, "prompt vocab"]]:
+    """Yield the model's own logits at the last position, batch by batch."""
     for batch in tokens.to(model.device).split(batch_size):
         with _in_precision_of(model):
             logits = model.bridge(batch, logits_to_keep=1)[:, -1]

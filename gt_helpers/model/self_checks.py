@@ -33,22 +33,19 @@ def self_check(model: Transformer, n_prompts: int = 4, n_positions: int = 10) ->
     """
     generator = torch.Generator().manual_seed(0)
     n_vocab = model.W_U.shape[1]
-    base, patch = torch.randint(n_vocab, (2, n_prompts, n_positions), generator=generator)
-    base_run, patch_run = cache_activations(model, base), cache_activations(model, patch)
-    base_logits, patch_logits = (torch.cat(list(end_logits(model, t))) for t in (base, patch))
+    tokens = torch.randint(n_vocab, (2, n_prompts, n_positions), generator=generator)
+    base, patch = (cache_activations(model, some) for some in tokens)
+    base_logits, patch_logits = (torch.cat(list(end_logits(model, some))) for some in tokens)
     end = n_positions - 1
-    components = model.shape([END]).senders(END)
-    changes = [patch_run.output(node, end) - base_run.output(node, end) for node in components]
-    everything = base_run.at_layer(model.n_layers, end) + torch.stack(changes).sum(0)
+    stream, components = base.at_layer(model.n_layers, end), model.shape([END]).senders(END)
+    changes = [patch.output(node, end) - base.output(node, end) for node in components]
     report = {
-        "components add up to the residual stream": _additivity_error(base_run),
-        "recomputed MLPs reproduce the model's": _mlp_error(base_run, end),
-        "recomputed heads reproduce the model's": _head_error(base_run, end),
-        "patching nothing gives the base logits": _error(
-            model.unembed(base_run.at_layer(model.n_layers, end)), base_logits
-        ),
+        "components add up to the residual stream": _additivity_error(base),
+        "recomputed MLPs reproduce the model's": _mlp_error(base, end),
+        "recomputed heads reproduce the model's": _head_error(base, end),
+        "patching nothing gives the base logits": _error(model.unembed(stream), base_logits),
         "patching everything gives the patch logits": _error(
-            model.unembed(everything), patch_logits
+            model.unembed(stream + torch.stack(changes).sum(0)), patch_logits
         ),
     }
     tolerance = _TOLERANCE.get(model.dtype, 0.0)
@@ -66,33 +63,33 @@ def _error(value: Tensor, reference: Tensor) -> float:
     return float((value - reference).abs().max() / reference.abs().max())
 
 
-def _additivity_error(run: ActivationCache) -> float:
+def _additivity_error(cache: ActivationCache) -> float:
     """Each layer's heads, MLP and biases explain what the layer added to the stream."""
     errors = []
-    for layer, block in enumerate(run.model.blocks):
-        heads = run.z[layer].flatten(2) @ block.W_O.flatten(0, 1)
-        total = run.stream[layer] + heads + block.b_O + run.mlp[layer] + block.b_out
-        errors.append(_error(total, run.stream[layer + 1]))
+    for layer, block in enumerate(cache.model.blocks):
+        middle = block.after_heads(cache.stream[layer], cache.z[layer])
+        total = middle + cache.mlp[layer] + block.b_out
+        errors.append(_error(total, cache.stream[layer + 1]))
     return max(errors)
 
 
-def _mlp_error(run: ActivationCache, position: int) -> float:
+def _mlp_error(cache: ActivationCache, end: int) -> float:
     return max(
-        _error(block.mlp(run.before_mlp(layer, position)), run.mlp[layer, :, position])
-        for layer, block in enumerate(run.model.blocks)
+        _error(block.mlp(cache.before_mlp(layer, end)), cache.mlp[layer, :, end])
+        for layer, block in enumerate(cache.model.blocks)
     )
 
 
-def _head_error(run: ActivationCache, position: int) -> float:
+def _head_error(cache: ActivationCache, end: int) -> float:
+    """The engine's attention for one head, and that of all heads together, give the model's."""
     errors = []
-    for layer, block in enumerate(run.model.blocks):
-        stream = run.stream[layer]
-        z = []
-        for head in range(run.model.n_heads):
-            query = block.query(head, stream[:, position], position)
-            keys = block.key(head, stream[:, : position + 1], slice(position + 1))
-            values = block.value(head, stream[:, : position + 1])
-            scores = torch.einsum("nd,npd->np", query, keys) * block.scale
-            z.append(torch.einsum("np,npd->nd", scores.softmax(-1), values))
-        errors.append(_error(torch.stack(z, 1), run.z[layer, :, position]))
+    for layer, block in enumerate(cache.model.blocks):
+        stream = cache.stream[layer, :, : end + 1]
+        together = block.mix(*block.qkv(stream, slice(end + 1)))[:, -1]
+        errors.append(_error(together, cache.z[layer, :, end]))
+        for head in range(cache.model.n_heads):
+            query = block.query(head, stream[:, end], end)
+            keys, values = block.key(head, stream, slice(end + 1)), block.value(head, stream)
+            (z,) = block.mix_changed(query[None], keys, values)
+            errors.append(_error(z, cache.z[layer, :, end, head]))
     return max(errors)

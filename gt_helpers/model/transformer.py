@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from .components import Shape
@@ -25,44 +26,44 @@ _GPU_BLOCK = (8192, 65536)
 
 @dataclass(frozen=True)
 class Norm:
-    """A LayerNorm with gain and bias [d_model], always recomputed from the stream it is given.
+    """A LayerNorm, always recomputed from the stream that it is given.
 
     With ``rms`` an RMSNorm, which neither centres nor has a bias (here: zeros).
     """
 
-    gain: Tensor
-    bias: Tensor
+    gain: Float[Tensor, " d_model"]
+    bias: Float[Tensor, " d_model"]
     eps: float
     rms: bool = field(default=False, kw_only=True)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Normalise x [..., d_model]."""
+    def __call__(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        """Normalise a stream."""
         if self.rms:
             return F.rms_norm(x, x.shape[-1:], self.gain, self.eps)
         return F.layer_norm(x, x.shape[-1:], self.gain, self.bias, self.eps)
 
-    def centre(self, x: Tensor) -> Tensor:
-        """What is divided by the scale: x [..., d_model] less its mean, or for ``rms`` x itself."""
+    def centre(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        """What is divided by the scale: x less its mean, or for ``rms`` x itself."""
         return x if self.rms else x - x.mean(-1, keepdim=True)
 
-    def frozen_at(self, x: Tensor) -> FrozenNorm:
-        """The norm that divides any stream by the scale of x [..., d_model], whatever its own."""
+    def frozen_at(self, x: Float[Tensor, "... d_model"]) -> FrozenNorm:
+        """The norm that divides any stream by the scale of x, whatever its own."""
         scale = (self.centre(x).square().mean(-1, keepdim=True) + self.eps).sqrt()
         return FrozenNorm(self.gain, self.bias, self.eps, scale, rms=self.rms)
 
 
 @dataclass(frozen=True)
 class FrozenNorm(Norm):
-    """A norm with a scale [..., 1] taken from another stream: linear in what it is given."""
+    """A norm with a scale taken from another stream: linear in what it is given."""
 
-    scale: Tensor
+    scale: Float[Tensor, "... 1"]
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Centre x [..., d_model], divide it by the frozen scale, and apply gain and bias."""
+    def __call__(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        """Centre x, divide it by the frozen scale, and apply gain and bias."""
         return self.part(x) + self.bias
 
-    def part(self, x: Tensor) -> Tensor:
-        """The same without the bias: parts [..., d_model] of a stream add up to its own."""
+    def part(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        """The same without the bias: the parts of a stream add up to the stream's own."""
         return self.centre(x) / self.scale * self.gain
 
 
@@ -70,12 +71,12 @@ class FrozenNorm(Norm):
 class Rotary:
     """Rotary position embedding: turns pairs of entries of queries and keys by their position.
 
-    The tables [position, pair] cover the first 2 * pair entries of a head, the others stay. A pair
-    is two entries half that width apart or, ``adjacent``, two neighbours (as in GPT-J).
+    The tables cover the first 2 * pair entries of a head, the others stay. A pair is two entries
+    half that width apart or, ``adjacent``, two neighbours (as in GPT-J).
     """
 
-    cos: Tensor
-    sin: Tensor
+    cos: Float[Tensor, "position pair"]
+    sin: Float[Tensor, "position pair"]
     adjacent: bool = False
 
     def __call__(self, x: Tensor, position: Positions, heads: bool = False) -> Tensor:
@@ -103,56 +104,49 @@ class Block:
 
     ln1: Norm
     ln2: Norm
-    W_Q: Tensor  # [head, d_model, d_head], as W_K and W_V
-    W_K: Tensor
-    W_V: Tensor
-    W_O: Tensor  # [head, d_head, d_model]
-    b_Q: Tensor  # [head, d_head], as b_K and b_V
-    b_K: Tensor
-    b_V: Tensor
-    b_O: Tensor  # [d_model]
-    W_in: Tensor  # [d_model, d_mlp]
-    b_in: Tensor
-    W_out: Tensor  # [d_mlp, d_model]
-    b_out: Tensor
+    W_Q: Float[Tensor, "head d_model d_head"]
+    W_K: Float[Tensor, "head d_model d_head"]
+    W_V: Float[Tensor, "head d_model d_head"]
+    W_O: Float[Tensor, "head d_head d_model"]
+    b_Q: Float[Tensor, "head d_head"]
+    b_K: Float[Tensor, "head d_head"]
+    b_V: Float[Tensor, "head d_head"]
+    b_O: Float[Tensor, " d_model"]
+    W_in: Float[Tensor, "d_model d_mlp"]
+    b_in: Float[Tensor, " d_mlp"]
+    W_out: Float[Tensor, "d_mlp d_model"]
+    b_out: Float[Tensor, " d_model"]
     act: Callable[[Tensor], Tensor]
     scale: float  # what attention scores are multiplied by
-    W_gate: Tensor | None = None  # [d_model, d_mlp]; without it the MLP is not gated
-    b_gate: Tensor | None = None
+    W_gate: Float[Tensor, "d_model d_mlp"] | None = None  # without it the MLP is not gated
+    b_gate: Float[Tensor, " d_mlp"] | None = None
     rotary: Rotary | None = None
     parallel: bool = False
 
-    def query(self, head: int, x: Tensor, position: Positions) -> Tensor:
-        """The head's query [..., d_head] of the residual stream x [..., d_model].
+    def query(
+        self, head: int, x: Float[Tensor, "... d_model"], position: Positions
+    ) -> Float[Tensor, "... d_head"]:
+        """The head's query of the residual stream x.
 
-        ``position`` says where its rows stand in the prompt: an index for [..., d_model], several
-        (a slice, a tensor) for [..., position, d_model]. Only rotary embeddings ask.
+        ``position`` says where x stands in the prompt: an index for [..., d_model], several (a
+        slice, a tensor) for [..., position, d_model]. Only rotary embeddings ask.
         """
         query = self.ln1(x) @ self.W_Q[head] + self.b_Q[head]
         return query if self.rotary is None else self.rotary(query, position)
 
-    def key(self, head: int, x: Tensor, position: Positions) -> Tensor:
-        """The head's key [..., d_head] of the residual stream x, its rows placed as for `query`."""
+    def key(
+        self, head: int, x: Float[Tensor, "... d_model"], position: Positions
+    ) -> Float[Tensor, "... d_head"]:
+        """The head's key of the residual stream x, placed as for `query`."""
         key = self.ln1(x) @ self.W_K[head] + self.b_K[head]
         return key if self.rotary is None else self.rotary(key, position)
 
-    def value(self, head: int, x: Tensor) -> Tensor:
-        """The head's value [..., d_head] of the residual stream x [..., d_model]."""
+    def value(self, head: int, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_head"]:
+        """The head's value of the residual stream x."""
         return self.ln1(x) @ self.W_V[head] + self.b_V[head]
 
-    def pattern(self, head: int, x: Tensor, queries: Sequence[int]) -> Tensor:
-        """The head's attention [prompt, query, key] from some positions of x to all before them."""
-        chosen = torch.tensor(list(queries), device=x.device)
-        query = self.query(head, x[:, chosen], chosen)
-        scores = query @ self.key(head, x, slice(x.shape[1])).mT * self.scale
-        later = torch.arange(x.shape[1], device=x.device) > chosen[:, None]
-        return scores.masked_fill(later, -torch.inf).softmax(-1)
-
-    def qkv(self, x: Tensor, position: Positions) -> tuple[Tensor, Tensor, Tensor]:
-        """All heads' queries, keys and values [..., head, d_head] of the stream [..., d_model].
-
-        ``position`` as for `query`.
-        """
+    def qkv(self, x: Float[Tensor, "... d_model"], position: Positions) -> tuple[Tensor, ...]:
+        """All heads' queries, keys and values, each [..., head, d_head]; x as for `query`."""
         normed = self.ln1(x)
         projections = ((self.W_Q, self.b_Q), (self.W_K, self.b_K), (self.W_V, self.b_V))
         query, key, value = (
@@ -162,28 +156,77 @@ class Block:
             query, key = (self.rotary(part, position, heads=True) for part in (query, key))
         return query, key, value
 
-    def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """What heads mix from the values [..., query, head, d_head], attending causally.
+    def attention(
+        self,
+        query: Float[Tensor, "... query d_head"],
+        key: Float[Tensor, "... key d_head"],
+        positions: Int[Tensor, " query"],
+    ) -> Float[Tensor, "... query key"]:
+        """How much queries at some positions attend to the keys of positions 0, 1, 2, ..."""
+        scores = query @ key.mT * self.scale
+        later = torch.arange(key.shape[-2], device=key.device) > positions[:, None]
+        return scores.masked_fill(later, -torch.inf).softmax(-1)
 
-        Queries, keys and values are [..., position, head, d_head]; the queries are those of the
-        last positions.
-        """
+    def pattern(
+        self, head: int, x: Float[Tensor, "prompt position d_model"], queries: Sequence[int]
+    ) -> Float[Tensor, "prompt query key"]:
+        """The head's attention from some positions of the residual stream x to all before them."""
+        chosen = torch.tensor(list(queries), device=x.device)
+        query, key = self.query(head, x[:, chosen], chosen), self.key(head, x, slice(x.shape[1]))
+        return self.attention(query, key, chosen)
+
+    def mix(
+        self,
+        query: Float[Tensor, "... query head d_head"],
+        key: Float[Tensor, "... key head d_head"],
+        value: Float[Tensor, "... key head d_head"],
+    ) -> Float[Tensor, "... query head d_head"]:
+        """What all heads mix from the values; the queries are those of the last positions."""
         n_queries, n_keys = query.shape[-3], key.shape[-3]
-        scores = torch.einsum("...qhe,...khe->...hqk", query, key) * self.scale
-        later = torch.ones(n_queries, n_keys, dtype=torch.bool, device=scores.device)
-        scores = scores.masked_fill(later.triu(n_keys - n_queries + 1), -torch.inf)
-        return torch.einsum("...hqk,...khe->...qhe", scores.softmax(-1), value)
+        last = torch.arange(n_keys - n_queries, n_keys, device=key.device)
+        query, key, value = (part.transpose(-3, -2) for part in (query, key, value))
+        return (self.attention(query, key, last) @ value).transpose(-3, -2)
 
-    def neurons(self, x: Tensor) -> Tensor:
-        """What W_out is applied to [..., d_mlp], of the residual stream that the MLP reads."""
+    def mix_changed(
+        self,
+        query: Float[Tensor, "sender prompt d_head"],
+        keys: Float[Tensor, "prompt key d_head"],
+        values: Float[Tensor, "prompt key d_head"],
+        new_keys: Mapping[int, Float[Tensor, "sender prompt d_head"]] = {},
+        new_values: Mapping[int, Float[Tensor, "sender prompt d_head"]] = {},
+    ) -> Float[Tensor, "sender prompt d_head"]:
+        """What one head mixes at the last key's position, with other keys and values at some.
+
+        A changed key changes one score and a changed value one summand: senders share the rest.
+        """
+        scores = torch.einsum("snd,npd->snp", query, keys)
+        n_senders = max(map(len, new_keys.values()), default=1)
+        if len(scores) < n_senders:  # the query is everyone's
+            scores = scores.repeat(n_senders, 1, 1)
+        for position, key in new_keys.items():
+            scores[..., position] = (query * key).sum(-1)
+        pattern = (scores * self.scale).softmax(-1)
+        z = torch.einsum("snp,npd->snd", pattern, values)
+        for position, value in new_values.items():
+            z = z + pattern[..., position, None] * (value - values[:, position])
+        return z
+
+    def after_heads(
+        self, x: Float[Tensor, "... d_model"], z: Float[Tensor, "... head d_head"]
+    ) -> Float[Tensor, "... d_model"]:
+        """The stream x before the layer, with what its heads write when they mix z."""
+        return x + z.flatten(-2) @ self.W_O.flatten(0, 1) + self.b_O
+
+    def neurons(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_mlp"]:
+        """What W_out is applied to, of the residual stream x that the MLP reads."""
         normed = self.ln2(x)
         linear = normed @ self.W_in + self.b_in
         if self.W_gate is None or self.b_gate is None:
             return self.act(linear)
         return self.act(normed @ self.W_gate + self.b_gate) * linear
 
-    def mlp(self, x: Tensor) -> Tensor:
-        """The MLP's output [..., d_model], without b_out, of the residual stream that it reads."""
+    def mlp(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        """The MLP's output, without b_out, of the residual stream x that it reads."""
         return self.neurons(x) @ self.W_out
 
 
@@ -199,8 +242,8 @@ class Transformer:
     tokenizer: Any
     blocks: list[Block]
     ln_final: Norm
-    W_U: Tensor  # [d_model, vocab]
-    b_U: Tensor  # [vocab]
+    W_U: Float[Tensor, "d_model vocab"]
+    b_U: Float[Tensor, " vocab"]
     check_report: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -214,23 +257,28 @@ class Transformer:
         return self.blocks[0].W_Q.shape[0]
 
     @property
-    def parallel(self) -> bool:
-        """Whether attention and MLP of a layer read the same stream, as in Pythia."""
-        return self.blocks[0].parallel
-
-    def shape(self, positions: Iterable[str]) -> Shape:
-        """What names may be used on prompts with these positions."""
-        return Shape(self.n_layers, self.n_heads, tuple(positions), self.parallel)
-
-    @property
     def d_model(self) -> int:
         """Width of the residual stream."""
         return self.W_U.shape[0]
 
     @property
+    def parallel(self) -> bool:
+        """Whether attention and MLP of a layer read the same stream, as in Pythia."""
+        return self.blocks[0].parallel
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.W_U.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return self.W_U.dtype
+
+    def shape(self, positions: Iterable[str]) -> Shape:
+        """What names may be used on prompts with these positions."""
+        return Shape(self.n_layers, self.n_heads, tuple(positions), self.parallel)
 
     def fingerprint(self) -> str:
         """A hash of all weights, the same on every device; it tells models of one name apart."""
@@ -240,43 +288,39 @@ class Transformer:
             digest.update(weight.detach().cpu().contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the weights."""
-        return self.W_U.dtype
-
-    def unembed(self, stream: Tensor) -> Tensor:
-        """Logits [..., vocab] of the final residual stream [..., d_model]."""
+    def unembed(self, stream: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
+        """Logits of the final residual stream."""
         return self.ln_final(stream) @ self.W_U + self.b_U
 
-    def log_probs(self, stream: Tensor, tokens: Tensor) -> Tensor:
-        """Log-probabilities [..., token] of a few tokens under the full-vocabulary softmax.
+    def log_probs(
+        self, stream: Float[Tensor, "... d_model"], tokens: Int[Tensor, " token"]
+    ) -> Float[Tensor, "... token"]:
+        """Log-probabilities of a few tokens under the full-vocabulary softmax.
 
         The softmax's normaliser is summed block by block over the vocabulary, so that the logits
-        of all of ``stream`` [..., d_model] never stand in memory at once.
+        of all of ``stream`` never stand in memory at once.
         """
         return self.log_probs_of(self.ln_final(stream), tokens)
 
-    def log_probs_of(self, normed: Tensor, tokens: Tensor) -> Tensor:
-        """The same [..., token] of a final stream [..., d_model] that was normalised already."""
+    def log_probs_of(
+        self, normed: Float[Tensor, "... d_model"], tokens: Int[Tensor, " token"]
+    ) -> Float[Tensor, "... token"]:
+        """The same of a final stream that was normalised already."""
         rows = normed.reshape(-1, normed.shape[-1])
         tokens = tokens.to(self.device)
         logits = rows @ self.W_U[:, tokens] + self.b_U[tokens]
-        normaliser = torch.cat([self._log_sum_exp(part) for part in rows.split(self._block[0])])
-        log_probs = (logits - normaliser[:, None]).to(normed.dtype)
+        n_rows, n_columns = _CPU_BLOCK if self.device.type == "cpu" else _GPU_BLOCK
+        sizes = torch.cat([self._log_sum_exp(some, n_columns) for some in rows.split(n_rows)])
+        log_probs = (logits - sizes[:, None]).to(normed.dtype)
         return log_probs.reshape(*normed.shape[:-1], len(tokens))
 
-    @property
-    def _block(self) -> tuple[int, int]:
-        return _CPU_BLOCK if self.device.type == "cpu" else _GPU_BLOCK
-
-    def _log_sum_exp(self, rows: Tensor) -> Tensor:
+    def _log_sum_exp(self, rows: Tensor, n_columns: int) -> Tensor:
         """Log-sum-exp over the vocabulary [row], in float64, of normalised rows [row, d_model]."""
         peak = torch.full_like(rows[:, 0], -math.inf)
         total = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
-        for columns in torch.arange(self.W_U.shape[1], device="cpu").split(self._block[1]):
-            first, last = int(columns[0]), int(columns[-1]) + 1
-            logits = torch.addmm(self.b_U[first:last], rows, self.W_U[:, first:last])
+        for W_U, b_U in zip(self.W_U.split(n_columns, 1), self.b_U.split(n_columns), strict=True):
+            logits = torch.addmm(b_U, rows, W_U)
+            # What was summed so far is rescaled to the highest logit yet: no exponential overflows.
             higher = torch.maximum(peak, logits.amax(-1))
             total = total * (peak - higher).exp() + logits.sub_(higher[:, None]).exp_().sum(-1)
             peak = higher
