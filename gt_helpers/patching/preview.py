@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..model.transformer import Transformer
-from .engine import PathPatching, _Pair
+from .engine import PathPatching, _Chunk
 
 _SAMPLE = 64  # cells of every chunk that are computed exactly as well
 TOLERANCE = 1e-3  # of log-probabilities, so about the relative error of every probability
@@ -53,13 +53,13 @@ class Preview(PathPatching):
             f"relative error of a probability is {100 * self.error:.3f} %.{exact}"
         )
 
-    def _log_probs(self, pair: _Pair, change: Tensor | None) -> Tensor:
-        stream = pair.base.at_layer(self.model.n_layers, self._index("END"))
+    def _log_probs(self, chunk: _Chunk, change: Tensor | None) -> Tensor:
+        stream = chunk.base.at_layer(self.model.n_layers, self._index("END"))
         normed = self._normed(stream, change)
         n_cells = normed.shape[0] * normed.shape[1]
         if change is None or n_cells <= 2 * _SAMPLE:
             return self.model.log_probs_of(normed, self.dataset.year_tokens)
-        found = self._first_order(pair, stream, normed)
+        found = self._first_order(chunk, stream, normed)
         sample = _sample((normed - self._normed(stream, None)).norm(dim=-1).flatten())
         rows, guess = normed.flatten(0, 1)[sample], found.flatten(0, 1)[sample]
         truth = self.model.log_probs_of(rows, self.dataset.year_tokens)
@@ -72,9 +72,9 @@ class Preview(PathPatching):
         self.error = max(self.error, error)
         return found
 
-    def _first_order(self, pair: _Pair, stream: Tensor, normed: Tensor) -> Tensor:
+    def _first_order(self, chunk: _Chunk, stream: Tensor, normed: Tensor) -> Tensor:
         anchors = self._anchors = {} if self._anchors is None else self._anchors
-        key = (self.base, pair.prompts.start, pair.prompts.stop)
+        key = (self.base, chunk.prompts.start, chunk.prompts.stop)
         if key not in anchors:
             base = self._normed(stream, None)[0]
             anchors[key] = (base, *_rest(self.model, base, self.dataset.year_tokens))

@@ -33,7 +33,7 @@ def model(folder: Path) -> Transformer:
 
 @pytest.mark.parametrize("kind", [MeanAblation, ZeroAblation])
 def test_the_ablated_run_holds_the_constant(model: Transformer, kind: type) -> None:
-    (pair,) = kind(model, PROMPTS)._pairs()
+    (pair,) = kind(model, PROMPTS)._chunks()
     clean = cache_activations(model, PROMPTS.clean)
     for node in PathPatching(model, PROMPTS).shape.senders("YY"):
         for position in (0, 2, 5):
@@ -46,7 +46,7 @@ def test_the_ablated_run_holds_the_constant(model: Transformer, kind: type) -> N
 
 @pytest.mark.parametrize("kind", [MeanAblation, ZeroAblation])
 def test_the_ablated_stream_is_the_sum_of_what_is_written(model: Transformer, kind: type) -> None:
-    (pair,) = kind(model, PROMPTS)._pairs()
+    (pair,) = kind(model, PROMPTS)._chunks()
     written = pair.patch.at_layer(0, 5)
     for layer, block in enumerate(model.blocks):
         torch.testing.assert_close(pair.patch.at_layer(layer, 5), written)
@@ -61,7 +61,7 @@ def test_a_mean_is_over_all_prompts_however_they_are_chunked(
     model: Transformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = MeanAblation(model, PROMPTS).sweep("logits").values
-    monkeypatch.setattr("gt_helpers.patching.engine._PROMPTS", 3)
+    monkeypatch.setattr("gt_helpers.patching.engine.PROMPTS_AT_ONCE", 3)
     torch.testing.assert_close(MeanAblation(model, PROMPTS).sweep("logits").values, whole)
 
 

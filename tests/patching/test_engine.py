@@ -355,7 +355,7 @@ def test_p8_a_sweep_through_mlps_equals_hooked_passes(
     """X -> m1 -> {m2, logits}: m1's input is changed by hand, m1 and m2 run, the rest is frozen."""
     before = year_prob_diff(hf(prompts.clean).logits[:, -1], prompts)
     sweep = patching.sweep("m1", via=["m2"])
-    for pair in patching._pairs():
+    for pair in patching._chunks():
         for node, values in zip(SHAPE.senders("END"), sweep.values, strict=True):
             if node.depth >= 3:  # not below m1
                 assert not values.any()
@@ -509,7 +509,7 @@ def test_p13_direct_effects_add_up_under_a_frozen_norm_and_not_under_the_live_on
     patching: PathPatching, model: Transformer, prompts: Prompts
 ) -> None:
     end = len(POSITIONS) - 1
-    (pair,) = patching._pairs()
+    (pair,) = patching._chunks()
     base = pair.base.at_layer(N_LAYERS, end)
     changes = [pair.change(node, end) for node in SHAPE.senders("END")]
 
@@ -534,7 +534,7 @@ def test_p14_paths_together_are_not_the_sum_of_paths_alone(
     alone = [patching.sweep(receiver).values for receiver in ("logits", "m2")]
     both = patching.sweep(["logits", "m2"]).values
     assert ((alone[0] + alone[1] - both).abs().max(-1).values > 1e-6)[:-2].all()
-    (pair,) = patching._pairs()
+    (pair,) = patching._chunks()
     block, mid = model.blocks[2], pair.base.before_mlp(2, end)
     for node, values in zip(SHAPE.senders("END")[:-2], both, strict=False):
         change = pair.change(node, end)
@@ -580,7 +580,7 @@ def test_p17_norms_on_the_way_are_recomputed(
     patching: PathPatching, model: Transformer, prompts: Prompts
 ) -> None:
     end = len(POSITIONS) - 1
-    (pair,) = patching._pairs()
+    (pair,) = patching._chunks()
     block, mid = model.blocks[2], pair.base.before_mlp(2, end)
     base = pair.base.at_layer(N_LAYERS, end)
     before = year_prob_diff(model.unembed(base), prompts)
@@ -600,7 +600,7 @@ def test_p18_all_neurons_of_an_mlp_together_are_the_mlp(
     patching: PathPatching, model: Transformer, prompts: Prompts
 ) -> None:
     end = len(POSITIONS) - 1
-    (pair,) = patching._pairs()
+    (pair,) = patching._chunks()
     block = model.blocks[2]
     neurons = [
         block.act(block.ln2(run.before_mlp(2, end)) @ block.W_in + block.b_in)
@@ -625,10 +625,10 @@ def everything(engine: PathPatching) -> list[Tensor]:
 @pytest.mark.parametrize(
     "limits",
     [
-        {"_PROMPTS": 2},
-        {"_PROMPTS": 2, "_CACHE_BYTES": 0},
-        {"_ROWS": 1},
-        {"_PROMPTS": 3, "_ROWS": 7, "_CACHE_BYTES": 60_000},
+        {"PROMPTS_AT_ONCE": 2},
+        {"PROMPTS_AT_ONCE": 2, "_CACHE_BYTES": 0},
+        {"_CELLS": 1},
+        {"PROMPTS_AT_ONCE": 3, "_CELLS": 7, "_CACHE_BYTES": 60_000},
     ],
 )
 def test_results_do_not_depend_on_chunks(
