@@ -123,100 +123,118 @@ def _boot(name: str, folder: Path | None, device: str, dtype: torch.dtype) -> tu
 
 def _refuse_unsupported(name: str, bridge: Any) -> None:
     """Refuse, with the reason, architectures that the plain view has no place for."""
+    for reason, applies in {**_of_positions(bridge), **_of_blocks(bridge)}.items():
+        if applies:
+            raise _unsupported(name, reason)
+
+
+def _of_positions(bridge: Any) -> dict[str, bool]:
+    """Reasons to refuse a model for how it tells positions apart or looks at them."""
     cfg, config = bridge.cfg, bridge.original_model.config
-    first = bridge.blocks[0]
     rotary = cfg.positional_embedding_type == "rotary"
     rope = getattr(config, "rope_parameters", None) or {"rope_type": "default"}
     layers = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)
-    reasons = {
+    windowed = cfg.use_local_attn or bool(getattr(config, "sliding_window", None))
+    return {
         "its positions are neither learned absolute nor rotary embeddings (ALiBi, for one, is "
         "not)": not rotary and cfg.positional_embedding_type != "standard",
+        # Angles that change with the prompt's length would differ between recomputation and run.
         "its rotary angles depend on the layer or on the prompt's length": rotary
         and rope.get("rope_type") not in _FIXED_ROPE,
+        "its attention is local": windowed or not {*(layers or ())} <= {"full_attention", "global"},
+        "it is not a causal decoder": cfg.attention_dir != "causal",
+    }
+
+
+def _of_blocks(bridge: Any) -> dict[str, bool]:
+    """Reasons to refuse a model for what its blocks compute."""
+    cfg, first = bridge.cfg, bridge.blocks[0]
+    before = getattr(bridge.original_model.config, "do_layer_norm_before", True)  # OPT-350m: after
+    post_norms = any(hasattr(first, post) for post in ("ln1_post", "ln2_post"))
+    capped = cfg.attn_scores_soft_cap > 0 or cfg.output_logits_soft_cap > 0
+    return {
         "its normalisation is neither LayerNorm nor RMSNorm": cfg.normalization_type
         not in ("LN", "RMS"),
         "it normalises after its blocks or embeddings as well": cfg.post_embedding_ln
         or cfg.use_normalization_before_and_after
-        or not getattr(config, "do_layer_norm_before", True)
-        or any(hasattr(first, post) for post in ("ln1_post", "ln2_post")),
+        or not before
+        or post_norms,
         "it normalises queries and keys": hasattr(first.attn, "q_norm"),
         "it is a mixture of experts": bool(cfg.num_experts),
         "it has no MLPs": cfg.attn_only,
-        "its attention is local": not {*(layers or ())} <= {"full_attention", "global"}
-        or cfg.use_local_attn
-        or bool(getattr(config, "sliding_window", None)),
-        "its attention scores or logits are capped": cfg.attn_scores_soft_cap > 0
-        or cfg.output_logits_soft_cap > 0,
+        "its attention scores or logits are capped": capped,
         f"its activation {cfg.act_fn!r} is unknown here": cfg.act_fn not in _ACTIVATIONS,
-        "it is not a causal decoder": cfg.attention_dir != "causal",
     }
-    for reason, applies in reasons.items():
-        if applies:
-            raise _unsupported(name, reason)
 
 
 def _unsupported(name: str, reason: str) -> UnsupportedModelError:
     return UnsupportedModelError(f"{name} cannot be patched exactly: {reason}. {SUPPORTED}.")
 
 
-def _plain_view(name: str, bridge: Any, tokenizer: Any) -> Transformer:
-    cfg, config = bridge.cfg, bridge.original_model.config
+class _Reader:
+    """Reads the weights of a bridge into the parts of the plain view."""
 
-    def tensor(module: Any, weight: str, *missing: int) -> Tensor:
+    def __init__(self, name: str, bridge: Any) -> None:
+        self.name, self.bridge, self.cfg = name, bridge, bridge.cfg
+
+    def tensor(self, module: Any, weight: str, *missing: int) -> Tensor:
         """A weight; where the family has none, zeros of the shape ``missing``, if it is given."""
         value = getattr(module, weight, None)
         if isinstance(value, Tensor):
             return value
         if not missing:
-            raise _unsupported(name, f"a part of it has no {weight}")
-        return bridge.W_U.new_zeros(missing)
+            raise _unsupported(self.name, f"a part of it has no {weight}")
+        return self.bridge.W_U.new_zeros(missing)
 
-    def norm(module: Any) -> Norm:
-        gain = tensor(module, "weight")
-        if module.uses_weight_offset:
+    def norm(self, module: Any) -> Norm:
+        gain = self.tensor(module, "weight")
+        if module.uses_weight_offset:  # Gemma stores the gain less 1
             gain = gain + 1
-        return Norm(gain, tensor(module, "bias", len(gain)), cfg.eps, rms=module.uses_rms_norm)
+        bias = self.tensor(module, "bias", len(gain))
+        return Norm(gain, bias, self.cfg.eps, rms=module.uses_rms_norm)
 
-    def attention(module: Any) -> dict[str, Tensor]:
-        found = {weight: tensor(module, weight) for weight in ("W_Q", "W_K", "W_V", "W_O")}
+    def attention(self, module: Any) -> dict[str, Tensor]:
+        found = {weight: self.tensor(module, weight) for weight in ("W_Q", "W_K", "W_V", "W_O")}
         for part in "QKV":
             n_heads, _, d_head = found[f"W_{part}"].shape
-            found[f"b_{part}"] = tensor(module, f"b_{part}", n_heads, d_head)
-        for shared in ("W_K", "b_K", "W_V", "b_V"):
-            group = cfg.n_heads // len(found[shared])
+            found[f"b_{part}"] = self.tensor(module, f"b_{part}", n_heads, d_head)
+        for shared in ("W_K", "b_K", "W_V", "b_V"):  # grouped keys and values: a copy for each head
+            group = self.cfg.n_heads // len(found[shared])
             if group > 1:
                 found[shared] = found[shared].repeat_interleave(group, 0)
-        return found | {"b_O": tensor(module, "b_O", cfg.d_model)}
+        return found | {"b_O": self.tensor(module, "b_O", self.cfg.d_model)}
 
-    def mlp(module: Any) -> dict[str, Tensor]:
-        found = {weight: tensor(module, weight) for weight in ("W_in", "W_out")}
-        if cfg.gated_mlp:
-            found["W_gate"] = tensor(module, "W_gate")
-        for weight in list(found):
-            bias = weight.replace("W", "b")
-            found[bias] = tensor(module, bias, found[weight].shape[-1])
+    def mlp(self, module: Any) -> dict[str, Tensor]:
+        found = {}
+        for part in ("in", "gate", "out") if self.cfg.gated_mlp else ("in", "out"):
+            weight = found[f"W_{part}"] = self.tensor(module, f"W_{part}")
+            found[f"b_{part}"] = self.tensor(module, f"b_{part}", weight.shape[-1])
         return found
 
-    blocks, rotary = [], _rotary(name, bridge)
-    for layer, block in enumerate(bridge.blocks):
-        scale = cfg.d_head**-0.5 if getattr(config, "scale_attn_weights", True) else 1.0
+    def block(self, layer: int, rotary: Rotary | None) -> Block:
+        cfg, block = self.cfg, self.bridge.blocks[layer]
+        scaled = getattr(self.bridge.original_model.config, "scale_attn_weights", True)
+        scale = cfg.d_head**-0.5 if scaled else 1.0
         if cfg.scale_attn_by_inverse_layer_idx:
             scale /= layer + 1
-        blocks.append(
-            Block(
-                ln1=norm(block.ln1),
-                ln2=norm(block.ln2 if hasattr(block, "ln2") else block.ln1),  # GPT-J has only one
-                **attention(block.attn),
-                **mlp(block.mlp),
-                act=_ACTIVATIONS[cfg.act_fn],
-                scale=scale,
-                rotary=rotary,
-                parallel=bool(cfg.parallel_attn_mlp),
-            )
+        return Block(
+            ln1=self.norm(block.ln1),
+            ln2=self.norm(block.ln2 if hasattr(block, "ln2") else block.ln1),  # GPT-J has only one
+            **self.attention(block.attn),
+            **self.mlp(block.mlp),
+            act=_ACTIVATIONS[cfg.act_fn],
+            scale=scale,
+            rotary=rotary,
+            parallel=bool(cfg.parallel_attn_mlp),
         )
-    return Transformer(
-        name, bridge, tokenizer, blocks, norm(bridge.ln_final), bridge.W_U, bridge.b_U
-    )
+
+
+def _plain_view(name: str, bridge: Any, tokenizer: Any) -> Transformer:
+    """The bridge's weights as plain tensors; UnsupportedModelError if a part is missing."""
+    reader, rotary = _Reader(name, bridge), _rotary(name, bridge)
+    blocks = [reader.block(layer, rotary) for layer in range(len(bridge.blocks))]
+    norm = reader.norm(bridge.ln_final)
+    return Transformer(name, bridge, tokenizer, blocks, norm, bridge.W_U, bridge.b_U)
 
 
 def _rotary(name: str, bridge: Any) -> Rotary | None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..dataset.year_dataset import YearDataset
-from ..model.cache import ActivationCache, cache_activations
+from ..model.cache import PROMPTS_AT_ONCE, ActivationCache, cache_activations
 from ..model.transformer import Block, Transformer
 from .engine import PathPatching
 
@@ -40,7 +40,7 @@ class MeanAblation(Ablation):
 
     def _constant(self, clean: ActivationCache) -> ActivationCache:
         if self._mean is None:
-            self._mean = self._mean_run()
+            self._mean = self._mean_cache()
         n = clean.stream.shape[1]
         stream, z, mlp = (
             mean.expand(-1, n, *mean.shape[2:])
@@ -48,12 +48,12 @@ class MeanAblation(Ablation):
         )
         return ActivationCache(self.model, 0, stream, z, mlp)
 
-    def _mean_run(self) -> ActivationCache:
-        """A run of one prompt [.., 1, ..]: the mean over the dataset, summed chunk by chunk."""
+    def _mean_cache(self) -> ActivationCache:
+        """A cache of one prompt [.., 1, ..]: the mean over the dataset, summed chunk by chunk."""
         sums: list[Tensor | float] = [0.0, 0.0, 0.0]
-        for tokens in self.dataset.clean.split(256):
-            run = cache_activations(self.model, tokens)
-            parts = (run.stream, run.z, run.mlp)
+        for tokens in self.dataset.clean.split(PROMPTS_AT_ONCE):
+            cache = cache_activations(self.model, tokens)
+            parts = (cache.stream, cache.z, cache.mlp)
             sums = [s + part.sum(1, keepdim=True) for s, part in zip(sums, parts, strict=True)]
         stream, z, mlp = (torch.as_tensor(s) / len(self.dataset) for s in sums)
         return ActivationCache(self.model, 0, stream, z, mlp)

@@ -11,18 +11,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..dataset.year_dataset import YearDataset
 from ..metrics import Metric, prob_diff
-from ..model.cache import ActivationCache, cache_activations
+from ..model.cache import PROMPTS_AT_ONCE, ActivationCache, cache_activations
 from ..model.components import component, inputs
 from ..model.transformer import Transformer
 from ..processes import Tensors, chunks, is_main, over_prompts
 
 _STREAM = re.compile(r"stream(\d+)@(\w+)")
-_PROMPTS = 128  # prompts whose runs are kept at once
 _SITES = 64  # sites whose final streams are unembedded together
 
 
@@ -52,11 +52,7 @@ def site(name: str) -> Site:
         (found,) = inputs(name)
         node = found.component
         return Site(found.part, node.layer, node.head, node.position)
-    node = component(name)
-    if node.kind not in ("head", "mlp"):
-        raise ValueError(
-            f"{name!r} cannot be overwritten; give a9.h1@END, a9.h1.v@YY, m10@END or stream8@YY."
-        )
+    node = component(name, "head", "mlp")
     return Site(node.kind, node.layer, node.head, node.position)
 
 
@@ -67,8 +63,8 @@ def activation_patching(
     base: str = "corrupted",
     metric: Metric = prob_diff,
     progress: bool = False,
-) -> Tensor:
-    """The metric [site, prompt] after overwriting one site, or several together, in the base run.
+) -> Float[Tensor, "site prompt"]:
+    """The metric after overwriting one site, or several together, in the base run.
 
     The values come from the other run at the same place. ``sites`` are names as in `site`, or
     lists of names to be overwritten together. Raises ValueError for names that the model or the
@@ -85,8 +81,8 @@ def overwritten_log_probs(
     sites: Iterable[str | Sequence[str]],
     base: str = "corrupted",
     progress: bool = False,
-) -> Tensor:
-    """What the metric of `activation_patching` is taken of: log-probabilities [site, prompt, year].
+) -> Float[Tensor, "site prompt year"]:
+    """What the metric of `activation_patching` is taken of: log-probabilities of the years.
 
     Raises ValueError as `activation_patching` does.
     """
@@ -105,13 +101,13 @@ def overwritten_log_probs(
             disable=not (progress and is_main()),
             leave=False,
         )
-        for prompts in chunks(mine, _PROMPTS):
+        for prompts in chunks(mine, PROMPTS_AT_ONCE // 2):  # all heads' keys and values, too
             clean, corrupted = (
                 cache_activations(model, tokens[prompts])
                 for tokens in (dataset.clean, dataset.corrupted)
             )
-            runs = (clean, corrupted) if base == "clean" else (corrupted, clean)
-            patching = _Patching(*runs, dataset.positions)
+            pair = (clean, corrupted) if base == "clean" else (corrupted, clean)
+            patching = _Patching(*pair, dataset.positions)
             for some in chunks(slice(0, len(groups)), _SITES):
                 streams = torch.stack([patching.final_stream(group) for group in groups[some]])
                 found[some, prompts] = model.log_probs(streams, dataset.year_tokens).cpu()
@@ -144,34 +140,35 @@ class _Patching:
         lowest = min(one.layer for one in sites)
         first = min(self.positions[one.position] for one in sites)
         # No lower layer and, by causality, no earlier position changes.
-        rows = self.base.stream[lowest][:, first:].clone()
+        stream = self.base.stream[lowest][:, first:].clone()
         for layer in range(lowest, len(self.blocks)):
-            rows = self._block(layer, first, rows, [one for one in sites if one.layer == layer])
-        return rows[:, -1]
+            here = [one for one in sites if one.layer == layer]
+            stream = self._block(layer, first, stream, here)
+        return stream[:, -1]
 
-    def _block(self, layer: int, first: int, rows: Tensor, sites: Sequence[Site]) -> Tensor:
+    def _block(self, layer: int, first: int, stream: Tensor, sites: Sequence[Site]) -> Tensor:
         """The stream [prompt, position, d_model] after a layer, at the positions from first on."""
         block, places = self.blocks[layer], [(one, self.positions[one.position]) for one in sites]
         for one, position in places:
             if one.kind == "stream":
-                rows[:, position - first] = self.patch.stream[layer][:, position]
-        query, *now = block.qkv(rows, slice(first, first + rows.shape[1]))
+                stream[:, position - first] = self.patch.stream[layer][:, position]
+        query, *now = block.qkv(stream, slice(first, first + stream.shape[1]))
         before = [part[:, :first] for part in self.keys_and_values[layer]]
         key, value = (torch.cat(pair, dim=1) for pair in zip(before, now, strict=True))
         for one, position in places:
-            stream = self.patch.stream[layer][:, position]
+            source = self.patch.stream[layer][:, position]
             if one.kind == "q":
-                query[:, position - first, one.head] = block.query(one.head, stream, position)
+                query[:, position - first, one.head] = block.query(one.head, source, position)
             elif one.kind == "k":
-                key[:, position, one.head] = block.key(one.head, stream, position)
+                key[:, position, one.head] = block.key(one.head, source, position)
             elif one.kind == "v":
-                value[:, position, one.head] = block.value(one.head, stream)
+                value[:, position, one.head] = block.value(one.head, source)
         z = block.mix(query, key, value)
         for one, position in places:
             if one.kind == "head":
                 z[:, position - first, one.head] = self.patch.z[layer, :, position, one.head]
-        middle = rows + z.flatten(2) @ block.W_O.flatten(0, 1) + block.b_O
-        mlp = block.mlp(rows if block.parallel else middle)
+        middle = block.after_heads(stream, z)
+        mlp = block.mlp(stream if block.parallel else middle)
         for one, position in places:
             if one.kind == "mlp":
                 mlp[:, position - first] = self.patch.mlp[layer, :, position]

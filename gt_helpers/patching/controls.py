@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -15,6 +15,9 @@ from ..model.components import Shape, component
 from .circuits import Circuit, connect
 from .engine import PathPatching
 from .paper import CircuitParts, partial_circuit
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def leave_out(
@@ -39,6 +42,8 @@ def leave_out(
 
 def changes_without(names: Iterable[str], whole: Tensor, diffs: Iterable[Tensor]) -> pd.DataFrame:
     """The table of `leave_out`, of the probability differences [prompt] whole and without each."""
+    import pandas as pd
+
     rows = []
     for name, diff in zip(names, diffs, strict=True):
         change, low, high = (float(value) for value in bootstrap_ci(diff - whole))
@@ -99,6 +104,8 @@ def random_circuits(
     END) and ``prob_diff`` (mean over prompts). ``build`` makes a circuit of parts. Raises
     ValueError as `random_parts` does, and for n below 1.
     """
+    import pandas as pd
+
     if not isinstance(n, int) or n < 1:
         raise ValueError(f"n is {n!r}; it is the number of random circuits, e.g. n=100.")
     rows = []
@@ -120,6 +127,8 @@ def direct_and_indirect(patching: PathPatching, mlps: Iterable[str]) -> pd.DataF
     probability difference. Both paths together are not their sum, because norms and MLPs are not
     linear. Raises ValueError for another base and for names of no MLPs.
     """
+    import pandas as pd
+
     nodes = sorted((component(name) for name in mlps), key=lambda node: node.layer)
     if patching.base != "clean" or not nodes or any(node.kind != "mlp" for node in nodes):
         raise ValueError(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
-
-import pandas as pd
+from itertools import combinations_with_replacement
+from typing import TYPE_CHECKING, TypeVar
 
 from ..metrics import prob_diff
-from ..model.components import at, component, edges, inputs
+from ..model.components import Edge, at, component, inputs
 from ..model.load import is_gpt2_small
 from .circuits import Circuit, connect
 from .engine import PathPatching, Sweep
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,9 @@ def find_circuit(
     if not heads:
         return parts
     into = attention_sweeps(sweep, parts)
-    senders = {kind: [*kept(into["v"], kind), *kept(into["k"], kind)] for kind in _KINDS}
+    senders = {
+        kind: [*kept(into["v"], kind), *kept(into["k"], kind)] for kind in ("embed", "head", "mlp")
+    }
     early, inputs_ = set(senders["mlp"]), set[str]()
     for mlp in sorted(early, key=_layer, reverse=True):
         lower = early_sweeps(sweep, parts, [mlp])[mlp]
@@ -191,9 +195,6 @@ def circuit_parts(
     return find_circuit(sweep or patching.sweep, floor=0.001 * abs(float(gap.mean())))
 
 
-_KINDS = ("embed", "head", "mlp")
-
-
 def _layer(name: str) -> tuple[int, int]:
     node = component(name)
     return node.depth, node.head
@@ -211,29 +212,32 @@ def acdc_circuit(positions: Iterable[str]) -> Circuit:
     heads' queries. Its 262 edges are these 235, which count all positions as one, and the 27
     between a head and its own q, k and v. Positions are given in order.
     """
-    positions = list(positions)
-    early = [f"m{layer}" for layer in range(4)]
-    late = ["m8", "m9", "m10", "m11"]
-    low = ("a0.h1", "a0.h3", "a0.h5")
-    pairs = [("embed", name) for name in (*low, *early)]
-    pairs += [("a0.h1", name) for name in early]
-    pairs += [(sender, head) for sender in (*low, *early) for head in _ACDC_HEADS]
-    pairs += [(f"m{i}", f"m{j}") for j in range(9) for i in range(j)]
-    pairs += [(late[i], late[j]) for j in range(4) for i in range(j)]
-    pairs += [(h, m) for h in _ACDC_HEADS for m in late if component(h).depth < component(m).depth]
-    pairs += [
-        (f"m{layer}", f"{head}.q") for head in _ACDC_HEADS for layer in range(component(head).layer)
+    early_heads, early_mlps = ["a0.h1", "a0.h3", "a0.h5"], ["m0", "m1", "m2", "m3"]
+    lower, late = [f"m{layer}" for layer in range(9)], ["m8", "m9", "m10", "m11"]
+    links = [
+        *connect(["embed"], [*early_heads, *early_mlps]).edges,
+        *connect(["a0.h1"], early_mlps).edges,
+        *connect([*early_heads, *early_mlps], _ACDC_HEADS).edges,
+        *connect(lower, [*lower, *(f"{head}.q" for head in _ACDC_HEADS)]).edges,
+        *connect([*_ACDC_HEADS, *late], late).edges,
     ]
-    to_logits = [f"{name} -> logits" for name in (*_ACDC_HEADS, *late)]
-    found = [edge for text in to_logits for edge in edges(text)]
-    for sender, receiver in dict.fromkeys(pairs):
-        for i, row in enumerate(positions):
-            for position in positions[i:]:
-                for edge in edges(f"{sender}@{row} -> {receiver}@{position}"):
-                    if row == position or edge.receiver.part in ("k", "v"):
-                        found.append(edge)
-    sources = [f"embed@{position}" for position in positions]
-    return Circuit(found, "ACDC's circuit", sources)
+    positions = list(positions)
+    everywhere = [_moved(link, *places) for link in links for places in _read(link, positions)]
+    to_logits = connect([*_ACDC_HEADS, *late], ["logits"]).edges
+    return Circuit([*to_logits, *everywhere], "ACDC's circuit", [f"embed@{p}" for p in positions])
+
+
+def _read(link: Edge, positions: Iterable[str]) -> list[tuple[str, str]]:
+    """Where the link's sender and receiver may stand: keys and values are read from before, too."""
+    pairs = combinations_with_replacement(positions, 2)
+    return [(a, b) for a, b in pairs if a == b or link.receiver.part in ("k", "v")]
+
+
+def _moved(link: Edge, sender_at: str, receiver_at: str) -> Edge:
+    receiver = replace(link.receiver.component, position=receiver_at)
+    return Edge(
+        replace(link.sender, position=sender_at), replace(link.receiver, component=receiver)
+    )
 
 
 SEQUENCE_EXTRA = ("a6.h1", "a7.h11", "m7")  # what the paper adds for the sequence family
@@ -244,14 +248,10 @@ def with_components(parts: CircuitParts, names: Iterable[str] = SEQUENCE_EXTRA) 
 
     Raises ValueError for names that are no heads or MLPs.
     """
-    nodes = [component(name) for name in names]
-    for node in nodes:
-        if node.kind not in ("head", "mlp"):
-            raise ValueError(f"{node.label!r} is no head and no MLP; add for example 'a6.h1'.")
-    mlps = {component(name) for name in parts.mlps} | {n for n in nodes if n.kind == "mlp"}
-    heads = {component(name) for name in parts.heads} | {n for n in nodes if n.kind == "head"}
-
-    def ordered(found: Iterable) -> tuple[str, ...]:
-        return tuple(n.label for n in sorted(found, key=lambda n: (n.depth, n.head)))
-
-    return replace(parts, heads=ordered(heads), mlps=ordered(mlps))
+    nodes = {component(name, "head", "mlp") for name in (*parts.heads, *parts.mlps, *names)}
+    ordered = sorted(nodes, key=lambda node: (node.depth, node.head))
+    return replace(
+        parts,
+        heads=tuple(node.label for node in ordered if node.kind == "head"),
+        mlps=tuple(node.label for node in ordered if node.kind == "mlp"),
+    )

@@ -102,7 +102,7 @@ def test_chunks_do_not_matter(
     model: Transformer, dataset: YearDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = activation_patching(model, dataset, SITES)
-    monkeypatch.setattr(module, "_PROMPTS", 4)
+    monkeypatch.setattr(module, "PROMPTS_AT_ONCE", 8)
     monkeypatch.setattr(module, "_SITES", 3)
     torch.testing.assert_close(activation_patching(model, dataset, SITES), whole)
 
@@ -110,7 +110,7 @@ def test_chunks_do_not_matter(
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("embed@YY", "cannot be overwritten"),
+        ("embed@YY", "no head and no MLP; give e.g."),
         ("a12.h0@END", "layers 0 to 11"),
         ("stream3@nowhere", "no position 'nowhere'"),
         ("nonsense", "not a component name"),
