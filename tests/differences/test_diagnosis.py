@@ -16,9 +16,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from gt_helpers.dataset.prompts import tokenize
 from gt_helpers.dataset.year_dataset import YearDataset
-from gt_helpers.differences.diagnosis import prompts
-from gt_helpers.differences.diagnosis.dataset import diagnose
-from gt_helpers.differences.diagnosis.findings import BREAKS, CHANGES, NOTE, SEVERITIES
+from gt_helpers.differences.diagnosis import diagnose, prompt_set
+from gt_helpers.differences.diagnosis.check import BREAKS, CHANGES, NOTE, SEVERITIES
 from gt_helpers.metrics import bootstrap_ci, prob_diff
 from gt_helpers.model.load import load_model
 from gt_helpers.model.transformer import Transformer
@@ -31,7 +30,7 @@ BOS = "<|endoftext|>"
 @pytest.fixture(scope="module")
 def model() -> Iterator[Transformer]:
     """mini, which answers a prompt once for all tests: most of them ask the same."""
-    real, known = prompts.end_logits, {}
+    real, known = prompt_set.end_logits, {}
 
     def remembered(model: Transformer, tokens: torch.Tensor, batch: int) -> Iterator[torch.Tensor]:
         keys = [(id(model), *row) for row in tokens.tolist()]
@@ -42,7 +41,7 @@ def model() -> Iterator[Transformer]:
         yield torch.stack([known[key] for key in keys])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prompts, "end_logits", remembered)
+        patch.setattr(prompt_set, "end_logits", remembered)
         yield load_model("mini", "cpu")
 
 
