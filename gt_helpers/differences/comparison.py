@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from ..formatting import in_words, interval_in_words
+from ..metrics import correlation
 from ..model.components import Shape, component
-from ..patching.paper import CircuitParts
+from ..patching.engine import Sweep
+from ..patching.paper import CircuitParts, circuit_senders
 from .choices import CHOICES, OTHER_PROMPTS, REFERENCE, Choice, Outcome
 
 SCORES = ("clean", "corrupted", "recovered", "above_corrupted")
-_GAP = 0.05  # a smaller share between clean and corrupted is too little to divide by
 _CHANCE = 0.02  # changes below this, or below what other prompts do, are not spoken of
 ALL_SWEEPS = "all sweeps"
 Cell = tuple[str, float, str]  # a value in words, how far it moved, and details
@@ -63,7 +64,7 @@ class Comparison:
         for name, found in self.outcomes.items():
             row: dict[str, float] = {}
             for score in SCORES:
-                mean, low, high = _over_seeds([_score(one, score) for one in found])
+                mean, low, high = _over_seeds([one.scores[score] for one in found])
                 row |= {score: mean, f"{score}_low": low, f"{score}_high": high}
             rows[name] = row
         return pd.DataFrame.from_dict(rows, orient="index")
@@ -177,13 +178,13 @@ class Comparison:
         return "YY" if sweep in ("keys", "values") or sweep.endswith("@YY") else "END"
 
     def members(self, sweep: str) -> set[str]:
-        """Labels of the circuit's components among the senders of a sweep."""
-        at_END = self.position(sweep) == "END"
-        parts = self.parts
-        names = (
-            (*parts.heads, *parts.mlps) if at_END else (*parts.readers_of_YY, *parts.early_inputs)
-        )
-        return {component(name).label for name in names}
+        """Labels of the sweep's senders that the circuit connects to its receivers."""
+        part = {"keys": "k", "values": "v"}.get(sweep)
+        receivers = [f"{head}.{part}" for head in self.parts.heads] if part else [sweep]
+        names = [node.name for node in self.shape.senders(self.position(sweep))]
+        values = self.effects(REFERENCE.name, sweep)[:, None]
+        swept = Sweep(tuple(receivers), (), tuple(names), values, self.shape)
+        return {component(name).label for name in circuit_senders(self.parts, swept)}
 
     def _listed(self, name: str, sweep: str) -> list[str]:
         """The strongest senders, as many as the circuit has with any effect in the reference."""
@@ -257,16 +258,6 @@ def _changes(lost: list[str], new: list[str]) -> str:
     return "".join(f"; {word}: {', '.join(names)}" for word, names in named.items() if names)
 
 
-def _score(outcome: Outcome, name: str) -> float:
-    if name in outcome.scores:
-        return outcome.scores[name]
-    if name == "above_corrupted":
-        gap = abs(outcome.scores["clean"] - outcome.scores["corrupted"])
-        if gap < _GAP * abs(outcome.scores["clean"]):
-            return math.nan
-    return float(getattr(outcome, name))
-
-
 def _over_seeds(values: list[float]) -> tuple[float, float, float]:
     """Mean, smallest and largest."""
     return float(np.mean(values)), min(values), max(values)
@@ -275,7 +266,7 @@ def _over_seeds(values: list[float]) -> tuple[float, float, float]:
 def _alike(effects: Tensor, reference: Tensor) -> float:
     """Pearson correlation over the senders that have an effect in either."""
     live = (effects != 0) | (reference != 0)
-    return float(_pearson(effects[live], reference[live]))
+    return float(correlation(effects[live], reference[live]).nan_to_num(0))  # one has no effect
 
 
 def _lenses_alike(lenses: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
@@ -284,14 +275,7 @@ def _lenses_alike(lenses: Mapping[str, Tensor], reference: Mapping[str, Tensor])
     )
     present = ~(a + b).isnan().any(0).any(-1)  # a YY without a prompt has no row
     a, b = (table[:, present] - table[:, present].mean(-1, keepdim=True) for table in (a, b))
-    return float(_pearson(a.flatten(1), b.flatten(1)).mean())
-
-
-def _pearson(a: Tensor, b: Tensor) -> Tensor:
-    """Correlation over the last axis; 0 where one of the two is constant."""
-    a, b = (x.double() - x.double().mean(-1, keepdim=True) for x in (a, b))
-    norm = a.norm(dim=-1) * b.norm(dim=-1)
-    return torch.where(norm > 0, (a * b).sum(-1) / norm, 0.0)
+    return float(correlation(a.flatten(1), b.flatten(1)).nan_to_num(0).mean())
 
 
 def _short(score: float, unit: str = "share") -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..formatting import in_words
-from ..metrics import bootstrap_ci
+from ..metrics import bootstrap_ci, correlation
 from ..model.components import component
 from ..patching.engine import Sweep
 
@@ -25,14 +25,13 @@ _TOP = 10
 
 @dataclass(frozen=True)
 class SweepComparison:
-    """Two heatmaps cell by cell, their correlation, and what explains the difference, in words.
+    """Two heatmaps cell by cell, and what explains the difference, in words.
 
     ``table`` has a row per component, the strongest difference first: component, theirs, ours, low
     and high (95 % bootstrap interval of ours), difference, outside (the interval).
     """
 
     table: pd.DataFrame
-    correlation: float
     sentences: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -52,7 +51,6 @@ def compare_sweep(theirs: Any, ours: Sweep) -> SweepComparison:
     _, low, high = (part.double().reshape(given.shape) for part in bootstrap_ci(ours.values[:-1]))
     effect = ours.effect.double()
     table = _table(ours, given, effect, low, high)
-    plain = _correlation(given, effect)
     said = [f"As given, {_agreement(given, effect, low, high)}."]
     if turned:
         said.append(
@@ -84,7 +82,7 @@ def compare_sweep(theirs: Any, ours: Sweep) -> SweepComparison:
             "None of the usual rearrangements, signs or scales makes the two alike: compare the "
             "prompts first (diagnose), then receivers, via and the senders' position."
         ]
-    return SweepComparison(table, plain, tuple(said + reasons))
+    return SweepComparison(table, tuple(said + reasons))
 
 
 def _heatmap(theirs: Any, layers: int, heads: int) -> tuple[Tensor, bool]:
@@ -146,10 +144,7 @@ def _outside(read: Tensor, low: Tensor, high: Tensor) -> Tensor:
 def _correlation(read: Tensor, effect: Tensor) -> float:
     """Correlation over the cells that both have; 0 where one of them is constant."""
     both = read.isfinite() & effect.isfinite()
-    pair = torch.stack([read[both], effect[both]])
-    if pair.shape[1] < 2 or (pair == pair[:, :1]).all(1).any():
-        return 0.0
-    return float(pair.corrcoef()[0, 1])
+    return float(correlation(read[both], effect[both]).nan_to_num(0))
 
 
 def _ratio(read: Tensor, effect: Tensor) -> float:

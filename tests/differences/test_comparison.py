@@ -27,8 +27,13 @@ def made(
     sweeps: Sequence[str] = ("logits", "values"),
 ) -> Outcome:
     values = torch.tensor(effects, dtype=torch.float64)
+    clean, low, partial = scores
+    gap = clean - low if clean - low > 0.05 else math.nan
     return Outcome(
-        dict(zip(("clean", "corrupted", "partial"), scores, strict=True)),
+        {
+            **{"clean": clean, "corrupted": low, "partial": partial},
+            **{"recovered": partial / clean, "above_corrupted": (partial - low) / gap},
+        },
         dict.fromkeys(sweeps, values),
         dict.fromkeys(("a0.h1", "m1"), lens),
     )

@@ -72,7 +72,7 @@ def test_our_own_heatmap_agrees(form: str, to_logits: Sweep, to_m9: Sweep) -> No
         (sentence,) = found.sentences
         assert "is 1.000; of the 10 strongest cells 10 are the same;" in sentence
         assert sentence.endswith("intervals: 0 of 156 cells.")
-        assert found.correlation == pytest.approx(1) and str(found) == sentence
+        assert str(found) == sentence
         assert not found.table["outside"].any() and (found.table["difference"].abs() < 1e-7).all()
 
 
@@ -177,7 +177,11 @@ def test_what_is_not_explained_is_said_so(to_logits: Sweep, to_m9: Sweep) -> Non
         "None of the usual rearrangements, signs or scales makes the two alike"
     ]
     for constant in (torch.zeros(12, 13), torch.full((12, 13), torch.nan)):
-        assert compare_sweep(constant, to_m9).correlation == 0
+        assert (
+            compare_sweep(constant, to_m9)
+            .sentences[0]
+            .startswith("As given, the correlation is 0.000;")
+        )
 
 
 def test_a_sweep_of_zeros(patching: PathPatching) -> None:
