@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ..formatting import in_words, interval_in_words
@@ -76,11 +77,7 @@ class Comparison:
         these, or "lens", the mean over the circuit's components of the correlation of their logit
         lenses, every row centred. A map without any effect has r = 0.
         """
-        return self._correlations.copy()
-
-    @cached_property
-    def _correlations(self) -> pd.DataFrame:
-        rows = []
+        table = []
         reference = self.outcomes[REFERENCE.name]
         for choice in self.choices:
             pairs = list(zip(self.outcomes[choice.name], reference, strict=True))
@@ -91,8 +88,8 @@ class Comparison:
             }
             found[ALL_SWEEPS] = np.mean(list(found.values()), axis=0).tolist()
             found["lens"] = [_lenses_alike(a.lenses, b.lenses) for a, b in pairs]
-            rows += [(choice.name, name, *_over_seeds(values)) for name, values in found.items()]
-        return pd.DataFrame(rows, columns=["choice", "map", "r", "low", "high"])
+            table += [(choice.name, name, *_over_seeds(values)) for name, values in found.items()]
+        return pd.DataFrame(table, columns=["choice", "map", "r", "low", "high"])
 
     def lists(self) -> pd.DataFrame:
         """What happens to the strongest senders of every sweep: choice, sweep, lost and new.
@@ -121,21 +118,26 @@ class Comparison:
         ``words`` is the short diagnosis.
         """
         scores, lists = self.scores(), self.lists()
-        tables = dict(list(self.correlations().groupby("choice", sort=False)))
-        rows = []
+        r = self.correlations().pivot(index="choice", columns="map", values="r")
+        table = []
         for choice in self.choices:
-            r = tables[choice.name].set_index("map")["r"]
-            mean_r, lens_r = float(r[ALL_SWEEPS]), float(r["lens"])
-            moved = scores["recovered"][choice.name] - scores["recovered"][REFERENCE.name]
             own = lists[lists["choice"] == choice.name]
-            lost, new = (list(dict.fromkeys(own[column].sum())) for column in ("lost", "new"))
-            change = max(1 - mean_r, 1 - lens_r, abs(moved))
-            rows.append((choice.name, choice.what, change, mean_r, lens_r, lost, new))
-        columns = ["choice", "what", "change", "mean_r", "lens_r", "lost", "new"]
-        frame = pd.DataFrame(rows, columns=columns)
+            mean_r, lens_r = r.loc[choice.name, [ALL_SWEEPS, "lens"]]
+            moved = scores["recovered"][choice.name] - scores["recovered"][REFERENCE.name]
+            table.append(
+                {
+                    **{"choice": choice.name, "what": choice.what},
+                    "change": max(1 - mean_r, 1 - lens_r, abs(moved)),
+                    **{"mean_r": mean_r, "lens_r": lens_r},
+                    **{
+                        column: list(dict.fromkeys(own[column].sum())) for column in ("lost", "new")
+                    },
+                }
+            )
+        frame = pd.DataFrame(table)
         chance = max([_CHANCE, *frame["change"][frame["choice"] == OTHER_PROMPTS]])
         frame["words"] = [
-            self._words(row, scores, tables[row["choice"]], chance) for _, row in frame.iterrows()
+            _diagnosis(row, scores, r.loc[row["choice"], self.sweeps], chance) for row in table
         ]
         return frame.sort_values("change", ascending=False, kind="stable", ignore_index=True)
 
@@ -165,8 +167,8 @@ class Comparison:
         frame = pd.DataFrame.from_dict(cells, orient="index")
         return frame.map(itemgetter(0)), frame.map(itemgetter(1)), frame.map(itemgetter(2))
 
-    def effects(self, name: str, sweep: str) -> Tensor:
-        """Mean effects [sender] of a choice's (or the reference's) sweep over all seeds."""
+    def effects(self, name: str, sweep: str) -> Float[Tensor, " sender"]:
+        """Mean effects of a choice's (or the reference's) sweep over all seeds."""
         return torch.stack([one.effects[sweep] for one in self.outcomes[name]]).mean(0)
 
     def senders(self, sweep: str) -> list[str]:
@@ -195,47 +197,39 @@ class Comparison:
         order = effects.argsort(descending=True, stable=True).tolist()[:size]
         return [senders[i] for i in order if effects[i] > 0]
 
-    def _words(
-        self, row: pd.Series, scores: pd.DataFrame, maps: pd.DataFrame, chance: float
-    ) -> str:
-        """The short diagnosis of one choice; changes up to ``chance`` are not spoken of."""
-        own, usual = scores.loc[row["choice"]], scores.loc[REFERENCE.name]
-        choice, found = CHOICES[row["choice"]], []
-        share = choice.unit == REFERENCE.unit
-        if share and abs(own["clean"] - own["corrupted"]) < 0.5 * abs(
-            usual["clean"] - usual["corrupted"]
-        ):
-            found.append(
-                f"The patched-in run still scores {in_words(own['corrupted'])} (reference "
-                f"{in_words(usual['corrupted'])}), so patching has less to show"
-            )
-        if share and abs(own["clean"] - usual["clean"]) > chance:
-            found.append(
-                f"the clean score is {in_words(own['clean'])} instead of {in_words(usual['clean'])}"
-            )
-        sweeps = maps[maps["map"].isin(self.sweeps)]
-        if row["mean_r"] < 1 - chance:
-            worst = sweeps.loc[sweeps["r"].idxmin()]
-            kind = "are other ones" if row["mean_r"] < 0.5 else "shift"
-            found.append(
-                f"the sweeps {kind} (mean correlation {_r(row['mean_r'])}, least for "
-                f"{worst['map']}: {_r(worst['r'])})"
-            )
-        if row["lost"]:
-            found.append(f"lost from the top lists: {_few(row['lost'])}")
-        if row["new"]:
-            found.append(f"new in them: {_few(row['new'])}")
-        if abs(own["recovered"] - usual["recovered"]) > chance:
-            found.append(
-                f"the circuit seems to recover {in_words(own['recovered'])} instead of "
-                f"{in_words(usual['recovered'])}"
-            )
-        if row["lens_r"] < 1 - chance:
-            found.append(f"the logit lens shows something else (correlation {_r(row['lens_r'])})")
-        if not found:
-            return "Makes next to no difference."
-        text = "; ".join(found)
-        return f"{text[0].upper()}{text[1:]}."
+
+def _diagnosis(
+    row: Mapping[str, Any], scores: pd.DataFrame, sweeps: pd.Series, chance: float
+) -> str:
+    """The short diagnosis of a `Comparison.summary`'s row; changes up to ``chance`` do not count.
+
+    ``sweeps`` are the correlations of the choice's sweeps, NaN where it has none.
+    """
+    own, usual = scores.loc[row["choice"]], scores.loc[REFERENCE.name]
+    same_unit = CHOICES[row["choice"]].unit == REFERENCE.unit
+    gap, usual_gap = (abs(one["clean"] - one["corrupted"]) for one in (own, usual))
+    said = {
+        f"the patched-in run still scores {in_words(own['corrupted'])} (reference "
+        f"{in_words(usual['corrupted'])}), so patching has less to show": (
+            same_unit and gap < 0.5 * usual_gap
+        ),
+        f"the clean score is {in_words(own['clean'])} instead of {in_words(usual['clean'])}": (
+            same_unit and abs(own["clean"] - usual["clean"]) > chance
+        ),
+        f"the sweeps {'are other ones' if row['mean_r'] < 0.5 else 'shift'} (mean correlation "
+        f"{_r(row['mean_r'])}, least for {sweeps.idxmin()}: {_r(sweeps.min())})": (
+            row["mean_r"] < 1 - chance
+        ),
+        f"lost from the top lists: {_few(row['lost'])}": bool(row["lost"]),
+        f"new in them: {_few(row['new'])}": bool(row["new"]),
+        f"the circuit seems to recover {in_words(own['recovered'])} instead of "
+        f"{in_words(usual['recovered'])}": abs(own["recovered"] - usual["recovered"]) > chance,
+        f"the logit lens shows something else (correlation {_r(row['lens_r'])})": (
+            row["lens_r"] < 1 - chance
+        ),
+    }
+    text = "; ".join(words for words, holds in said.items() if holds)
+    return f"{text[0].upper()}{text[1:]}." if text else "Makes next to no difference."
 
 
 def _score_cells(choice: Choice, scores: pd.DataFrame) -> dict[str, Cell]:
