@@ -7,7 +7,7 @@ same seeds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -120,7 +120,6 @@ class Choice:
     """
 
     name: str
-    group: str
     what: str
     draw: Draw = _paper
     patching: type[PathPatching] = PathPatching
@@ -128,6 +127,7 @@ class Choice:
     metric: Metric = prob_diff
     lens: Lens = logit_lens
     unit: str = "share"
+    group: str = ""
 
     @property
     def recipe(self) -> tuple[object, ...]:
@@ -136,130 +136,120 @@ class Choice:
 
 
 OTHER_PROMPTS = "other prompts"  # the yardstick of all other choices
-REFERENCE = Choice("the paper's setting", "reference", "nothing is changed")
-CHOICES: dict[str, Choice] = {
-    choice.name: choice
-    for choice in (
-        Choice(OTHER_PROMPTS, "prompts", "another seed: what chance alone does", _other_seed),
-        Choice("20 prompts", "prompts", "20 of the prompts, their YYs spread evenly", _few),
+REFERENCE = Choice("the paper's setting", "nothing is changed", group="reference")
+
+_BY_GROUP = {
+    "prompts": (
+        Choice(OTHER_PROMPTS, "another seed: what chance alone does", _other_seed),
+        Choice("20 prompts", "20 of the prompts, their YYs spread evenly", _few),
         Choice(
             "YY not balanced",
-            "prompts",
             "years are drawn from the whole pool, as for the paper's headline numbers",
             _prompts(balanced=False),
         ),
         Choice(
             "years 1000-1899",
-            "prompts",
             "the years of the paper's code: of century 10, the corruption changes XX1 too",
             _prompts(years=(1000, 1900)),
         ),
         Choice(
             "no space after BOS",
-            "prompts",
             "prompts begin <|endoftext|>The, as TransformerLens adds a BOS by itself",
             _prompts(template=NO_SPACE_TEMPLATE),
         ),
-        Choice("no BOS", "prompts", "prompts begin with The", _prompts(template=NO_BOS_TEMPLATE)),
+        Choice("no BOS", "prompts begin with The", _prompts(template=NO_BOS_TEMPLATE)),
         Choice(
             "ACDC's prompts",
-            "prompts",
             "no BOS, and the prompt ends with “to 17” instead of “to the year 17”",
             _prompts(template=ACDC_TEMPLATE),
         ),
-        Choice(
-            "EAP-IG's prompts", "prompts", "no space after BOS, and 34 of the nouns", eap_ig_prompts
-        ),
+        Choice("EAP-IG's prompts", "no space after BOS, and 34 of the nouns", eap_ig_prompts),
+    ),
+    "corruption": (
         Choice(
             "smaller YY",
-            "corruption",
             "YY becomes a random smaller one instead of 01",
             _prompts(corruption="smaller"),
         ),
         Choice(
             "any other YY",
-            "corruption",
             "YY becomes a random other one, smaller or larger",
             _prompts(corruption="random"),
         ),
-        Choice("another noun", "corruption", "only the noun changes", _prompts(corruption="noun")),
+        Choice("another noun", "only the noun changes", _prompts(corruption="noun")),
         Choice(
             "another century",
-            "corruption",
             "only the start year's century changes; YY and the century at the end stay",
             _prompts(corruption="century"),
         ),
-        Choice(
-            "shuffled prompts", "corruption", "the corrupted prompt is another clean one", _shuffled
-        ),
+        Choice("shuffled prompts", "the corrupted prompt is another clean one", _shuffled),
         Choice(
             "mean ablation",
-            "corruption",
             "instead of a corrupted run, the mean over the clean prompts is patched in, at every "
             "position its own",
             patching=MeanAblation,
         ),
         Choice(
             "zero ablation",
-            "corruption",
             "instead of a corrupted run, zero is patched in; output biases stay",
             patching=ZeroAblation,
         ),
+    ),
+    "metric": (
         Choice(
             "renormalised",
-            "metric",
             "the probabilities of the 100 years are scaled to add up to 1",
             metric=prob_diff_renormalised,
         ),
-        Choice(
-            "greater or equal", "metric", "the year YY counts as right", metric=prob_diff_or_equal
-        ),
+        Choice("greater or equal", "the year YY counts as right", metric=prob_diff_or_equal),
         Choice(
             "logit difference",
-            "metric",
             "the mean year logit above YY less the mean up to YY",
             metric=logit_diff,
             unit="number",
         ),
         Choice(
             "mean logits per YY",
-            "metric",
             "logits of equal YY are averaged before the softmax, not probabilities after it",
             metric=prob_diff_of_mean_logits,
         ),
+    ),
+    "method": (
         Choice(
             "MLPs free",
-            "method",
             "only heads are nodes: MLPs on the way recompute, as in the IOI paper",
             nodes="heads",
         ),
         Choice(
             "activation patching",
-            "method",
             "a component is overwritten, and all that comes after it recomputes",
             nodes="activations",
         ),
         Choice(
             "norms frozen",
-            "method",
             "every LayerNorm divides by the scale of the base run",
             patching=FrozenNorms,
         ),
+    ),
+    "lens": (
         Choice(
             "lens: processed weights",
-            "lens",
             "weights are folded and centred first, as TransformerLens does by default",
             lens=_processed_lens,
         ),
         Choice(
             "lens: scale of the stream",
-            "lens",
             "divided by the scale of the whole stream, not of the component alone",
             lens=direct_effect,
         ),
-        Choice("lens: no norm", "lens", "the unembedding alone", lens=_raw_lens),
-        Choice("lens: with b_out", "lens", "MLPs with their output bias", lens=_biased_lens),
-    )
+        Choice("lens: no norm", "the unembedding alone", lens=_raw_lens),
+        Choice("lens: with b_out", "MLPs with their output bias", lens=_biased_lens),
+    ),
+}
+CHOICES: dict[str, Choice] = {
+    choice.name: replace(choice, group=group)
+    for group, choices in _BY_GROUP.items()
+    for choice in choices
 }
 
 

@@ -1,4 +1,4 @@
-"""Every choice does what its name says, on the embedded model with few prompts."""
+"""Unit: every choice does what its name says, on the embedded model with few prompts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What choices change, on outcomes made by hand."""
+"""Unit: what choices change, on outcomes made by hand."""
 
 from __future__ import annotations
 

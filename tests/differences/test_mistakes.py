@@ -1,4 +1,4 @@
-"""The mistakes that notebook 8 plants are all found, each by its own check."""
+"""Unit: the mistakes that notebook 8 plants are all found, each by its own check."""
 
 from __future__ import annotations
 

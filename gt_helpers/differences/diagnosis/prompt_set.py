@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import BoolTensor, Tensor
+from jaxtyping import Bool, Float
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from ...dataset.prompts import PAPER_POSITIONS, Prompt, Template, tokenize, year_tokens
@@ -24,9 +25,9 @@ _BATCH = PROMPTS_AT_ONCE // 4  # of each, the logits of the whole vocabulary are
 class PromptSet:
     """Pairs of prompts with their labels, and the year probabilities that the model answers.
 
-    ``answers`` [prompt, year] are kept under "clean", "corrupted", and "paper clean" and "paper
+    ``answers`` are kept under "clean", "corrupted", and "paper clean" and "paper
     corrupted" for the paper's prompts with the same noun and start year; a line is NaN where a
-    prompt cannot be run or built. ``balanced`` [clean and corrupted, prompt] are the probability
+    prompt cannot be run or built. ``balanced`` are the clean and corrupted probability
     differences of 97 of the paper's own prompts. Where the two were ``swapped`` they are put back.
     """
 
@@ -34,10 +35,10 @@ class PromptSet:
     corrupted: tuple[ReadPrompt, ...]
     swapped: bool
     labels: dict[str, list[object]]
-    mask: Tensor | None
+    mask: Bool[Tensor, "prompt year"] | None
     has_texts: bool
-    answers: dict[str, Tensor]
-    balanced: Tensor
+    answers: dict[str, Float[Tensor, "prompt year"]]
+    balanced: Float[Tensor, "side prompt"]
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -53,37 +54,37 @@ class PromptSet:
         return list(zip(self.clean, self.corrupted, strict=True))
 
     @property
-    def right(self) -> BoolTensor:
-        """Whether an end year is right [prompt, year]: above the YY that the clean text has."""
+    def right(self) -> Bool[Tensor, "prompt year"]:
+        """Whether an end year is right: above the YY that the clean text has."""
         return above([prompt.YY for prompt in self.clean])
 
     @property
-    def their_right(self) -> BoolTensor:
+    def their_right(self) -> Bool[Tensor, "prompt year"]:
         """The same as the user counts it: by the mask, else by the years given, else `right`."""
         if self.mask is not None and self.mask.shape == (len(self), 100):
-            return self.mask  # type: ignore[return-value]
+            return self.mask
         for values in self.labels.values():
             numbers = [number(value) for value in values]
             if None not in numbers:
                 return above([n % 100 for n in numbers if n is not None])
         return self.right
 
-    def score(self, which: str, right: BoolTensor) -> Tensor:
-        """Probability difference [prompt] of some `answers`; NaN where there is none."""
+    def score(self, which: str, right: Bool[Tensor, "prompt year"]) -> Float[Tensor, " prompt"]:
+        """Probability difference of some `answers`; NaN where there is none."""
         return (self.answers[which] * torch.where(right, 1.0, -1.0)).sum(-1)
 
     def scores(self, *, paper: bool) -> tuple[Tensor, Tensor]:
-        """Clean and corrupted probability difference [prompt], as given or as in the paper."""
+        """Clean and corrupted probability difference per prompt, as given or as in the paper."""
         if paper:
             return self.score("paper clean", self.right), self.score("paper corrupted", self.right)
         clean, corrupted = (self.score(side, self.their_right) for side in SIDES)
         return (corrupted, clean) if self.swapped else (clean, corrupted)
 
 
-def above(YYs: Sequence[int | None]) -> BoolTensor:
-    """Whether a year lies above YY [prompt, year]; no year does where there is no YY."""
+def above(YYs: Sequence[int | None]) -> Bool[Tensor, "prompt year"]:
+    """Whether a year lies above YY; no year does where there is no YY."""
     bounds = torch.tensor([99 if YY is None else YY for YY in YYs])
-    return torch.arange(100) > bounds[:, None]  # type: ignore[return-value]
+    return torch.arange(100) > bounds[:, None]
 
 
 def read_prompts(given: Given, model: Transformer, progress: bool) -> PromptSet:
