@@ -45,7 +45,7 @@ def load_without(
     Returns the module and a report of what the file, and then the others, define: file, line,
     name, status, why. "kept": it is there, though its code may still use something skipped.
     "skipped": it can be passed on, but its use raises SkippedError, which says what is missing.
-    Raises ValueError for a path that is no Python file and for a syntax error.
+    Raises ValueError for a path that is no Python file, and SyntaxError as Python does.
 
     >>> theirs, report = load_without("clone/dataset.py")
     >>> report[report["status"] != "kept"]
@@ -159,15 +159,17 @@ class _Clone(MetaPathFinder, Loader):
     ) -> ModuleSpec | None:
         """Where an import of a clone's file leads; None leaves it to Python's own finders."""
         importer = _importer()
-        if importer != __file__ and not self._is_ours(importer):
+        asked_for = importer == __file__  # the file itself, whatever its name begins with
+        if not asked_for and not self._is_ours(importer):
             return None
-        spec = self._spec(name, path)
+        left_out = name.startswith(self.skip) and not asked_for
+        spec = ModuleSpec(name, self, is_package=True) if left_out else self._spec(name, path)
         if spec:
             self.loaded.add(name)
         return spec
 
     def _spec(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
-        if name.startswith(self.skip) or isinstance(sys.modules.get(_package(name)), Stub):
+        if isinstance(sys.modules.get(_package(name)), Stub):  # "nowhere.part" of "nowhere"
             return ModuleSpec(name, self, is_package=True)
         spec = PathFinder.find_spec(name, self._places() if path is None else path)
         if spec and spec.origin and self._is_ours(spec.origin):
@@ -205,7 +207,7 @@ class _Clone(MetaPathFinder, Loader):
         inside = path.is_relative_to(self.folder)
         shown = str(path.relative_to(self.folder) if inside else path.name)
         report = self.report.setdefault(shown, {})
-        tree = _parsed(path)
+        tree = ast.parse(path.read_bytes(), str(path))
         module.__doc__ = ast.get_docstring(tree)
         for statement in tree.body:
             # Compiled alone, any text would become the module's __doc__.
@@ -230,20 +232,6 @@ def _importer() -> str:
     while frame and frame.f_code.co_filename.startswith(_IMPORT_SYSTEM):
         frame = frame.f_back
     return frame.f_code.co_filename if frame else ""
-
-
-def _parsed(path: Path) -> ast.Module:
-    try:
-        tree = ast.parse(path.read_bytes(), str(path))
-        compile(tree, str(path), "exec", dont_inherit=True)  # finds a return outside a function
-        return tree
-    except (SyntaxError, ValueError) as error:
-        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        text = error.msg if isinstance(error, SyntaxError) else error
-        raise ValueError(
-            f"{path}{line} is not Python as this version reads it: {text}; "
-            "correct it, or give another file of the clone"
-        ) from error
 
 
 def _run(statement: ast.stmt, path: Path, names: dict[str, Any]) -> dict[str, str]:

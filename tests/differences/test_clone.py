@@ -312,7 +312,10 @@ def test_where_a_file_in_a_folder_looks(tmp_path: Path) -> None:
         package__string="right = True",
         package__only_here="where = 'beside'",
         top="where = 'top'",
+        rusty="import top, rust_graph\nfrom rust_graph import Node",
     )
+    module, report = checked(tmp_path, "rusty.py")  # its own name is not skipped
+    assert module.top.where == "top" and statuses(report)["rust_graph"] == "skipped"
     module, report = checked(tmp_path, "scripts/run.py")
     assert statuses(report) == {"rust_graph": "skipped", "where": "kept"}
     assert module.deep.where == "lib"
@@ -332,8 +335,8 @@ def test_errors(tmp_path: Path, load) -> None:
     with pytest.raises(ValueError, match=r"is no Python file; give one, .*broken.py'$"):
         load_without(tmp_path)
     for name in ("broken", "late"):
-        with pytest.raises(ValueError, match=rf"{name}.py, line 2 is not Python"):
+        with pytest.raises(SyntaxError, match=rf"{name}.py, line 2"):
             checked(tmp_path, f"{name}.py")
     module, report = load("import broken\ny = 1")
     assert module.y == 1 and statuses(report) == {"broken": "skipped", "y": "kept"}
-    assert "broken.py, line 2 is not Python" in why(report, "broken")
+    assert "SyntaxError" in why(report, "broken") and "broken.py, line 2" in why(report, "broken")

@@ -102,13 +102,6 @@ def in_prompts(
     return find
 
 
-def in_pairs(wrong: Callable[[ReadPrompt, ReadPrompt], Any]) -> Find:
-    """Finds what a corrupted prompt may not change in its clean one."""
-    return lambda prompts: iter(
-        [Found([i for i, pair in enumerate(prompts.pairs) if wrong(*pair)])]
-    )
-
-
 def count_of(where: Sequence[int], n: int, side: str = "") -> str:
     """How many prompts of all: "all 97 prompts", "12 of 97 clean prompts"."""
     many = f"all {n}" if len(where) == n else f"{len(where)} of {n}"

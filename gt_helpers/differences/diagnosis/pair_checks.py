@@ -9,7 +9,7 @@ import torch
 
 from ...dataset.prompts import YEAR_STRINGS
 from ...formatting import in_words
-from .check import BREAKS, CHANGES, Check, Find, Found, check, in_pairs, shown
+from .check import BREAKS, CHANGES, Check, Find, Found, check, shown
 from .given import BOS, ReadPrompt
 from .prompt_set import PromptSet
 
@@ -51,10 +51,15 @@ def order(prompts: PromptSet) -> Iterator[Found]:
     yield Found(_in_another_order(prompts))
 
 
-def _within_pairs(wrong: Callable[[ReadPrompt, ReadPrompt], bool]) -> Find:
-    """As `in_pairs`, unless the whole list is in another order, which is said instead."""
-    find = in_pairs(wrong)
-    return lambda prompts: iter(()) if _in_another_order(prompts) else find(prompts)
+def _in_pairs(wrong: Callable[[ReadPrompt, ReadPrompt], object]) -> Find:
+    """Finds what a corrupted prompt may not change in its clean one."""
+
+    def find(prompts: PromptSet) -> Iterator[Found]:
+        # Of a list in another order that is said, not what follows from it.
+        if not _in_another_order(prompts):
+            yield Found([i for i, pair in enumerate(prompts.pairs) if wrong(*pair)])
+
+    return find
 
 
 DIFFERENCES = (
@@ -63,31 +68,30 @@ DIFFERENCES = (
         BREAKS,
         "In {who} the corrupted noun is another one (drawn anew?), so the noun is patched along.",
         "Draw each noun once, and use it in both prompts.",
-        _within_pairs(lambda clean, bad: clean.noun.casefold() != bad.noun.casefold()),
+        _in_pairs(lambda clean, bad: clean.noun.casefold() != bad.noun.casefold()),
     ),
     Check(
         "other start century",
         BREAKS,
         "In {who} the corrupted prompt starts in another century, so XX1 is patched along.",
         "Keep the century, and replace the last two digits of the start year only.",
-        _within_pairs(lambda clean, bad: None not in (clean.XX, bad.XX) and clean.XX != bad.XX),
+        _in_pairs(lambda clean, bad: None not in (clean.XX, bad.XX) and clean.XX != bad.XX),
     ),
     Check(
         "other end",
         BREAKS,
         "In {who} the corrupted prompt ends otherwise than the clean one, so END changes too.",
         "End the corrupted prompt as the clean one.",
-        _within_pairs(lambda clean, bad: clean.end != bad.end),
+        _in_pairs(lambda clean, bad: clean.end != bad.end),
     ),
     Check(
         "other words",
         BREAKS,
         "In {who} the corrupted sentence has other words than the clean one.",
         "Keep the sentence, and replace YY only.",
-        _within_pairs(
+        _in_pairs(
             lambda clean, bad: (
-                bool(clean.start and bad.start)
-                and clean.sentence.casefold() != bad.sentence.casefold()
+                clean.start and bad.start and clean.sentence.casefold() != bad.sentence.casefold()
             )
         ),
     ),
