@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,6 @@ class Diagnosis:
     scores: pd.DataFrame
     n_prompts: int
     model: str
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per finding, worst first; ``prompts`` lists the numbers of those concerned."""
-        columns = list(Finding.__dataclass_fields__)
-        frame = pd.DataFrame([asdict(finding) for finding in self.findings], columns=columns)
-        return frame[["severity", "check", *(c for c in columns if c not in ("severity", "check"))]]
 
     @property
     def headline(self) -> str:
