@@ -1,16 +1,17 @@
 """One choice at a time changed from the paper's setting: what becomes of metric, sweeps, circuit.
 
-Everybody who redoes this work makes these choices, often without noticing. Each is measured against
-the reference, the paper's setting on centuries 11 to 17, with the same seeds.
+Each choice is measured against the reference, the paper's setting on centuries 11 to 17, with the
+same seeds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
@@ -28,6 +29,7 @@ from ..metrics import (
     prob_diff_of_mean_logits,
     prob_diff_or_equal,
     prob_diff_renormalised,
+    recovered,
 )
 from ..model.cache import ActivationCache, cache_activations
 from ..model.components import Shape, component
@@ -48,9 +50,8 @@ from ..patching.preview import Preview
 Years = tuple[int, int]
 # A tokenizer, the number of prompts, a seed and the pool of start years.
 Draw = Callable[[PreTrainedTokenizerBase, int, int, Years], YearDataset]
-
-
-Lens = Callable[[ActivationCache, str, Tensor], Tensor]
+# An activation cache, a component's name and the year tokens: logits per prompt and year.
+Lens = Callable[[ActivationCache, str, Int[Tensor, " year"]], Float[Tensor, "prompt year"]]
 
 
 def _prompts(**arguments: Any) -> Draw:
@@ -91,21 +92,21 @@ def _shuffled(tokenizer: PreTrainedTokenizerBase, n: int, seed: int, years: Year
     )
 
 
-def _processed_lens(run: ActivationCache, name: str, tokens: Tensor) -> Tensor:
-    return unembedded(run, run.model.ln_final(processed_output(run, name)), tokens)
+def _processed_lens(cache: ActivationCache, name: str, tokens: Tensor) -> Tensor:
+    return unembedded(cache, cache.model.ln_final(processed_output(cache, name)), tokens)
 
 
-def _raw_lens(run: ActivationCache, name: str, tokens: Tensor) -> Tensor:
-    return unembedded(run, written(run, name), tokens)
+def _raw_lens(cache: ActivationCache, name: str, tokens: Tensor) -> Tensor:
+    return unembedded(cache, written(cache, name), tokens)
 
 
-def _biased_lens(run: ActivationCache, name: str, tokens: Tensor) -> Tensor:
+def _biased_lens(cache: ActivationCache, name: str, tokens: Tensor) -> Tensor:
     """The lens of what TransformerLens gives as an MLP's output, b_out included; heads as ever."""
     node = component(name)
-    output = written(run, name)
+    output = written(cache, name)
     if node.kind == "mlp":
-        output = output + run.model.blocks[node.layer].b_out
-    return unembedded(run, run.model.ln_final(output), tokens)
+        output = output + cache.model.blocks[node.layer].b_out
+    return unembedded(cache, cache.model.ln_final(output), tokens)
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,6 @@ class Choice:
     """
 
     name: str
-    group: str
     what: str
     draw: Draw = _paper
     patching: type[PathPatching] = PathPatching
@@ -127,157 +127,148 @@ class Choice:
     metric: Metric = prob_diff
     lens: Lens = logit_lens
     unit: str = "share"
+    group: str = ""
 
     @property
-    def runs(self) -> tuple[object, ...]:
-        """What decides which runs and sweeps are needed; metric and lens are taken of these."""
+    def recipe(self) -> tuple[object, ...]:
+        """What decides which forward passes and sweeps are needed; metric and lens only read."""
         return self.draw, self.patching, self.nodes
 
 
 OTHER_PROMPTS = "other prompts"  # the yardstick of all other choices
-REFERENCE = Choice("the paper's setting", "reference", "nothing is changed")
-CHOICES: dict[str, Choice] = {
-    choice.name: choice
-    for choice in (
-        Choice(OTHER_PROMPTS, "prompts", "another seed: what chance alone does", _other_seed),
-        Choice("20 prompts", "prompts", "20 of the prompts, their YYs spread evenly", _few),
+REFERENCE = Choice("the paper's setting", "nothing is changed", group="reference")
+
+_BY_GROUP = {
+    "prompts": (
+        Choice(OTHER_PROMPTS, "another seed: what chance alone does", _other_seed),
+        Choice("20 prompts", "20 of the prompts, their YYs spread evenly", _few),
         Choice(
             "YY not balanced",
-            "prompts",
             "years are drawn from the whole pool, as for the paper's headline numbers",
             _prompts(balanced=False),
         ),
         Choice(
             "years 1000-1899",
-            "prompts",
             "the years of the paper's code: of century 10, the corruption changes XX1 too",
             _prompts(years=(1000, 1900)),
         ),
         Choice(
             "no space after BOS",
-            "prompts",
             "prompts begin <|endoftext|>The, as TransformerLens adds a BOS by itself",
             _prompts(template=NO_SPACE_TEMPLATE),
         ),
-        Choice("no BOS", "prompts", "prompts begin with The", _prompts(template=NO_BOS_TEMPLATE)),
+        Choice("no BOS", "prompts begin with The", _prompts(template=NO_BOS_TEMPLATE)),
         Choice(
             "ACDC's prompts",
-            "prompts",
             "no BOS, and the prompt ends with “to 17” instead of “to the year 17”",
             _prompts(template=ACDC_TEMPLATE),
         ),
-        Choice(
-            "EAP-IG's prompts", "prompts", "no space after BOS, and 34 of the nouns", eap_ig_prompts
-        ),
+        Choice("EAP-IG's prompts", "no space after BOS, and 34 of the nouns", eap_ig_prompts),
+    ),
+    "corruption": (
         Choice(
             "smaller YY",
-            "corruption",
             "YY becomes a random smaller one instead of 01",
             _prompts(corruption="smaller"),
         ),
         Choice(
             "any other YY",
-            "corruption",
             "YY becomes a random other one, smaller or larger",
             _prompts(corruption="random"),
         ),
-        Choice("another noun", "corruption", "only the noun changes", _prompts(corruption="noun")),
+        Choice("another noun", "only the noun changes", _prompts(corruption="noun")),
         Choice(
             "another century",
-            "corruption",
             "only the start year's century changes; YY and the century at the end stay",
             _prompts(corruption="century"),
         ),
-        Choice(
-            "shuffled prompts", "corruption", "the corrupted prompt is another clean one", _shuffled
-        ),
+        Choice("shuffled prompts", "the corrupted prompt is another clean one", _shuffled),
         Choice(
             "mean ablation",
-            "corruption",
             "instead of a corrupted run, the mean over the clean prompts is patched in, at every "
             "position its own",
             patching=MeanAblation,
         ),
         Choice(
             "zero ablation",
-            "corruption",
             "instead of a corrupted run, zero is patched in; output biases stay",
             patching=ZeroAblation,
         ),
+    ),
+    "metric": (
         Choice(
             "renormalised",
-            "metric",
             "the probabilities of the 100 years are scaled to add up to 1",
             metric=prob_diff_renormalised,
         ),
-        Choice(
-            "greater or equal", "metric", "the year YY counts as right", metric=prob_diff_or_equal
-        ),
+        Choice("greater or equal", "the year YY counts as right", metric=prob_diff_or_equal),
         Choice(
             "logit difference",
-            "metric",
             "the mean year logit above YY less the mean up to YY",
             metric=logit_diff,
             unit="number",
         ),
         Choice(
             "mean logits per YY",
-            "metric",
             "logits of equal YY are averaged before the softmax, not probabilities after it",
             metric=prob_diff_of_mean_logits,
         ),
+    ),
+    "method": (
         Choice(
             "MLPs free",
-            "method",
             "only heads are nodes: MLPs on the way recompute, as in the IOI paper",
             nodes="heads",
         ),
         Choice(
             "activation patching",
-            "method",
             "a component is overwritten, and all that comes after it recomputes",
             nodes="activations",
         ),
         Choice(
             "norms frozen",
-            "method",
             "every LayerNorm divides by the scale of the base run",
             patching=FrozenNorms,
         ),
+    ),
+    "lens": (
         Choice(
             "lens: processed weights",
-            "lens",
             "weights are folded and centred first, as TransformerLens does by default",
             lens=_processed_lens,
         ),
         Choice(
             "lens: scale of the stream",
-            "lens",
             "divided by the scale of the whole stream, not of the component alone",
             lens=direct_effect,
         ),
-        Choice("lens: no norm", "lens", "the unembedding alone", lens=_raw_lens),
-        Choice("lens: with b_out", "lens", "MLPs with their output bias", lens=_biased_lens),
-    )
+        Choice("lens: no norm", "the unembedding alone", lens=_raw_lens),
+        Choice("lens: with b_out", "MLPs with their output bias", lens=_biased_lens),
+    ),
+}
+CHOICES: dict[str, Choice] = {
+    choice.name: replace(choice, group=group)
+    for group, choices in _BY_GROUP.items()
+    for choice in choices
 }
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Log-probabilities of the runs and sweeps that metrics are taken of, for one seed.
+class ChoiceRun:
+    """What one choice makes the model answer with one seed, as log-probabilities.
 
-    ``runs`` [prompt, year]: "clean", "corrupted", and "partial", the partial circuit on clean data
-    with everything else corrupted. Where only heads are nodes these are its heads and every MLP
-    that they reach, and with activation patching its heads, overwritten. ``sweeps`` [sender,
-    prompt, year] by the receivers' names, base clean; senders are those of `Shape.senders`.
-    ``clean`` is the run of the clean prompts that lenses are taken of; ``error`` is the largest of
-    a log-probability that a preview found among its checked cells.
+    ``answers`` are those of "clean" and "corrupted" prompts, and of "partial", the partial circuit
+    on clean data with everything else corrupted. Where only heads are nodes this is its heads and
+    every MLP that they reach, and with activation patching its heads, overwritten. ``sweeps`` are
+    named after their receivers, base clean; senders are those of `Shape.senders`. ``cache`` is of
+    the clean prompts, for the lenses; ``error`` is the largest of a log-probability that a preview
+    found among its checked cells.
     """
 
     dataset: YearDataset
-    clean: ActivationCache
-    runs: dict[str, Tensor]
-    sweeps: dict[str, Tensor]
+    cache: ActivationCache
+    answers: dict[str, Float[Tensor, "prompt year"]]
+    sweeps: dict[str, Float[Tensor, "sender prompt year"]]
     error: float = 0.0
 
 
@@ -285,25 +276,16 @@ class Answers:
 class Outcome:
     """What one choice gives with one seed: means over prompts.
 
-    ``scores`` of the runs in the choice's metric, ``effects`` [sender] of every sweep, ``lenses``
-    [YY, year] of the circuit's components, and the preview's ``error`` as in `Answers`.
+    ``scores`` in the choice's metric: "clean", "corrupted" and "partial", as in `ChoiceRun`, and
+    what the circuit recovers of the clean score, "recovered" (the paper's) and "above_corrupted"
+    (later work's faithfulness). Further the ``effects`` of every sweep, the ``lenses`` of the
+    circuit's components, and the preview's ``error``.
     """
 
     scores: dict[str, float]
-    effects: dict[str, Tensor]
-    lenses: dict[str, Tensor]
+    effects: dict[str, Float[Tensor, " sender"]]
+    lenses: dict[str, Float[Tensor, "YY year"]]
     error: float = 0.0
-
-    @property
-    def recovered(self) -> float:
-        """The circuit's score divided by the model's (the paper's convention)."""
-        return self.scores["partial"] / self.scores["clean"]
-
-    @property
-    def above_corrupted(self) -> float:
-        """The same after the corrupted run's score is taken from both."""
-        low = self.scores["corrupted"]
-        return (self.scores["partial"] - low) / (self.scores["clean"] - low)
 
 
 def measure_choices(
@@ -332,10 +314,10 @@ def measure_choices(
     outcomes: dict[str, list[Outcome]] = {choice.name: [] for choice in chosen}
     bar = tqdm(total=len(chosen) * len(seeds), desc="choices", disable=not progress, leave=False)
     for seed in seeds:
-        usual = answers(model, parts, REFERENCE, n, seed, years, preview)
+        usual = run_choice(model, parts, REFERENCE, n, seed, years, preview)
         for choice in chosen:
-            same = choice.runs == REFERENCE.runs
-            found = usual if same else answers(model, parts, choice, n, seed, years, preview)
+            same = choice.recipe == REFERENCE.recipe
+            found = usual if same else run_choice(model, parts, choice, n, seed, years, preview)
             outcomes[choice.name].append(outcome(parts, choice, found))
             bar.update()
     bar.close()
@@ -343,7 +325,7 @@ def measure_choices(
 
 
 @torch.no_grad()
-def answers(
+def run_choice(
     model: Transformer,
     parts: CircuitParts,
     choice: Choice,
@@ -351,23 +333,27 @@ def answers(
     seed: int = 0,
     years: Years = (1100, 1800),
     preview: bool = False,
-) -> Answers:
-    """The runs and sweeps of one choice on ``n`` prompts drawn from a seed."""
+) -> ChoiceRun:
+    """One choice's forward passes and sweeps on ``n`` prompts drawn from a seed."""
     dataset = choice.draw(model.tokenizer, n, seed, years)
     engine = _in_preview(choice.patching) if preview else choice.patching
     patching = engine(model, dataset)
     back = patching.reversed()
-    clean = cache_activations(model, dataset.clean, start=dataset.positions["END"])
-    runs = {"clean": patching.base_log_probs, "corrupted": back.base_log_probs}
+    cache = cache_activations(model, dataset.clean, start=dataset.positions["END"])
+    answers = {"clean": patching.base_log_probs, "corrupted": back.base_log_probs}
     if choice.nodes == "activations":
-        heads = overwritten_log_probs(model, dataset, [list(parts.heads)])
-        return Answers(dataset, clean, runs | {"partial": heads[0]}, _overwritten(patching))
-    free = choice.nodes == "heads"
-    circuit = _circuit_of_heads(parts, patching.shape) if free else partial_circuit(parts)
-    sweeps = _sweeps_of_heads(patching, parts) if free else _sweeps(patching, parts)
-    runs["partial"] = back.evaluate(circuit).log_probs
+        answers["partial"] = overwritten_log_probs(model, dataset, [list(parts.heads)])[0]
+        return ChoiceRun(dataset, cache, answers, _overwritten(patching))
+    if choice.nodes == "heads":
+        circuit, sweeps = (
+            _circuit_of_heads(parts, patching.shape),
+            _sweeps_of_heads(patching, parts),
+        )
+    else:
+        circuit, sweeps = partial_circuit(parts), _sweeps(patching, parts)
+    answers["partial"] = back.evaluate(circuit).log_probs
     errors = [one.error for one in (patching, back) if isinstance(one, Preview)]
-    return Answers(dataset, clean, runs, sweeps, max(errors, default=0.0))
+    return ChoiceRun(dataset, cache, answers, sweeps, max(errors, default=0.0))
 
 
 def _in_preview(engine: type[PathPatching]) -> type[PathPatching]:
@@ -375,21 +361,26 @@ def _in_preview(engine: type[PathPatching]) -> type[PathPatching]:
     return type(f"Preview{engine.__name__}", (Preview, engine), {})
 
 
-def outcome(parts: CircuitParts, choice: Choice, found: Answers) -> Outcome:
-    """A choice's metric of these answers, and its lens on the clean prompts."""
-    YY, years = found.dataset.YY, found.dataset.year_tokens
-    values = {name: choice.metric(one.exp(), YY) for name, one in found.runs.items()}
+def outcome(parts: CircuitParts, choice: Choice, run: ChoiceRun) -> Outcome:
+    """A choice's metric of what was answered, and its lens on the clean prompts."""
+    YY, years = run.dataset.YY, run.dataset.year_tokens
+    values = {name: choice.metric(one.exp(), YY) for name, one in run.answers.items()}
+    clean, corrupted, partial = (values[name] for name in ("clean", "corrupted", "partial"))
     return Outcome(
-        {name: float(one.mean()) for name, one in values.items()},
         {
-            name: (choice.metric(one.exp(), YY) - values["clean"]).mean(-1).double()
-            for name, one in found.sweeps.items()
+            **{name: float(one.mean()) for name, one in values.items()},
+            "recovered": recovered(partial, clean).value,
+            "above_corrupted": recovered(partial, clean, corrupted).value,
         },
         {
-            name: mean_by_YY(choice.lens(found.clean, name, years), YY)
+            name: (choice.metric(one.exp(), YY) - clean).mean(-1).double()
+            for name, one in run.sweeps.items()
+        },
+        {
+            name: mean_by_YY(choice.lens(run.cache, name, years), YY)
             for name in (*parts.heads, *parts.mlps)
         },
-        found.error,
+        run.error,
     )
 
 

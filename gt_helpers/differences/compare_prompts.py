@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -67,12 +68,12 @@ def paper_prompts(
 
 
 def compare_tokens(
-    theirs_clean: Tensor,
-    theirs_corrupted: Tensor,
+    theirs_clean: Int[Tensor, "prompt position"],
+    theirs_corrupted: Int[Tensor, "prompt position"],
     ours: YearDataset,
     tokenizer: PreTrainedTokenizerBase,
 ) -> pd.DataFrame:
-    """In how many prompts their token ids [prompt, position] differ from ours, by position.
+    """In how many prompts their token ids differ from ours, by position.
 
     One row per position of ``ours``: position, clean and corrupted (numbers of prompts that
     differ), and the first difference as an example, "" where there is none. Prompts are compared

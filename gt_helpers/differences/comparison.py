@@ -5,21 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ..formatting import in_words, interval_in_words
+from ..metrics import correlation
 from ..model.components import Shape, component
-from ..patching.paper import CircuitParts
+from ..patching.engine import Sweep
+from ..patching.paper import CircuitParts, circuit_senders
 from .choices import CHOICES, OTHER_PROMPTS, REFERENCE, Choice, Outcome
 
 SCORES = ("clean", "corrupted", "recovered", "above_corrupted")
-_GAP = 0.05  # a smaller share between clean and corrupted is too little to divide by
 _CHANCE = 0.02  # changes below this, or below what other prompts do, are not spoken of
 ALL_SWEEPS = "all sweeps"
 Cell = tuple[str, float, str]  # a value in words, how far it moved, and details
@@ -63,7 +65,7 @@ class Comparison:
         for name, found in self.outcomes.items():
             row: dict[str, float] = {}
             for score in SCORES:
-                mean, low, high = _over_seeds([_score(one, score) for one in found])
+                mean, low, high = _over_seeds([one.scores[score] for one in found])
                 row |= {score: mean, f"{score}_low": low, f"{score}_high": high}
             rows[name] = row
         return pd.DataFrame.from_dict(rows, orient="index")
@@ -75,11 +77,7 @@ class Comparison:
         these, or "lens", the mean over the circuit's components of the correlation of their logit
         lenses, every row centred. A map without any effect has r = 0.
         """
-        return self._correlations.copy()
-
-    @cached_property
-    def _correlations(self) -> pd.DataFrame:
-        rows = []
+        table = []
         reference = self.outcomes[REFERENCE.name]
         for choice in self.choices:
             pairs = list(zip(self.outcomes[choice.name], reference, strict=True))
@@ -90,8 +88,8 @@ class Comparison:
             }
             found[ALL_SWEEPS] = np.mean(list(found.values()), axis=0).tolist()
             found["lens"] = [_lenses_alike(a.lenses, b.lenses) for a, b in pairs]
-            rows += [(choice.name, name, *_over_seeds(values)) for name, values in found.items()]
-        return pd.DataFrame(rows, columns=["choice", "map", "r", "low", "high"])
+            table += [(choice.name, name, *_over_seeds(values)) for name, values in found.items()]
+        return pd.DataFrame(table, columns=["choice", "map", "r", "low", "high"])
 
     def lists(self) -> pd.DataFrame:
         """What happens to the strongest senders of every sweep: choice, sweep, lost and new.
@@ -120,21 +118,26 @@ class Comparison:
         ``words`` is the short diagnosis.
         """
         scores, lists = self.scores(), self.lists()
-        tables = dict(list(self.correlations().groupby("choice", sort=False)))
-        rows = []
+        r = self.correlations().pivot(index="choice", columns="map", values="r")
+        table = []
         for choice in self.choices:
-            r = tables[choice.name].set_index("map")["r"]
-            mean_r, lens_r = float(r[ALL_SWEEPS]), float(r["lens"])
-            moved = scores["recovered"][choice.name] - scores["recovered"][REFERENCE.name]
             own = lists[lists["choice"] == choice.name]
-            lost, new = (list(dict.fromkeys(own[column].sum())) for column in ("lost", "new"))
-            change = max(1 - mean_r, 1 - lens_r, abs(moved))
-            rows.append((choice.name, choice.what, change, mean_r, lens_r, lost, new))
-        columns = ["choice", "what", "change", "mean_r", "lens_r", "lost", "new"]
-        frame = pd.DataFrame(rows, columns=columns)
+            mean_r, lens_r = r.loc[choice.name, [ALL_SWEEPS, "lens"]]
+            moved = scores["recovered"][choice.name] - scores["recovered"][REFERENCE.name]
+            table.append(
+                {
+                    **{"choice": choice.name, "what": choice.what},
+                    "change": max(1 - mean_r, 1 - lens_r, abs(moved)),
+                    **{"mean_r": mean_r, "lens_r": lens_r},
+                    **{
+                        column: list(dict.fromkeys(own[column].sum())) for column in ("lost", "new")
+                    },
+                }
+            )
+        frame = pd.DataFrame(table)
         chance = max([_CHANCE, *frame["change"][frame["choice"] == OTHER_PROMPTS]])
         frame["words"] = [
-            self._words(row, scores, tables[row["choice"]], chance) for _, row in frame.iterrows()
+            _diagnosis(row, scores, r.loc[row["choice"], self.sweeps], chance) for row in table
         ]
         return frame.sort_values("change", ascending=False, kind="stable", ignore_index=True)
 
@@ -164,8 +167,8 @@ class Comparison:
         frame = pd.DataFrame.from_dict(cells, orient="index")
         return frame.map(itemgetter(0)), frame.map(itemgetter(1)), frame.map(itemgetter(2))
 
-    def effects(self, name: str, sweep: str) -> Tensor:
-        """Mean effects [sender] of a choice's (or the reference's) sweep over all seeds."""
+    def effects(self, name: str, sweep: str) -> Float[Tensor, " sender"]:
+        """Mean effects of a choice's (or the reference's) sweep over all seeds."""
         return torch.stack([one.effects[sweep] for one in self.outcomes[name]]).mean(0)
 
     def senders(self, sweep: str) -> list[str]:
@@ -177,13 +180,13 @@ class Comparison:
         return "YY" if sweep in ("keys", "values") or sweep.endswith("@YY") else "END"
 
     def members(self, sweep: str) -> set[str]:
-        """Labels of the circuit's components among the senders of a sweep."""
-        at_END = self.position(sweep) == "END"
-        parts = self.parts
-        names = (
-            (*parts.heads, *parts.mlps) if at_END else (*parts.readers_of_YY, *parts.early_inputs)
-        )
-        return {component(name).label for name in names}
+        """Labels of the sweep's senders that the circuit connects to its receivers."""
+        part = {"keys": "k", "values": "v"}.get(sweep)
+        receivers = [f"{head}.{part}" for head in self.parts.heads] if part else [sweep]
+        names = [node.name for node in self.shape.senders(self.position(sweep))]
+        values = self.effects(REFERENCE.name, sweep)[:, None]
+        swept = Sweep(tuple(receivers), (), tuple(names), values, self.shape)
+        return {component(name).label for name in circuit_senders(self.parts, swept)}
 
     def _listed(self, name: str, sweep: str) -> list[str]:
         """The strongest senders, as many as the circuit has with any effect in the reference."""
@@ -194,47 +197,39 @@ class Comparison:
         order = effects.argsort(descending=True, stable=True).tolist()[:size]
         return [senders[i] for i in order if effects[i] > 0]
 
-    def _words(
-        self, row: pd.Series, scores: pd.DataFrame, maps: pd.DataFrame, chance: float
-    ) -> str:
-        """The short diagnosis of one choice; changes up to ``chance`` are not spoken of."""
-        own, usual = scores.loc[row["choice"]], scores.loc[REFERENCE.name]
-        choice, found = CHOICES[row["choice"]], []
-        share = choice.unit == REFERENCE.unit
-        if share and abs(own["clean"] - own["corrupted"]) < 0.5 * abs(
-            usual["clean"] - usual["corrupted"]
-        ):
-            found.append(
-                f"The patched-in run still scores {in_words(own['corrupted'])} (reference "
-                f"{in_words(usual['corrupted'])}), so patching has less to show"
-            )
-        if share and abs(own["clean"] - usual["clean"]) > chance:
-            found.append(
-                f"the clean score is {in_words(own['clean'])} instead of {in_words(usual['clean'])}"
-            )
-        sweeps = maps[maps["map"].isin(self.sweeps)]
-        if row["mean_r"] < 1 - chance:
-            worst = sweeps.loc[sweeps["r"].idxmin()]
-            kind = "are other ones" if row["mean_r"] < 0.5 else "shift"
-            found.append(
-                f"the sweeps {kind} (mean correlation {_r(row['mean_r'])}, least for "
-                f"{worst['map']}: {_r(worst['r'])})"
-            )
-        if row["lost"]:
-            found.append(f"lost from the top lists: {_few(row['lost'])}")
-        if row["new"]:
-            found.append(f"new in them: {_few(row['new'])}")
-        if abs(own["recovered"] - usual["recovered"]) > chance:
-            found.append(
-                f"the circuit seems to recover {in_words(own['recovered'])} instead of "
-                f"{in_words(usual['recovered'])}"
-            )
-        if row["lens_r"] < 1 - chance:
-            found.append(f"the logit lens shows something else (correlation {_r(row['lens_r'])})")
-        if not found:
-            return "Makes next to no difference."
-        text = "; ".join(found)
-        return f"{text[0].upper()}{text[1:]}."
+
+def _diagnosis(
+    row: Mapping[str, Any], scores: pd.DataFrame, sweeps: pd.Series, chance: float
+) -> str:
+    """The short diagnosis of a `Comparison.summary`'s row; changes up to ``chance`` do not count.
+
+    ``sweeps`` are the correlations of the choice's sweeps, NaN where it has none.
+    """
+    own, usual = scores.loc[row["choice"]], scores.loc[REFERENCE.name]
+    same_unit = CHOICES[row["choice"]].unit == REFERENCE.unit
+    gap, usual_gap = (abs(one["clean"] - one["corrupted"]) for one in (own, usual))
+    said = {
+        f"the patched-in run still scores {in_words(own['corrupted'])} (reference "
+        f"{in_words(usual['corrupted'])}), so patching has less to show": (
+            same_unit and gap < 0.5 * usual_gap
+        ),
+        f"the clean score is {in_words(own['clean'])} instead of {in_words(usual['clean'])}": (
+            same_unit and abs(own["clean"] - usual["clean"]) > chance
+        ),
+        f"the sweeps {'are other ones' if row['mean_r'] < 0.5 else 'shift'} (mean correlation "
+        f"{_r(row['mean_r'])}, least for {sweeps.idxmin()}: {_r(sweeps.min())})": (
+            row["mean_r"] < 1 - chance
+        ),
+        f"lost from the top lists: {_few(row['lost'])}": bool(row["lost"]),
+        f"new in them: {_few(row['new'])}": bool(row["new"]),
+        f"the circuit seems to recover {in_words(own['recovered'])} instead of "
+        f"{in_words(usual['recovered'])}": abs(own["recovered"] - usual["recovered"]) > chance,
+        f"the logit lens shows something else (correlation {_r(row['lens_r'])})": (
+            row["lens_r"] < 1 - chance
+        ),
+    }
+    text = "; ".join(words for words, holds in said.items() if holds)
+    return f"{text[0].upper()}{text[1:]}." if text else "Makes next to no difference."
 
 
 def _score_cells(choice: Choice, scores: pd.DataFrame) -> dict[str, Cell]:
@@ -257,16 +252,6 @@ def _changes(lost: list[str], new: list[str]) -> str:
     return "".join(f"; {word}: {', '.join(names)}" for word, names in named.items() if names)
 
 
-def _score(outcome: Outcome, name: str) -> float:
-    if name in outcome.scores:
-        return outcome.scores[name]
-    if name == "above_corrupted":
-        gap = abs(outcome.scores["clean"] - outcome.scores["corrupted"])
-        if gap < _GAP * abs(outcome.scores["clean"]):
-            return math.nan
-    return float(getattr(outcome, name))
-
-
 def _over_seeds(values: list[float]) -> tuple[float, float, float]:
     """Mean, smallest and largest."""
     return float(np.mean(values)), min(values), max(values)
@@ -275,7 +260,7 @@ def _over_seeds(values: list[float]) -> tuple[float, float, float]:
 def _alike(effects: Tensor, reference: Tensor) -> float:
     """Pearson correlation over the senders that have an effect in either."""
     live = (effects != 0) | (reference != 0)
-    return float(_pearson(effects[live], reference[live]))
+    return float(correlation(effects[live], reference[live]).nan_to_num(0))  # one has no effect
 
 
 def _lenses_alike(lenses: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
@@ -284,14 +269,7 @@ def _lenses_alike(lenses: Mapping[str, Tensor], reference: Mapping[str, Tensor])
     )
     present = ~(a + b).isnan().any(0).any(-1)  # a YY without a prompt has no row
     a, b = (table[:, present] - table[:, present].mean(-1, keepdim=True) for table in (a, b))
-    return float(_pearson(a.flatten(1), b.flatten(1)).mean())
-
-
-def _pearson(a: Tensor, b: Tensor) -> Tensor:
-    """Correlation over the last axis; 0 where one of the two is constant."""
-    a, b = (x.double() - x.double().mean(-1, keepdim=True) for x in (a, b))
-    norm = a.norm(dim=-1) * b.norm(dim=-1)
-    return torch.where(norm > 0, (a * b).sum(-1) / norm, 0.0)
+    return float(correlation(a.flatten(1), b.flatten(1)).nan_to_num(0).mean())
 
 
 def _short(score: float, unit: str = "share") -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..formatting import in_words
-from ..metrics import bootstrap_ci
+from ..metrics import bootstrap_ci, correlation
 from ..model.components import component
 from ..patching.engine import Sweep
 
@@ -25,14 +24,13 @@ _TOP = 10
 
 @dataclass(frozen=True)
 class SweepComparison:
-    """Two heatmaps cell by cell, their correlation, and what explains the difference, in words.
+    """Two heatmaps cell by cell, and what explains the difference, in words.
 
     ``table`` has a row per component, the strongest difference first: component, theirs, ours, low
     and high (95 % bootstrap interval of ours), difference, outside (the interval).
     """
 
     table: pd.DataFrame
-    correlation: float
     sentences: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -43,26 +41,39 @@ def compare_sweep(theirs: Any, ours: Sweep) -> SweepComparison:
     """Hold a heatmap against a sweep, and name the usual causes of a difference that explain it.
 
     ``theirs`` [layer, n_heads + 1] has the MLPs in its last column, like ``ours.effect``; or it is
-    a pair (heads [layer, head], mlps [layer]), or a dict of "heads" and "mlps". It should be of the
-    same model, receivers and senders as ``ours``; other prompts of the same kind are fine. Raises
-    ValueError for another shape.
+    a pair (heads [layer, head], mlps [layer]). It should be of the same model, receivers and
+    senders as ``ours``; other prompts of the same kind are fine. Raises ValueError for another
+    shape.
     """
     layers, heads = ours.shape.n_layers, ours.shape.n_heads
     given, turned = _heatmap(theirs, layers, heads)
-    _, low, high = (part.double().reshape(given.shape) for part in bootstrap_ci(ours.values[:-1]))
     effect = ours.effect.double()
-    table = _table(ours, given, effect, low, high)
-    plain = _correlation(given, effect)
-    said = [f"As given, {_agreement(given, effect, low, high)}."]
-    if turned:
-        said.append(
-            f"Transposed: yours has the shape {heads + 1} x {layers}, heads by layers, and was "
-            "turned round."
-        )
+    _, low, high = (part.double().reshape(given.shape) for part in bootstrap_ci(ours.values[:-1]))
 
+    read, undone = _undone(given, effect)
+    if turned:
+        undone = [
+            f"Transposed: yours has the shape {heads + 1} x {layers}, heads by layers, and was "
+            "turned round.",
+            *undone,
+        ]
+    said = [f"As given, {_agreement(given, effect, low, high)}.", *undone]
+    reasons = _zeros(read, effect, ours, (low > 0) | (high < 0))
+    if _correlation(read, effect) < _AGREES:
+        reasons += _reacting(read, effect, ours)
+        reasons = reasons or [
+            "None of the usual rearrangements, signs or scales makes the two alike: compare the "
+            "prompts first (diagnose), then receivers, via and the senders' position."
+        ]
+    elif undone:
+        said.append(f"With this undone, {_agreement(read, effect, low, high)}.")
+    return SweepComparison(_table(ours, given, effect, low, high), tuple(said + reasons))
+
+
+def _undone(given: Tensor, effect: Tensor) -> tuple[Tensor, list[str]]:
+    """Theirs with its order, sign and scale made like ours, and what had to be undone for that."""
     read, how = _rearranged(given, effect)
-    if how:
-        said.append(how)
+    said = [how] if how else []
     together = _correlation(read, effect)
     if together <= -_AGREES:
         read = -read
@@ -70,29 +81,15 @@ def compare_sweep(theirs: Any, ours: Sweep) -> SweepComparison:
             "Flipped: your signs are the opposite. You may report clean - patched, where the paper "
             "reports patched - clean, or patch clean values into the corrupted run."
         )
-    alike = abs(together) >= _AGREES
     ratio = _ratio(read, effect)
-    if alike and abs(ratio - 1) > _SAME_SCALE:
+    if abs(together) >= _AGREES and abs(ratio - 1) > _SAME_SCALE:
         said.append(_scaled(ratio))
         read = read / ratio
-    reasons = _zeros(read, effect, ours, (low > 0) | (high < 0))
-    if alike and (turned or not torch.equal(read, given)):
-        said.append(f"With this undone, {_agreement(read, effect, low, high)}.")
-    elif not alike:
-        reasons += _reacting(read, effect, ours)
-        reasons = reasons or [
-            "None of the usual rearrangements, signs or scales makes the two alike: compare the "
-            "prompts first (diagnose), then receivers, via and the senders' position."
-        ]
-    return SweepComparison(table, plain, tuple(said + reasons))
+    return read, said
 
 
 def _heatmap(theirs: Any, layers: int, heads: int) -> tuple[Tensor, bool]:
     """Theirs as [layer, n_heads + 1], and whether it had to be transposed for that."""
-    if isinstance(theirs, Mapping):
-        if missing := [name for name in ("heads", "mlps") if name not in theirs]:
-            raise ValueError(f"the heatmap has no {missing[0]!r}; a dict has 'heads' and 'mlps'")
-        theirs = (theirs["heads"], theirs["mlps"])
     if isinstance(theirs, tuple) and len(theirs) == 2:
         grid, column = (_numbers(part) for part in theirs)
         if grid.shape == (layers, heads) and column.numel() == layers:
@@ -146,10 +143,7 @@ def _outside(read: Tensor, low: Tensor, high: Tensor) -> Tensor:
 def _correlation(read: Tensor, effect: Tensor) -> float:
     """Correlation over the cells that both have; 0 where one of them is constant."""
     both = read.isfinite() & effect.isfinite()
-    pair = torch.stack([read[both], effect[both]])
-    if pair.shape[1] < 2 or (pair == pair[:, :1]).all(1).any():
-        return 0.0
-    return float(pair.corrcoef()[0, 1])
+    return float(correlation(read[both], effect[both]).nan_to_num(0))
 
 
 def _ratio(read: Tensor, effect: Tensor) -> float:

@@ -13,7 +13,7 @@ from ..analysis.logit_lens import lens_numbers
 from ..dataset.prompts import token_text
 from ..dataset.year_dataset import YearDataset
 from ..differences.comparison import ALL_SWEEPS, Comparison
-from ..differences.diagnosis.dataset import Diagnosis
+from ..differences.diagnosis import Diagnosis
 from ..formatting import in_words, interval_in_words
 from ..model.components import component
 from ..patching.engine import Sweep
@@ -79,7 +79,7 @@ def token_table(dataset: YearDataset, prompt: int, tokenizer: object) -> Html:
 
 def diagnosis_table(diagnosis: Diagnosis) -> Html:
     """The findings of a `diagnosis.diagnose`, worst first, and what the model answers."""
-    note = "<br>".join(escape(line) for line in (diagnosis.headline, *diagnosis.answers))
+    note = "<br>".join(escape(line) for line in (diagnosis.headline, *diagnosis.scores_in_words))
     rows = []
     for finding in diagnosis.findings:
         colour = _SEVERITIES.get(finding.severity, "inherit")

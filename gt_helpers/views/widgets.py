@@ -26,8 +26,7 @@ from ..dataset.prompts import YEAR_STRINGS, load_nouns
 from ..dataset.year_dataset import YearDataset
 from ..differences.choices import CHOICES, REFERENCE
 from ..differences.comparison import Comparison
-from ..differences.diagnosis.dataset import diagnose
-from ..differences.diagnosis.examples import MISTAKES
+from ..differences.diagnosis import MISTAKES, diagnose
 from ..edges.discovery import FoundCircuit, agreement, greedy_edges
 from ..edges.effects import EdgeScores
 from ..edges.quality import faithfulness

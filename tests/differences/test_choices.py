@@ -1,4 +1,4 @@
-"""Every choice does what its name says, on the embedded model with few prompts."""
+"""Unit: every choice does what its name says, on the embedded model with few prompts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.differences.choices import (
     CHOICES,
     REFERENCE,
-    Answers,
     Choice,
-    answers,
+    ChoiceRun,
     measure_choices,
     outcome,
+    run_choice,
 )
 from gt_helpers.metrics import prob_diff
 from gt_helpers.model.cache import cache_activations
@@ -163,13 +163,13 @@ def test_shuffled_prompts_are_the_clean_ones_in_another_order(model: Transformer
 # --- methods -------------------------------------------------------------------------------------
 
 
-def measured(model: Transformer, choice: Choice) -> Answers:
-    return answers(model, PARTS, choice, N, 3)
+def measured(model: Transformer, choice: Choice) -> ChoiceRun:
+    return run_choice(model, PARTS, choice, N, 3)
 
 
-def effects(found: Answers, sweep: str) -> Tensor:
+def effects(found: ChoiceRun, sweep: str) -> Tensor:
     values, YY = found.sweeps[sweep], found.dataset.YY
-    return prob_diff(values.exp(), YY) - prob_diff(found.runs["clean"].exp(), YY)
+    return prob_diff(values.exp(), YY) - prob_diff(found.answers["clean"].exp(), YY)
 
 
 def test_the_reference_sweeps_are_the_engine_s(model: Transformer) -> None:
@@ -185,7 +185,7 @@ def test_the_reference_sweeps_are_the_engine_s(model: Transformer) -> None:
     for name, sweep in own.items():
         torch.testing.assert_close(effects(found, name), sweep.values, rtol=0, atol=1e-6)
     circuit = patching.reversed().evaluate(partial_circuit(PARTS))
-    torch.testing.assert_close(found.runs["partial"], circuit.log_probs)
+    torch.testing.assert_close(found.answers["partial"], circuit.log_probs)
 
 
 def test_with_mlps_free_every_later_mlp_recomputes(model: Transformer) -> None:
@@ -199,7 +199,7 @@ def test_with_mlps_free_every_later_mlp_recomputes(model: Transformer) -> None:
     row = [one.name for one in patching.shape.senders("END")].index("a9.h1@END")
     torch.testing.assert_close(found.sweeps["logits"][row], expected, rtol=0, atol=1e-5)
     at_YY = found.sweeps["values"]
-    live = (at_YY != found.runs["clean"]).any(-1).any(-1)
+    live = (at_YY != found.answers["clean"]).any(-1).any(-1)
     names = [one.label for one in patching.shape.senders("YY")]
     # a8 is below none of the heads; a3 reaches a7.h5, also through the MLPs between them.
     assert not live[names.index("a8.h0")] and live[names.index("a3.h0")]
@@ -209,17 +209,17 @@ def test_with_mlps_free_every_later_mlp_recomputes(model: Transformer) -> None:
 def test_activation_patching_overwrites_and_lets_all_run(model: Transformer) -> None:
     found = measured(model, CHOICES["activation patching"])
     one = activation_patching(model, found.dataset, ["a3.h1@YY", "m9@END"], base="clean")
-    clean = prob_diff(found.runs["clean"].exp(), found.dataset.YY)
+    clean = prob_diff(found.answers["clean"].exp(), found.dataset.YY)
     names = [node.label for node in PathPatching(model, found.dataset).shape.senders("END")]
     for values, (sweep, name) in zip(one, [("values", "a3.h1"), ("logits", "m9")], strict=True):
         row = effects(found, sweep)[names.index(name)]
         torch.testing.assert_close(row, values - clean, rtol=0, atol=1e-6)
     # The whole stream at YY is all that differs between the prompts.
     torch.testing.assert_close(
-        found.sweeps["values"][-1], found.runs["corrupted"], rtol=0, atol=1e-4
+        found.sweeps["values"][-1], found.answers["corrupted"], rtol=0, atol=1e-4
     )
     heads = activation_patching(model, found.dataset, [list(PARTS.heads)])[0]
-    partial = prob_diff(found.runs["partial"].exp(), found.dataset.YY)
+    partial = prob_diff(found.answers["partial"].exp(), found.dataset.YY)
     torch.testing.assert_close(partial, heads)
 
 
@@ -238,10 +238,10 @@ def test_other_engines(model: Transformer, name: str, kind: type[PathPatching]) 
     torch.testing.assert_close(effects(found, "logits"), expected, rtol=0, atol=1e-6)
     assert float((expected - effects(reference, "logits")).abs().max()) > 1e-4
     back = patching.reversed()
-    torch.testing.assert_close(found.runs["corrupted"], back.base_log_probs)
+    torch.testing.assert_close(found.answers["corrupted"], back.base_log_probs)
     circuit = back.evaluate(partial_circuit(PARTS)).log_probs
-    torch.testing.assert_close(found.runs["partial"], circuit)
-    assert float((circuit - reference.runs["partial"]).abs().max()) > 1e-2
+    torch.testing.assert_close(found.answers["partial"], circuit)
+    assert float((circuit - reference.answers["partial"]).abs().max()) > 1e-2
 
 
 # --- metrics and lenses --------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def test_other_engines(model: Transformer, name: str, kind: type[PathPatching]) 
 def test_metrics_are_taken_of_the_reference_s_answers(model: Transformer, name: str) -> None:
     found = measured(model, REFERENCE)
     got, usual = (outcome(PARTS, one, found) for one in (CHOICES[name], REFERENCE))
-    clean = CHOICES[name].metric(found.runs["clean"].exp(), found.dataset.YY)
+    clean = CHOICES[name].metric(found.answers["clean"].exp(), found.dataset.YY)
     assert got.scores["clean"] == pytest.approx(float(clean.mean()))
     swept = CHOICES[name].metric(found.sweeps["m11"].exp(), found.dataset.YY)
     expected = (swept - clean).mean(-1).double()
@@ -297,10 +297,10 @@ def test_measure_choices_gives_an_outcome_per_seed(model: Transformer) -> None:
     assert reference[0].scores == pytest.approx(own.scores)
     assert reference[0].scores != reference[1].scores
     score = own.scores
-    assert own.recovered == pytest.approx(score["partial"] / score["clean"])
+    assert score["recovered"] == pytest.approx(score["partial"] / score["clean"])
     low = score["corrupted"]
     above = (score["partial"] - low) / (score["clean"] - low)
-    assert own.above_corrupted == pytest.approx(above)
+    assert score["above_corrupted"] == pytest.approx(above)
     assert own.lenses["m10"].shape == (97, 100)
 
 

@@ -1,4 +1,4 @@
-"""Another dataset beside ours: no difference where there is none, and planted ones found."""
+"""Unit: another dataset beside ours: no difference where there is none, planted ones found."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""The checker of the user's own prompts: every planted mistake is found, and nothing else is."""
+"""Unit: the checker of the user's prompts: each planted mistake is found, and nothing else."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from gt_helpers.dataset.prompts import tokenize
 from gt_helpers.dataset.year_dataset import YearDataset
-from gt_helpers.differences.diagnosis import prompts
-from gt_helpers.differences.diagnosis.dataset import diagnose
-from gt_helpers.differences.diagnosis.findings import BREAKS, CHANGES, NOTE, SEVERITIES
+from gt_helpers.differences.diagnosis import diagnose, prompt_set
+from gt_helpers.differences.diagnosis.check import BREAKS, CHANGES, NOTE, SEVERITIES
 from gt_helpers.metrics import bootstrap_ci, prob_diff
 from gt_helpers.model.load import load_model
 from gt_helpers.model.transformer import Transformer
@@ -31,7 +31,7 @@ BOS = "<|endoftext|>"
 @pytest.fixture(scope="module")
 def model() -> Iterator[Transformer]:
     """mini, which answers a prompt once for all tests: most of them ask the same."""
-    real, known = prompts.end_logits, {}
+    real, known = prompt_set.end_logits, {}
 
     def remembered(model: Transformer, tokens: torch.Tensor, batch: int) -> Iterator[torch.Tensor]:
         keys = [(id(model), *row) for row in tokens.tolist()]
@@ -42,7 +42,7 @@ def model() -> Iterator[Transformer]:
         yield torch.stack([known[key] for key in keys])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prompts, "end_logits", remembered)
+        patch.setattr(prompt_set, "end_logits", remembered)
         yield load_model("mini", "cpu")
 
 
@@ -68,6 +68,10 @@ class Data:
         self.clean, self.corrupted = (
             [change(text) for text in side] for side in (self.clean, self.corrupted)
         )
+
+    def noun_of(self, i: int, noun: str) -> None:
+        for side in (self.clean, self.corrupted):
+            side[i] = re.sub("The [a-z]+", f"The {noun}", side[i])
 
     def ids_of(self, change: Callable[[list[int]], list[int]] = lambda ids: ids) -> None:
         self.ids = tuple(
@@ -99,7 +103,81 @@ def run(data: Data, model: Transformer) -> Any:
     )
 
 
-MISTAKES: dict[str, tuple[Callable[[Data], object], dict[str, str]]] = {}
+# What is planted, with every finding that it must give, and no other: in every text,
+IN_TEXTS: dict[str, tuple[Callable[[str], str], dict[str, str]]] = {
+    "no_bos": (lambda text: text.removeprefix(f"{BOS} "), {"no start token": CHANGES}),
+    "two_bos_in_the_texts": (lambda text: BOS + text, {"several start tokens": CHANGES}),
+    "no_space_after_bos": (
+        lambda text: text.replace(f"{BOS} The", f"{BOS}The"),
+        {"space lost": CHANGES},
+    ),
+    "no_second_the_year": (lambda text: text.replace("to the year", "to"), {"template": CHANGES}),
+    "another_verb": (lambda text: text.replace("lasted", "went"), {"template": CHANGES}),
+    "a_space_at_the_end": (
+        lambda text: f"{text} ",
+        {"space at the end": BREAKS, "task not done": BREAKS},
+    ),
+    "double_spaces": (lambda text: text.replace(" lasted", "  lasted"), {"double spaces": CHANGES}),
+    "a_non_breaking_space": (
+        lambda text: text.replace("from the", "from\u00a0the"),
+        {"unusual characters": CHANGES},
+    ),
+    "an_invisible_character": (
+        lambda text: text.replace("from the", "from \u200bthe"),
+        {"unusual characters": CHANGES},
+    ),
+    "a_small_first_letter": (lambda text: text.replace("The", "the"), {"capitals": CHANGES}),
+    "another_end_century": (
+        lambda text: f"{text[:-2]}{int(text[-2:]) + 1}",
+        {"end century": BREAKS},
+    ),
+    "no_end_century": (
+        lambda text: text[:-3],
+        {"end century missing": BREAKS, "task not done": BREAKS},
+    ),
+    "the_answer_in_the_prompt": (
+        lambda text: f"{text}99",
+        {"answer included": BREAKS, "task not done": BREAKS},
+    ),
+    "a_start_year_with_a_blank": (
+        lambda text: re.sub(r"year (\d\d)(\d\d)", r"year \1 \2", text),
+        {"no start year": BREAKS},
+    ),
+    "one_noun": (lambda text: re.sub("The [a-z]+", "The trial", text), {"few nouns": NOTE}),
+}
+# in the ids of every text,
+IN_IDS: dict[str, tuple[Callable[[list[int]], list[int]], dict[str, str]]] = {
+    "the_tokenizer_adds_a_second_bos": (
+        lambda ids: [ids[0], *ids],
+        {"several start tokens": CHANGES, "start token added": NOTE},
+    ),
+    "ids_of_another_vocabulary": (
+        lambda ids: [50256, 383, *ids[2:]],
+        {"unknown token ids": BREAKS},
+    ),
+    "negative_padding_ids": (lambda ids: [*ids, -100], {"unknown token ids": BREAKS}),
+}
+# and in all that was handed over.
+MISTAKES: dict[str, tuple[Callable[[Data], object], dict[str, str]]] = {
+    "padded_behind": (
+        lambda data: data.ids_of(lambda ids: [*ids, data.tokenizer.eos_token_id]),
+        {"padding": BREAKS, "task not done": BREAKS},
+    ),
+    "only_late_years": (lambda data: data.keep(lambda YY: YY > 40), {"YY not balanced": CHANGES}),
+    "YY_itself_is_right": (
+        lambda data: data.mask_of(lambda years, YY: years >= YY),
+        {"mask": CHANGES},
+    ),
+    "mask_inverted": (lambda data: data.mask_of(lambda years, YY: years <= YY), {"mask": BREAKS}),
+    "mask_of_the_valid_YYs": (
+        lambda data: data.mask_of(lambda years, YY: years[2:99] > YY),
+        {"mask shape": BREAKS},
+    ),
+}
+for _name, (_change, _found) in IN_TEXTS.items():
+    MISTAKES[_name] = (partial(Data.each, change=_change), _found)
+for _name, (_replace, _found) in IN_IDS.items():
+    MISTAKES[_name] = (partial(Data.ids_of, change=_replace), _found)
 
 
 def mistake(**found: str) -> Callable[[Callable[[Data], object]], Callable[[Data], object]]:
@@ -116,21 +194,6 @@ def mistake(**found: str) -> Callable[[Callable[[Data], object]], Callable[[Data
 # Tokens
 
 
-@mistake(no_start_token=CHANGES)
-def no_bos(data: Data) -> None:
-    data.each(lambda text: text.removeprefix(f"{BOS} "))
-
-
-@mistake(several_start_tokens=CHANGES, start_token_added=NOTE)
-def the_tokenizer_adds_a_second_bos(data: Data) -> None:
-    data.ids_of(lambda ids: [ids[0], *ids])
-
-
-@mistake(several_start_tokens=CHANGES)
-def two_bos_in_the_texts(data: Data) -> None:
-    data.each(lambda text: BOS + text)
-
-
 @mistake(start_token_added=NOTE, space_lost=CHANGES)
 def the_tokenizer_adds_the_bos(data: Data) -> None:
     eos = data.tokenizer.eos_token_id
@@ -138,32 +201,10 @@ def the_tokenizer_adds_the_bos(data: Data) -> None:
     data.ids_of(lambda ids: [eos, *ids])
 
 
-@mistake(space_lost=CHANGES)
-def no_space_after_bos(data: Data) -> None:
-    data.each(lambda text: text.replace(f"{BOS} The", f"{BOS}The"))
-
-
-@mistake(padding=BREAKS, task_not_done=BREAKS)
-def padded_behind(data: Data) -> None:
-    data.ids_of(lambda ids: [*ids, data.tokenizer.eos_token_id])
-
-
 @mistake(padding_in_front=BREAKS, noun_of_several_tokens=BREAKS)
 def padded_in_front(data: Data) -> None:
-    data.clean[0], data.corrupted[0] = (
-        re.sub("The [a-z]+", "The long trial", side[0]) for side in (data.clean, data.corrupted)
-    )
+    data.noun_of(0, "long trial")
     data.each(lambda text: text if "long trial" in text else BOS + text)
-
-
-@mistake(unknown_token_ids=BREAKS)
-def ids_of_another_vocabulary(data: Data) -> None:
-    data.ids_of(lambda ids: [50256, 383, *ids[2:]])
-
-
-@mistake(unknown_token_ids=BREAKS)
-def negative_padding_ids(data: Data) -> None:
-    data.ids_of(lambda ids: [*ids, -100])
 
 
 @mistake(ids_of_another_text=BREAKS, not_in_the_same_order=BREAKS)
@@ -195,74 +236,15 @@ def century_10(data: Data) -> None:
 
 @mistake(noun_of_several_tokens=BREAKS, lengths=BREAKS)
 def a_noun_of_several_tokens(data: Data) -> None:
-    data.clean[4], data.corrupted[4] = (
-        re.sub("The [a-z]+", "The shipwreck", side[4]) for side in (data.clean, data.corrupted)
-    )
+    data.noun_of(4, "shipwreck")
 
 
 # Text
 
 
-@mistake(template=CHANGES)
-def no_second_the_year(data: Data) -> None:
-    data.each(lambda text: text.replace("to the year", "to"))
-
-
-@mistake(template=CHANGES)
-def another_verb(data: Data) -> None:
-    data.each(lambda text: text.replace("lasted", "went"))
-
-
-@mistake(space_at_the_end=BREAKS, task_not_done=BREAKS)
-def a_space_at_the_end(data: Data) -> None:
-    data.each(lambda text: f"{text} ")
-
-
-@mistake(double_spaces=CHANGES)
-def double_spaces(data: Data) -> None:
-    data.each(lambda text: text.replace(" lasted", "  lasted"))
-
-
-@mistake(unusual_characters=CHANGES)
-def a_non_breaking_space(data: Data) -> None:
-    data.each(lambda text: text.replace("from the", "from\u00a0the"))
-
-
-@mistake(unusual_characters=CHANGES)
-def an_invisible_character(data: Data) -> None:
-    data.each(lambda text: text.replace("from the", "from \u200bthe"))
-
-
-@mistake(capitals=CHANGES)
-def a_small_first_letter(data: Data) -> None:
-    data.each(lambda text: text.replace("The", "the"))
-
-
 @mistake(capitals=CHANGES, noun_of_several_tokens=BREAKS, lengths=BREAKS)
 def a_capital_noun(data: Data) -> None:
-    data.clean[5], data.corrupted[5] = (
-        re.sub("The [a-z]+", "The Stint", side[5]) for side in (data.clean, data.corrupted)
-    )
-
-
-@mistake(end_century=BREAKS)
-def another_end_century(data: Data) -> None:
-    data.each(lambda text: f"{text[:-2]}{int(text[-2:]) + 1}")
-
-
-@mistake(end_century_missing=BREAKS, task_not_done=BREAKS)
-def no_end_century(data: Data) -> None:
-    data.each(lambda text: text[:-3])
-
-
-@mistake(answer_included=BREAKS, task_not_done=BREAKS)
-def the_answer_in_the_prompt(data: Data) -> None:
-    data.each(lambda text: f"{text}99")
-
-
-@mistake(no_start_year=BREAKS)
-def a_start_year_with_a_blank(data: Data) -> None:
-    data.each(lambda text: re.sub(r"year (\d\d)(\d\d)", r"year \1 \2", text))
+    data.noun_of(5, "Stint")
 
 
 # Pairs
@@ -336,11 +318,6 @@ def corrupted_with_a_larger_YY(data: Data) -> None:
 # Years and nouns
 
 
-@mistake(YY_not_balanced=CHANGES)
-def only_late_years(data: Data) -> None:
-    data.keep(lambda YY: YY > 40)
-
-
 @mistake(YY_at_the_edge=CHANGES)
 def a_year_that_ends_in_99(data: Data) -> None:
     data.clean[-1] = f"{BOS} The trial lasted from the year 1699 to the year 16"
@@ -358,16 +335,9 @@ def the_same_prompts_again(data: Data) -> None:
     data.clean, data.corrupted, data.YY = data.clean * 3, data.corrupted * 3, data.YY * 3
 
 
-@mistake(few_nouns=NOTE)
-def one_noun(data: Data) -> None:
-    data.each(lambda text: re.sub("The [a-z]+", "The trial", text))
-
-
 @mistake(other_nouns=NOTE)
 def a_noun_of_ones_own(data: Data) -> None:
-    data.clean[4], data.corrupted[4] = (
-        re.sub("The [a-z]+", "The war", side[4]) for side in (data.clean, data.corrupted)
-    )
+    data.noun_of(4, "war")
 
 
 # Labels
@@ -386,21 +356,6 @@ def years_in_another_order(data: Data) -> None:
 @mistake(labels_as_text=NOTE)
 def YY_as_text(data: Data) -> None:
     data.years = [f"{YY:02d}" for YY in data.YY]
-
-
-@mistake(mask=CHANGES)
-def YY_itself_is_right(data: Data) -> None:
-    data.mask_of(lambda years, YY: years >= YY)
-
-
-@mistake(mask=BREAKS)
-def mask_inverted(data: Data) -> None:
-    data.mask_of(lambda years, YY: years <= YY)
-
-
-@mistake(mask_shape=BREAKS)
-def mask_of_the_valid_YYs(data: Data) -> None:
-    data.mask_of(lambda years, YY: years[2:99] > YY)
 
 
 @pytest.mark.parametrize("name", MISTAKES)
@@ -439,7 +394,7 @@ def test_a_correct_set_gives_no_finding(base: YearDataset, model: Transformer, t
     for name, (data, labels) in given.items():
         found = diagnose(data, model, **labels)
         assert not found.findings, (name, str(found))
-    assert "nothing differs" in str(found) and not len(found.to_frame())
+    assert "nothing differs" in str(found)
 
 
 def test_the_scores_are_the_engines(base: YearDataset, model: Transformer) -> None:
@@ -614,9 +569,8 @@ def test_what_is_shown(base: YearDataset, model: Transformer) -> None:
     data.corrupted[2] = data.clean[2]
     data.mask = np.zeros((25, 97))
     found = run(data, model)
-    frame = found.to_frame()
-    assert list(frame["severity"]) == [BREAKS, BREAKS]
-    assert list(frame["prompts"]) == [(2,), tuple(range(25))]
+    assert [one.severity for one in found.findings] == [BREAKS, BREAKS]
+    assert [one.prompts for one in found.findings] == [(2,), tuple(range(25))]
     text = str(found)
     assert text.startswith("25 prompts on mini: 2 x breaks the comparison.")
     assert "[breaks the comparison] nothing corrupted" in text and "Fix: Replace YY by 01" in text

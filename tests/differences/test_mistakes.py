@@ -1,4 +1,4 @@
-"""The mistakes that notebook 8 plants are all found, each by its own check."""
+"""Unit: the mistakes that notebook 8 plants are all found, each by its own check."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import pytest
 from explorers import drawn, state
 
 from gt_helpers.dataset.year_dataset import YearDataset
-from gt_helpers.differences.diagnosis.dataset import diagnose
-from gt_helpers.differences.diagnosis.examples import MISTAKES
+from gt_helpers.differences.diagnosis import MISTAKES, diagnose
 from gt_helpers.model.load import load_model
 from gt_helpers.model.transformer import Transformer
 from gt_helpers.views.widgets import mistake_explorer

@@ -1,4 +1,4 @@
-"""The user's prompts as pairs, and what the model answers on them and on the paper's own."""
+"""PromptSet: the user's prompts as pairs, and what the model answers on them and the paper's."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import BoolTensor, Tensor
+from jaxtyping import Bool, Float
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from ...dataset.prompts import PAPER_POSITIONS, Prompt, Template, tokenize, year_tokens
 from ...dataset.year_dataset import YearDataset
 from ...metrics import FIRST_YY, LAST_YY, prob_diff
-from ...model.cache import end_logits
+from ...model.cache import PROMPTS_AT_ONCE, end_logits
 from ...model.transformer import Transformer
-from .given import SIDES, Given, Ids, number
-from .reading import Row, plain, rows_of
+from .given import SIDES, Given, Ids, ReadPrompt, number, plain, read
 
-_BATCH = 64  # prompts that are answered together
+_BATCH = PROMPTS_AT_ONCE // 4  # of each, the logits of the whole vocabulary are held
 
 
 @dataclass(frozen=True)
-class Prompts:
+class PromptSet:
     """Pairs of prompts with their labels, and the year probabilities that the model answers.
 
-    ``answers`` [prompt, year] are kept under "clean", "corrupted", and "paper clean" and "paper
-    corrupted" for the paper's prompts with the same noun and start year; a row is NaN where a
-    prompt cannot be run or built. ``balanced`` [clean and corrupted, prompt] are the probability
+    ``answers`` are kept under "clean", "corrupted", and "paper clean" and "paper
+    corrupted" for the paper's prompts with the same noun and start year; a line is NaN where a
+    prompt cannot be run or built. ``balanced`` are the clean and corrupted probability
     differences of 97 of the paper's own prompts. Where the two were ``swapped`` they are put back.
     """
 
-    clean: tuple[Row, ...]
-    corrupted: tuple[Row, ...]
+    clean: tuple[ReadPrompt, ...]
+    corrupted: tuple[ReadPrompt, ...]
     swapped: bool
     labels: dict[str, list[object]]
-    mask: Tensor | None
+    mask: Bool[Tensor, "prompt year"] | None
     has_texts: bool
-    answers: dict[str, Tensor]
-    balanced: Tensor
+    answers: dict[str, Float[Tensor, "prompt year"]]
+    balanced: Float[Tensor, "side prompt"]
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -46,71 +46,71 @@ class Prompts:
     @property
     def only_unknown_ids(self) -> bool:
         """Whether nothing can be read: ids that the model does not have, and no texts."""
-        return not self.has_texts and any(row.unknown for row in (*self.clean, *self.corrupted))
+        return not self.has_texts and any(one.unknown for one in (*self.clean, *self.corrupted))
 
     @property
-    def pairs(self) -> list[tuple[Row, Row]]:
+    def pairs(self) -> list[tuple[ReadPrompt, ReadPrompt]]:
         """Clean and corrupted, prompt by prompt."""
         return list(zip(self.clean, self.corrupted, strict=True))
 
     @property
-    def right(self) -> BoolTensor:
-        """Whether an end year is right [prompt, year]: above the YY that the clean text has."""
-        return above([row.YY for row in self.clean])
+    def right(self) -> Bool[Tensor, "prompt year"]:
+        """Whether an end year is right: above the YY that the clean text has."""
+        return above([prompt.YY for prompt in self.clean])
 
     @property
-    def their_right(self) -> BoolTensor:
+    def their_right(self) -> Bool[Tensor, "prompt year"]:
         """The same as the user counts it: by the mask, else by the years given, else `right`."""
         if self.mask is not None and self.mask.shape == (len(self), 100):
-            return self.mask  # type: ignore[return-value]
+            return self.mask
         for values in self.labels.values():
             numbers = [number(value) for value in values]
             if None not in numbers:
                 return above([n % 100 for n in numbers if n is not None])
         return self.right
 
-    def score(self, which: str, right: BoolTensor) -> Tensor:
-        """Probability difference [prompt] of some `answers`; NaN where there is none."""
+    def score(self, which: str, right: Bool[Tensor, "prompt year"]) -> Float[Tensor, " prompt"]:
+        """Probability difference of some `answers`; NaN where there is none."""
         return (self.answers[which] * torch.where(right, 1.0, -1.0)).sum(-1)
 
     def scores(self, *, paper: bool) -> tuple[Tensor, Tensor]:
-        """Clean and corrupted probability difference [prompt], as given or as in the paper."""
+        """Clean and corrupted probability difference per prompt, as given or as in the paper."""
         if paper:
             return self.score("paper clean", self.right), self.score("paper corrupted", self.right)
         clean, corrupted = (self.score(side, self.their_right) for side in SIDES)
         return (corrupted, clean) if self.swapped else (clean, corrupted)
 
 
-def above(YYs: Sequence[int | None]) -> BoolTensor:
-    """Whether a year lies above YY [prompt, year]; no year does where there is no YY."""
+def above(YYs: Sequence[int | None]) -> Bool[Tensor, "prompt year"]:
+    """Whether a year lies above YY; no year does where there is no YY."""
     bounds = torch.tensor([99 if YY is None else YY for YY in YYs])
-    return torch.arange(100) > bounds[:, None]  # type: ignore[return-value]
+    return torch.arange(100) > bounds[:, None]
 
 
-def read_prompts(given: Given, model: Transformer, progress: bool) -> Prompts:
+def read_prompts(given: Given, model: Transformer, progress: bool) -> PromptSet:
     """Read every prompt, and let the model answer it and the paper's prompts beside it."""
     tokenizer, n_vocab = model.tokenizer, model.W_U.shape[1]
     first, second = (
-        rows_of(tokenizer, n_vocab, given.texts.get(side), given.ids.get(side)) for side in SIDES
+        read(tokenizer, n_vocab, given.texts.get(side), given.ids.get(side)) for side in SIDES
     )
     swapped = _are_swapped(first, second)
     clean, corrupted = (second, first) if swapped else (first, second)
     built = _as_in_the_paper(model, clean)
     paper = YearDataset(tokenizer, LAST_YY - FIRST_YY + 1)
     asked = {
-        "clean": [row.ids for row in clean],
-        "corrupted": [row.ids for row in corrupted],
+        "clean": [prompt.ids for prompt in clean],
+        "corrupted": [prompt.ids for prompt in corrupted],
         "paper clean": [pair[0] for pair in built],
         "paper corrupted": [pair[1] for pair in built],
         "balanced clean": [tuple(ids) for ids in paper.clean.tolist()],
         "balanced corrupted": [tuple(ids) for ids in paper.corrupted.tolist()],
     }
     answers = _answers(model, asked, progress)
-    unreadable = [i for i, row in enumerate(clean) if row.YY is None]
+    unreadable = [i for i, prompt in enumerate(clean) if prompt.YY is None]
     for side in SIDES:
         answers[side][unreadable] = torch.nan  # without YY nothing can be scored
     balanced = [prob_diff(answers.pop(f"balanced {side}"), paper.YY) for side in SIDES]
-    return Prompts(
+    return PromptSet(
         clean,
         corrupted,
         swapped,
@@ -122,31 +122,31 @@ def read_prompts(given: Given, model: Transformer, progress: bool) -> Prompts:
     )
 
 
-def _are_swapped(first: Sequence[Row], second: Sequence[Row]) -> bool:
+def _are_swapped(first: Sequence[ReadPrompt], second: Sequence[ReadPrompt]) -> bool:
     """Whether most clean prompts start in 01, and their corrupted ones do not."""
     pairs = zip(first, second, strict=True)
     swapped = sum(one.YY == 1 and two.YY not in (None, 1) for one, two in pairs)
     return 2 * swapped > len(first)
 
 
-def _as_in_the_paper(model: Transformer, rows: Sequence[Row]) -> list[tuple[Ids, Ids]]:
-    """The paper's clean and 01 prompt with a row's noun and year; no tokens if there is none."""
+def _as_in_the_paper(model: Transformer, prompts: Sequence[ReadPrompt]) -> list[tuple[Ids, Ids]]:
+    """The paper's clean and 01 prompt with a prompt's noun and year; no tokens if there is none."""
     template, place = Template(), PAPER_POSITIONS.index("YY")
     years = year_tokens(model.tokenizer).tolist()
     texts = [
-        template.fill(Prompt(plain(row.noun).lower(), 100 * (row.XX or 0) + YY, row.XX or 0))
-        for row in rows
-        for YY in (row.YY or 0, 1)
+        template.fill(Prompt(plain(one.noun).lower(), 100 * (one.XX or 0) + YY, one.XX or 0))
+        for one in prompts
+        for YY in (one.YY or 0, 1)
     ]
     tokens = [tuple(one) for one in tokenize(model.tokenizer, texts)]
     built: list[tuple[Ids, Ids]] = []
-    for row, clean, corrupted in zip(rows, tokens[::2], tokens[1::2], strict=True):
+    for one, clean, corrupted in zip(prompts, tokens[::2], tokens[1::2], strict=True):
         fits = (
             len(clean) == len(corrupted) == len(PAPER_POSITIONS)
-            and FIRST_YY <= (row.YY or 0) <= LAST_YY
+            and FIRST_YY <= (one.YY or 0) <= LAST_YY
             and clean[:place] == corrupted[:place]
-            and (clean[place], corrupted[place]) == (years[row.YY or 0], years[1])
-            and row.noun
+            and (clean[place], corrupted[place]) == (years[one.YY or 0], years[1])
+            and one.noun
         )
         built.append((clean, corrupted) if fits else ((), ()))
     return built
@@ -166,10 +166,10 @@ def _answers(
     total = sum(map(len, groups.values()))
     bar = tqdm(total=total, desc="answers", unit="prompt", disable=not progress, leave=False)
     for group in groups.values():
-        rows = iter(group)
+        asking = iter(group)
         for logits in end_logits(model, torch.tensor(group), _BATCH):
             probs = logits.softmax(-1)[:, years].double().cpu()
-            found.update((next(rows), answer) for answer in probs)
+            found.update((next(asking), answer) for answer in probs)
             bar.update(len(probs))
     bar.close()
     nothing = torch.full((100,), torch.nan, dtype=torch.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,15 @@ from ...dataset.year_dataset import YearDataset
 from ...formatting import in_words, interval_in_words
 from ...metrics import bootstrap_ci
 from ...model.transformer import Transformer
-from .findings import NOTE, SEVERITIES, Finding
+from .check import NOTE, SEVERITIES, Finding
 from .given import SIDES, given_by
-from .labels import LABEL_CHECKS
-from .pairs import PAIR_CHECKS
-from .prompts import Prompts, read_prompts
-from .rows import row_findings
-from .sets import SET_CHECKS
+from .pair_checks import PAIR_CHECKS
+from .prompt_checks import PROMPT_CHECKS, UNKNOWN_IDS
+from .prompt_set import PromptSet, read_prompts
+from .set_checks import SET_CHECKS
 
+# In this order; findings of equal severity are shown in it.
+CHECKS = (*PROMPT_CHECKS, *PAIR_CHECKS, *SET_CHECKS)
 _GIVEN = "your prompts"
 _PAPER = "the paper's prompts with your nouns and start years"
 _BALANCED = "97 balanced prompts of the paper's"
@@ -43,12 +44,6 @@ class Diagnosis:
     n_prompts: int
     model: str
 
-    def to_frame(self) -> pd.DataFrame:
-        """One row per finding, worst first; ``prompts`` lists the numbers of those concerned."""
-        columns = list(Finding.__dataclass_fields__)
-        frame = pd.DataFrame([asdict(finding) for finding in self.findings], columns=columns)
-        return frame[["severity", "check", *(c for c in columns if c not in ("severity", "check"))]]
-
     @property
     def headline(self) -> str:
         """The number of prompts and findings in one line."""
@@ -59,8 +54,8 @@ class Diagnosis:
         return f"{n} prompt{'s' * (n > 1)} on {self.model}: {found}."
 
     @property
-    def answers(self) -> list[str]:
-        """The scores in words, one sentence per row that could be measured."""
+    def scores_in_words(self) -> list[str]:
+        """One sentence per line of the scores that could be measured."""
         sentences = []
         for name, row in self.scores.iterrows():
             parts = [
@@ -73,7 +68,7 @@ class Diagnosis:
         return sentences
 
     def __str__(self) -> str:
-        lines = [self.headline, *self.answers]
+        lines = [self.headline, *self.scores_in_words]
         for finding in self.findings:
             lines += ["", f"[{finding.severity}] {finding.check}"]
             for part in filter(None, (finding.problem, finding.measured)):
@@ -102,36 +97,37 @@ def diagnose(
     given, different numbers of prompts, missing columns.
     """
     prompts = read_prompts(given_by(data, years, ids, mask), model, progress)
-    further = () if prompts.only_unknown_ids else (*PAIR_CHECKS, *LABEL_CHECKS, *SET_CHECKS)
+    # Of ids alone that the model does not have nothing can be read.
+    checks = (UNKNOWN_IDS,) if prompts.only_unknown_ids else CHECKS
     found = [
         replace(finding, measured=_measured(prompts, finding))
-        for check in (row_findings, *further)
-        for finding in check(prompts)
+        for check in checks
+        for finding in check.findings(prompts)
     ]
     found.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Diagnosis(tuple(found), _scores(prompts), len(prompts), model.name)
 
 
-def _scores(prompts: Prompts) -> pd.DataFrame:
+def _scores(prompts: PromptSet) -> pd.DataFrame:
     pairs = {
         _GIVEN: torch.stack(prompts.scores(paper=False)),
         _PAPER: torch.stack(prompts.scores(paper=True)),
         _BALANCED: prompts.balanced,
     }
-    rows = {}
+    table = {}
     for name, pair in pairs.items():
         kept = pair[:, ~pair.isnan().any(0)]
-        row: dict[str, float] = {"prompts": kept.shape[1]}
-        nothing = (torch.full((2,), torch.nan),) * 3
-        for kind, values in zip(
-            ("", "_low", "_high"), bootstrap_ci(kept) if kept.numel() else nothing, strict=True
-        ):
-            row |= {f"{s}{kind}": float(v) for s, v in zip(SIDES, values, strict=True)}
-        rows[name] = row
-    return pd.DataFrame.from_dict(rows, orient="index")
+        interval = bootstrap_ci(kept) if kept.numel() else (torch.full((2,), torch.nan),) * 3
+        numbers = zip(("", "_low", "_high"), interval, strict=True)
+        table[name] = {"prompts": kept.shape[1]} | {
+            f"{side}{kind}": float(values[i])
+            for kind, values in numbers
+            for i, side in enumerate(SIDES)
+        }
+    return pd.DataFrame.from_dict(table, orient="index")
 
 
-def _measured(prompts: Prompts, finding: Finding) -> str:
+def _measured(prompts: PromptSet, finding: Finding) -> str:
     """What the model answers on a finding's prompts, as given and as the paper builds them."""
     if finding.severity == NOTE:
         return ""

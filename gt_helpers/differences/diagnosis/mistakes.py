@@ -1,0 +1,57 @@
+"""Mistakes that are easy to make, planted in correct prompts for `diagnose` to find."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from ...dataset.year_dataset import YearDataset
+from .given import BOS
+
+
+def _start_00(text: str) -> str:
+    return re.sub(r"year (\d\d)01", r"year \g<1>00", text)
+
+
+def _random_YY(texts: Sequence[str]) -> list[str]:
+    rng = random.Random(0)
+    return [re.sub(r"(\d\d)\d\d to", rf"\g<1>{rng.randrange(11, 90)} to", text) for text in texts]
+
+
+def _other_nouns(dataset: YearDataset) -> list[str]:
+    nouns = [*dataset.nouns[1:], dataset.nouns[0]]
+    pairs = zip(dataset.corrupted_text, dataset.nouns, nouns, strict=True)
+    return [text.replace(f" {old} ", f" {new} ") for text, old, new in pairs]
+
+
+def _without_bos(texts: Sequence[str]) -> list[str]:
+    return [text.removeprefix(f"{BOS} ") for text in texts]
+
+
+# What `diagnose` is given, made of a correct dataset.
+MISTAKES: dict[str, Callable[[YearDataset], dict[str, Any]]] = {
+    "no start token": lambda own: {
+        "data": (_without_bos(own.clean_text), _without_bos(own.corrupted_text))
+    },
+    "corrupted with 00": lambda own: {
+        "data": (own.clean_text, [_start_00(text) for text in own.corrupted_text])
+    },
+    "corrupted with any YY": lambda own: {"data": (own.clean_text, _random_YY(own.clean_text))},
+    "the noun changes too": lambda own: {"data": (own.clean_text, _other_nouns(own))},
+    "pairs shifted by one": lambda own: {
+        "data": (own.clean_text, own.corrupted_text[1:] + own.corrupted_text[:1])
+    },
+    "clean and corrupted swapped": lambda own: {"data": (own.corrupted_text, own.clean_text)},
+    "YY counted as right": lambda own: {
+        "data": (own.clean_text, own.corrupted_text),
+        "mask": torch.arange(100) >= own.YY[:, None],
+    },
+    "labels one year off": lambda own: {
+        "data": (own.clean_text, own.corrupted_text),
+        "years": own.years + 1,
+    },
+}
