@@ -58,7 +58,7 @@ _ROOMS = {
     "model.load": ("is_gpt2_small", "load_model"),
     "patching.activation": ("activation_patching",),
     "patching.circuits": ("Circuit", "connect"),
-    "patching.controls": (
+    "analysis.controls": (
         *("circuit_through", "direct_and_indirect", "leave_out", "random_circuits"),
         *("random_parts", "shifted_heads"),
     ),
@@ -74,7 +74,7 @@ _ROOMS = {
             "with_components",
         ),
     ),
-    "patching.preview": ("Preview",),
+    "analysis.preview": ("Preview",),
     "reproduce": ("run_scorecard",),
     "scorecard.claims": ("EVALUATIONS", "claims"),
     "scorecard.experiments": ("EXPERIMENTS",),

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..analysis.controls import changes_without
 from ..metrics import Measurement, average, prob_diff, ratio
 from ..patching.circuits import Circuit
-from ..patching.controls import changes_without
 from ..patching.engine import PathPatching
 from .attribution import strongest_first
 from .discovery import greedy_order

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..analysis.controls import circuit_through, mlp_paths, random_parts, shifted_heads
 from ..analysis.neurons import Neurons, last_but_one, neuron_ranking
 from ..dataset.families import FAMILIES
 from ..dataset.prompts import ACDC_TEMPLATE
@@ -29,7 +30,6 @@ from ..model.components import END, component
 from ..model.transformer import Transformer
 from ..patching.activation import activation_patching
 from ..patching.circuits import Circuit
-from ..patching.controls import circuit_through, mlp_paths, random_parts, shifted_heads
 from ..patching.engine import PathPatching
 from ..patching.paper import (
     CircuitParts,

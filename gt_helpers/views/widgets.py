@@ -20,6 +20,7 @@ from ..analysis.generalization import FamilyStudy, family_summary, study_family
 from ..analysis.geometry import fit_pca, nearest_gap, read_stream
 from ..analysis.logit_lens import beyond_mean_row, direct_effect, logit_lens, relative_to_00
 from ..analysis.neurons import Neurons, counts_up_to, neuron_ranking
+from ..analysis.preview import Preview
 from ..dataset.corruptions import CORRUPTIONS
 from ..dataset.families import FAMILIES, PromptFamily
 from ..dataset.prompts import YEAR_STRINGS, load_nouns
@@ -37,7 +38,6 @@ from ..model.transformer import Transformer
 from ..patching.circuits import Circuit
 from ..patching.engine import Evaluation, PathPatching
 from ..patching.paper import CircuitParts, full_circuit, partial_circuit
-from ..patching.preview import Preview
 from ..scorecard.claims import VERDICTS, scorecard
 from ..scorecard.results import Results
 from .attention import pattern_heatmap

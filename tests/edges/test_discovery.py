@@ -12,6 +12,7 @@ from literal import POSITIONS, random_prompts, save_random_gpt2
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
+from gt_helpers.analysis.preview import Preview
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.edges.discovery import (
     FoundCircuit,
@@ -28,7 +29,6 @@ from gt_helpers.model.load import load_model
 from gt_helpers.patching.circuits import Circuit
 from gt_helpers.patching.engine import PathPatching, Sweep
 from gt_helpers.patching.paper import acdc_circuit, full_circuit, partial_circuit
-from gt_helpers.patching.preview import Preview
 
 PLANTED = ("embed", "a0.h1", "m1", "a2.h2")
 CHANGED = POSITIONS[POSITIONS.index("YY") :]

@@ -23,6 +23,7 @@ from literal import (
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
+from gt_helpers.analysis.preview import Preview
 from gt_helpers.edges import graph as edge_graph
 from gt_helpers.edges.attribution import eap
 from gt_helpers.edges.graph import EdgeGraph, evaluate_edges
@@ -31,7 +32,6 @@ from gt_helpers.model.load import load_model
 from gt_helpers.patching.ablations import FrozenNorms, MeanAblation
 from gt_helpers.patching.circuits import Circuit
 from gt_helpers.patching.engine import PathPatching
-from gt_helpers.patching.preview import Preview
 
 EXACT = {"atol": 1e-10, "rtol": 0.0}
 CHANGED = POSITIONS[POSITIONS.index("YY") :]

@@ -10,6 +10,7 @@ import torch
 from literal import random_prompts, save_random_gpt2
 from torch import Tensor
 
+from gt_helpers.analysis.controls import leave_out
 from gt_helpers.edges.attribution import eap
 from gt_helpers.edges.discovery import greedy_edges, greedy_order
 from gt_helpers.edges.effects import EdgeScores
@@ -30,7 +31,6 @@ from gt_helpers.edges.quality import (
 from gt_helpers.metrics import bootstrap_ci, prob_diff
 from gt_helpers.model.load import load_model
 from gt_helpers.patching.circuits import Circuit
-from gt_helpers.patching.controls import leave_out
 from gt_helpers.patching.engine import PathPatching
 
 

@@ -13,6 +13,7 @@ import torch
 
 from gt_helpers import reproduce
 from gt_helpers.__main__ import main
+from gt_helpers.analysis.controls import mlp_paths
 from gt_helpers.dataset.published import acdc_years, century_prompts, eap_ig_prompts
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.edges.attribution import eap
@@ -21,7 +22,6 @@ from gt_helpers.edges.graph import EdgeGraph, evaluate_edges
 from gt_helpers.metrics import prob_diff
 from gt_helpers.model.load import load_model
 from gt_helpers.model.transformer import Transformer
-from gt_helpers.patching.controls import mlp_paths
 from gt_helpers.patching.engine import PathPatching
 from gt_helpers.patching.paper import PAPER, acdc_circuit, full_circuit, partial_circuit
 from gt_helpers.reproduce import run_scorecard

@@ -12,9 +12,9 @@ from tqdm.auto import tqdm
 
 from ..metrics import bootstrap_ci, prob_diff
 from ..model.components import Shape, component
-from .circuits import Circuit, connect
-from .engine import PathPatching
-from .paper import CircuitParts, partial_circuit
+from ..patching.circuits import Circuit, connect
+from ..patching.engine import PathPatching
+from ..patching.paper import CircuitParts, partial_circuit
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,13 +8,13 @@ import pytest
 import torch
 from literal import random_prompts, save_random_gpt2
 
+from gt_helpers.analysis import preview
+from gt_helpers.analysis.preview import Preview
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.model.components import inputs
 from gt_helpers.model.load import load_model
 from gt_helpers.model.transformer import Transformer
-from gt_helpers.patching import preview
 from gt_helpers.patching.engine import PathPatching
-from gt_helpers.patching.preview import Preview
 
 ROUTES = [("logits",), ("m11",), ("m8", ["m11"]), (["a7.h5.v", "a0.h2.v"], ["m11"], "YY")]
 

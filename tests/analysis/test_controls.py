@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gt_helpers.analysis import generalization
+from gt_helpers.analysis import controls, generalization
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.metrics import prob_diff
 from gt_helpers.model.cache import end_logits
 from gt_helpers.model.load import load_model
-from gt_helpers.patching import controls
 from gt_helpers.patching.circuits import Circuit
 from gt_helpers.patching.engine import PathPatching
 from gt_helpers.patching.paper import PAPER, partial_circuit

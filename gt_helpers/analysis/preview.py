@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..model.transformer import Transformer
-from .engine import PathPatching, _Chunk
+from ..patching.engine import PathPatching, _Chunk
 
 _SAMPLE = 64  # cells of every chunk that are computed exactly as well
 TOLERANCE = 1e-3  # of log-probabilities, so about the relative error of every probability
