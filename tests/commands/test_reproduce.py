@@ -1,4 +1,4 @@
-"""The main job end to end on the embedded model: files, continuation, mistakes in the arguments."""
+"""Unit: the main job end to end on the embedded model: files, continuation, mistakes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gt_helpers import reproduce as module
 from gt_helpers.__main__ import main
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.metrics import per_YY_probs
-from gt_helpers.model.cache import end_logits
+from gt_helpers.model import cache
 from gt_helpers.model.load import load_model
 from gt_helpers.patching.circuits import Circuit
 from gt_helpers.patching.engine import PathPatching
@@ -107,8 +107,8 @@ def test_an_interrupted_run_keeps_what_it_finished_and_continues(
 
 def test_a_run_interrupted_at_once_still_knows_its_prompts(tmp_path: Path) -> None:
     for _ in range(2):
-        _, dataset, results, _ = open_run("mini", 4, 0, (1100, 1800), tmp_path, "cpu", print)
-        assert torch.equal(results.YY, dataset.YY)
+        run = open_run("mini", 4, 0, (1100, 1800), tmp_path, "cpu", print)
+        assert torch.equal(run.results.YY, run.dataset.YY)
 
 
 def test_a_folder_from_before_attention_and_lens_loads_and_continues(
@@ -129,7 +129,7 @@ def test_attention_and_lens_do_not_depend_on_the_chunks(monkeypatch: pytest.Monk
     model = load_model("mini", device="cpu")
     dataset = YearDataset(model.tokenizer, PROMPTS)
     attention, lens = discovery.looks_and_writes(model, dataset, ["a7.h10", "m10"])
-    monkeypatch.setattr(discovery, "_PROMPTS", 7)
+    monkeypatch.setattr(cache, "PROMPTS_AT_ONCE", 7)
     in_chunks = discovery.looks_and_writes(model, dataset, ["a7.h10", "m10"])
     torch.testing.assert_close(in_chunks[0], attention)
     torch.testing.assert_close(in_chunks[1], lens, equal_nan=True, atol=1e-5, rtol=1e-4)
@@ -250,7 +250,7 @@ def test_a_found_circuit_takes_one_line() -> None:
 def test_softmax_of_mean_logits_streams_over_batches(folder: Path) -> None:
     model = load_model("mini", device="cpu")
     dataset = YearDataset(model.tokenizer, 150)
-    logits = torch.cat(list(end_logits(model, dataset.clean)))
+    logits = torch.cat(list(cache.end_logits(model, dataset.clean)))
     expected = per_YY_probs(logits, dataset.YY, "softmax_of_mean", dataset.year_tokens)
     measured = softmax_of_mean_logits(model, dataset)
     torch.testing.assert_close(measured, expected, atol=1e-6, rtol=0)
