@@ -67,49 +67,11 @@ def _parser() -> argparse.ArgumentParser:
         description="The greater-than circuit of GPT-2 small, redone.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    run, card = (
-        commands.add_parser(name, help=text, argument_default=argparse.SUPPRESS)
-        for name, text in (
-            ("reproduce", "the paper's circuit discovery, into a report"),
-            ("scorecard", "every claim, measured; the exit code is 1 if one fails"),
-        )
-    )
-    for command in (run, card):
-        add = command.add_argument
-        add(
-            "--model",
-            help="gpt2-small, another name on the hub, a local folder, or mini "
-            "(default: gpt2-small when it can be had, else mini)",
-        )
-        add("--prompts", type=_at_least_one, help="default: 490")
-        add("--seed", type=int, help="of the dataset (default: 0)")
-        add(
-            "--years",
-            type=_years,
-            metavar="FIRST-END",
-            help="pool of start years, END excluded (default: 1100-1800; the paper's code: "
-            "1000-1900)",
-        )
-        add("--out", help="folder for the results (default: reproduction/...)")
-        add(
-            "--device",
-            help="cuda or cpu (default: cuda when there is one, under torchrun one each)",
-        )
-    card.add_argument(
-        "--only", type=_listed, metavar="ID,...", help="claims, by their ids (default: all)"
-    )
-    card.add_argument(
-        "--skip-long", action="store_true", help="leave out what takes above ten minutes on a CPU"
-    )
-    card.add_argument(
-        "--at-most", type=_at_least_one, metavar="N", help="prompts per further experiment"
-    )
-    commands.add_parser("check", help="is everything installed that the notebooks need?")
+    for name, (about, arguments) in _COMMANDS.items():
+        command = commands.add_parser(name, help=about, argument_default=argparse.SUPPRESS)
+        for argument, more in arguments.items():
+            command.add_argument(argument, **more)
     return parser
-
-
-def _listed(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
 
 
 def _at_least_one(text: str) -> int:
@@ -126,6 +88,40 @@ def _years(text: str) -> tuple[int, int]:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None  # argparse would drop its words
 
+
+_RUN: dict[str, dict[str, Any]] = {
+    "--model": {
+        "help": "gpt2-small, another name on the hub, a local folder, or mini "
+        "(default: gpt2-small when it can be had, else mini)"
+    },
+    "--prompts": {"type": _at_least_one, "help": "default: 490"},
+    "--seed": {"type": int, "help": "of the dataset (default: 0)"},
+    "--years": {
+        "type": _years,
+        "metavar": "FIRST-END",
+        "help": "pool of start years, END excluded (default: 1100-1800; the paper's code: "
+        "1000-1900)",
+    },
+    "--out": {"help": "folder for the results (default: reproduction/...)"},
+    "--device": {"help": "cuda or cpu (default: cuda if there is one, under torchrun one each)"},
+}
+_MORE: dict[str, dict[str, Any]] = {
+    "--only": {
+        "type": lambda text: [name.strip() for name in text.split(",")],
+        "metavar": "ID,...",
+        "help": "claims, by their ids (default: all)",
+    },
+    "--skip-long": {
+        "action": "store_true",
+        "help": "leave out what takes above ten minutes on a CPU",
+    },
+    "--at-most": {"type": _at_least_one, "metavar": "N", "help": "prompts per further experiment"},
+}
+_COMMANDS = {
+    "reproduce": ("the paper's circuit discovery, into a report", _RUN),
+    "scorecard": ("every claim, measured; the exit code is 1 if one fails", _RUN | _MORE),
+    "check": ("is everything installed that the notebooks need?", {}),
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -136,12 +136,8 @@ def looks_and_writes(
 
 @topic.measure("year_mass")
 def _year_mass(results: Results) -> Measurement:
-    name, mass = smallest(
-        {
-            name: average(evaluation(results, name).probs.double().sum(-1))
-            for name in ("clean", "corrupted")
-        }
-    )
+    probs = {name: evaluation(results, name).probs.double() for name in ("clean", "corrupted")}
+    name, mass = smallest({name: average(one.sum(-1)) for name, one in probs.items()})
     return replace(mass, detail=f"{name} prompts")
 
 
@@ -252,17 +248,15 @@ def _first_each_time(results: Results, name: str, kinds: Iterable[str]) -> Measu
     return replace(margin, detail=f"into {mlp}: {margin.detail}")
 
 
-_LATE_SENDERS = ("m8", "m9", "m10", "a9.h1")
+_LATE = ("m8", "m9", "m10", "a9.h1")
 _SIX = ("a5.h1", "a5.h5", "a6.h9", "a7.h10", "a8.h8", "a8.h11")
 _SEVEN_EARLY = ("m0", "m1", "m2", "m3", "a0.h1", "a0.h3", "a0.h5")
 
 topic.measures |= {
-    "logits_senders": lambda r: _first(
-        _sweep(r, "logits"), ("m8", "m9", "m10", "m11", "a9.h1"), _GRID
-    ),
+    "logits_senders": lambda r: _first(_sweep(r, "logits"), (*_LATE, "m11"), _GRID),
     "logits_strongest": lambda r: _first(_sweep(r, "logits"), ["m10"], _GRID),
     "logits_a10h7": lambda r: average(_of(_sweep(r, "logits"), ["a10.h7"])["a10.h7"]),
-    "m11_senders": lambda r: _all_negative(_sweep(r, "m11"), _LATE_SENDERS),
+    "m11_senders": lambda r: _all_negative(_sweep(r, "m11"), _LATE),
     "m10_senders": lambda r: _all_negative(_sweep(r, "m10"), ("m8", "m9", "a9.h1")),
     "m9_top_head": lambda r: _first(_sweep(r, "m9"), ["a9.h1"], _HEADS),
     "m9_top_mlp": lambda r: _first(_sweep(r, "m9"), ["m8"], _MLPS),
@@ -294,20 +288,16 @@ def _m10_direct(results: Results) -> Measurement:
 
 @topic.measure("unreachable")
 def _unreachable(results: Results) -> Measurement:
-    cells, largest = 0, 0.0
-    for sweep in results.sweeps.values():
-        receivers = inputs(sweep.receivers)
-        rows = [
-            i
-            for i, name in enumerate(sweep.senders)
-            if not any(sweep.shape.reaches(component(name), receiver) for receiver in receivers)
-        ]
-        cells += len(rows)
-        if rows:
-            largest = max(largest, float(sweep.values[rows].abs().max()))
-    if not cells:
+    effects = [
+        float(values.abs().max())
+        for sweep in results.sweeps.values()
+        for sender, values in zip(map(component, sweep.senders), sweep.values, strict=True)
+        if not any(sweep.shape.reaches(sender, one) for one in inputs(sweep.receivers))
+    ]
+    if not effects:
         raise NotMeasured("no sweep has a sender that cannot reach its receivers")
-    return Measurement(largest, detail=f"{cells} senders in {len(results.sweeps)} sweeps")
+    detail = f"{len(effects)} senders in {len(results.sweeps)} sweeps"
+    return Measurement(max(effects), detail=detail)
 
 
 @topic.measure("values_over_keys")
@@ -337,10 +327,11 @@ def _attention(results: Results, name: str) -> Float[Tensor, " prompt"]:
     """Attention of one head from END to YY."""
     if results.attention is None:
         raise NotMeasured("the attention from END to YY is missing")
-    node, (n_layers, n_heads, _) = component(name), results.attention.shape
-    if node.layer >= n_layers or node.head >= n_heads:
-        raise NotMeasured(f"the model has no {name}")
-    return results.attention[node.layer, node.head].double()
+    node = component(name)
+    try:
+        return results.attention[node.layer, node.head].double()
+    except IndexError:
+        raise NotMeasured(f"the model has no {name}") from None
 
 
 @topic.measure("attention_to_YY")
@@ -401,10 +392,8 @@ def _lens_mlps_triangle(results: Results) -> Measurement:
 @topic.measure("lens_m8_no_step")
 def _lens_m8_no_step(results: Results) -> Measurement:
     # Years that a component favours for every YY make no step at YY, so the mean row is left out.
-    steps = {
-        name: step_correlation(beyond_mean_row(_lens(results, name)))
-        for name in ("m8", "m9", "m10")
-    }
+    lenses = {name: beyond_mean_row(_lens(results, name)) for name in ("m8", "m9", "m10")}
+    steps = {name: step_correlation(lens) for name, lens in lenses.items()}
     least = min(steps["m9"], steps["m10"])
     if not least > 0:
         raise NotMeasured("m9 or m10 has no step to compare with")

@@ -101,14 +101,13 @@ class Bench:
 
     def dataset(self) -> YearDataset:
         """The paper's prompts, drawn as the settings say."""
-        first, end = self.years
-        tokenizer, balanced = self.model.tokenizer, self.balanced
+        tokenizer, (first, end) = self.model.tokenizer, self.years
         return YearDataset(
-            tokenizer, self.prompts, years=(first, end), balanced=balanced, seed=self.seed
+            tokenizer, self.prompts, years=(first, end), balanced=self.balanced, seed=self.seed
         )
 
 
-Run = Callable[[Bench], Tensors]
+Procedure = Callable[[Bench], Tensors]
 Measure = Callable[[Results], Measurement]
 
 
@@ -123,17 +122,16 @@ class Topic:
     """
 
     def __init__(self, name: str) -> None:
-        text = files(__package__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
-        facts = tomllib.loads(text)
+        facts = tomllib.loads(files(__package__).joinpath(f"{name}.toml").read_text("utf-8"))
         self.name = name
         self.claims: list[Claim] = facts["claim"]
         self.experiments = {key: Experiment(key, **one) for key, one in facts["experiment"].items()}
         self.measures: dict[str, Measure] = {}
 
-    def experiment(self, name: str) -> Callable[[Run], Run]:
-        """Register the function that runs an experiment."""
+    def experiment(self, name: str) -> Callable[[Procedure], Procedure]:
+        """Register the function that runs an experiment, by its name."""
 
-        def register(run: Run) -> Run:
+        def register(run: Procedure) -> Procedure:
             self.experiments[name] = replace(self.experiments[name], run=run)
             return run
 
@@ -184,9 +182,8 @@ def circuit_log_probs(
             denoising = noising.reversed()
             here = {"clean": noising.base_log_probs, "corrupted": denoising.base_log_probs}
             for patching, some in ((denoising, circuits), (noising, impaired)):
-                here |= {
-                    name: patching.evaluate(one).log_probs for name, one in (some or {}).items()
-                }
+                for name, circuit in (some or {}).items():
+                    here[name] = patching.evaluate(circuit).log_probs
             for name, log_probs in here.items():
                 found.setdefault(name, []).append(log_probs)
             bar.update(prompts.stop - prompts.start)
@@ -198,11 +195,8 @@ def circuit_log_probs(
 
 def prob_diffs(found: Tensors) -> Tensors:
     """The probability differences [prompt] of what `circuit_log_probs` gives, without "YY"."""
-    return {
-        name: prob_diff(log_probs.exp(), found["YY"])
-        for name, log_probs in found.items()
-        if name != "YY"
-    }
+    YY = found["YY"]
+    return {name: prob_diff(one.exp(), YY) for name, one in found.items() if name != "YY"}
 
 
 # ---- what measures share ----------------------------------------------------------------------

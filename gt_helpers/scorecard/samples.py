@@ -84,11 +84,8 @@ topic.measures |= {
 
 @topic.measure("reverse_sign")
 def _reverse_sign(results: Results) -> Measurement:
-    sides = {
-        "reverse": average(-_diff(results, "reverse")),
-        "clean": average(_diff(results, "clean")),
-    }
-    name, side = smallest(sides)
+    sides = {"reverse": -_diff(results, "reverse"), "clean": _diff(results, "clean")}
+    name, side = smallest({name: average(one) for name, one in sides.items()})
     return replace(side, detail=f"the smaller side is {name}")
 
 
