@@ -157,7 +157,7 @@ def load_results(folder: str | Path) -> Results:
         lens=tensors("lens"),
         experiments={
             name: Outcome(settings, found)
-            for name, settings in text["experiments"].items()
+            for name, settings in text.get("experiments", {}).items()  # older folders have none
             if (found := tensors(f"experiment_{name}"))
         },
         seconds=text["seconds"],

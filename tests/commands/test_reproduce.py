@@ -211,6 +211,19 @@ def test_arguments_that_do_not_parse(
     assert sentence in capsys.readouterr().err
 
 
+def test_a_folder_from_before_experiments_and_parallel_models_loads(
+    folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "run")
+    text = json.loads((folder / "results.json").read_text())
+    del text["experiments"]
+    for route in text["sweeps"].values():
+        del route["parallel"]
+    (tmp_path / "run" / "results.json").write_text(json.dumps(text))
+    old, new = load_results(tmp_path / "run"), load_results(folder)
+    assert old.experiments == {} and old.sweeps["v"].shape == new.sweeps["v"].shape
+
+
 def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no results\.json"):
         load_results(tmp_path)
