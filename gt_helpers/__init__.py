@@ -76,8 +76,7 @@ _ROOMS = {
     ),
     "analysis.preview": ("Preview",),
     "reproduce": ("run_scorecard",),
-    "scorecard.claims": ("EVALUATIONS", "claims"),
-    "scorecard.experiments": ("EXPERIMENTS",),
+    "scorecard.claims": ("EVALUATIONS", "EXPERIMENTS", "claims"),
     "scorecard.results": ("load_results", "new_results"),
 }
 

@@ -6,7 +6,7 @@ import copy
 import re
 
 import pytest
-from scorecard.test_experiment_measures import ALL
+from made_results import ALL
 from views.test_tables import rows
 
 from gt_helpers import views as plots
