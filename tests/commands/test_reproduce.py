@@ -13,7 +13,7 @@ import torch
 from gt_helpers import reproduce as module
 from gt_helpers.__main__ import main
 from gt_helpers.dataset.year_dataset import YearDataset
-from gt_helpers.metrics import per_YY_probs
+from gt_helpers.metrics import mean_by_YY
 from gt_helpers.model.cache import end_logits
 from gt_helpers.model.load import load_model
 from gt_helpers.patching.circuits import Circuit
@@ -251,6 +251,6 @@ def test_softmax_of_mean_logits_streams_over_batches(folder: Path) -> None:
     model = load_model("mini", device="cpu")
     dataset = YearDataset(model.tokenizer, 150)
     logits = torch.cat(list(end_logits(model, dataset.clean)))
-    expected = per_YY_probs(logits, dataset.YY, "softmax_of_mean", dataset.year_tokens)
+    expected = mean_by_YY(logits, dataset.YY).softmax(-1)[:, dataset.year_tokens]
     measured = softmax_of_mean_logits(model, dataset)
     torch.testing.assert_close(measured, expected, atol=1e-6, rtol=0)
