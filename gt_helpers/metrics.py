@@ -248,8 +248,7 @@ def _log(probs: Tensor) -> Tensor:
 def _check(probs: Tensor, YY: Tensor, lowest: int, highest: int) -> YYs:
     if probs.ndim < 2 or probs.shape[-1] != 100 or not probs.is_floating_point():
         raise ValueError(
-            f"probs have the shape {list(probs.shape)} ({probs.dtype}); they must be floating "
-            "point [..., prompt, year] with the 100 years 00 to 99"
+            f"probs are {probs.dtype} {list(probs.shape)}; give probabilities [..., prompt, 100]"
         )
     return _check_YY(YY, probs.shape[-2], lowest, highest).to(probs.device)
 
@@ -258,14 +257,13 @@ def _check_YY(YY: Tensor, n: int, lowest: int, highest: int) -> YYs:
     YY = torch.as_tensor(YY)
     if YY.shape != (n,) or YY.is_floating_point() or YY.dtype == torch.bool:
         raise ValueError(
-            f"YY has the shape {list(YY.shape)} ({YY.dtype}); it must be one whole number for each "
-            f"of the {n} prompts, for example dataset.YY"
+            f"YY is {YY.dtype} {list(YY.shape)}; give one whole number for each of the {n} prompts,"
+            " e.g. dataset.YY"
         )
     outside = (YY < lowest) | (YY > highest)
     if outside.any():
         raise ValueError(
             f"YY {int(YY[outside][0])} is outside {lowest}..{highest}, where this is defined; "
-            "choose prompts, for example "
-            f"dataset.take((dataset.YY >= {lowest}) & (dataset.YY <= {highest}))"
+            f"e.g. dataset.take(dataset.YY >= {lowest})"
         )
     return YY.long()

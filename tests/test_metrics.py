@@ -93,7 +93,7 @@ def test_metrics_have_gradients(probs: Tensor, YY: Tensor) -> None:
 @pytest.mark.parametrize("metric", [prob_diff, prob_diff_below, cutoff_sharpness])
 def test_metric_errors(metric, probs: Tensor, YY: Tensor) -> None:
     for wrong, YYs, message in (
-        (probs[0, :, 1:], YY, r"shape \[97, 99\]"),
+        (probs[0, :, 1:], YY, r"\[97, 99\]"),
         (probs, YY[1:], "each of the 97 prompts"),
         (probs, YY.float(), "one whole number"),
         (probs, YY + 98, "YY 100 is outside"),
