@@ -1,4 +1,4 @@
-"""Attention against TransformerLens' own patterns, the cached heads, and the key axis."""
+"""Unit: attention against TransformerLens' own patterns, the cached heads, and the key axis."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_map_is_one_cell_of_every_heads_pattern(
     key: int,
     value_weighted: bool,
 ) -> None:
-    monkeypatch.setattr(attention, "_PROMPTS", 2)  # chunks of 2, 2 and 1
+    monkeypatch.setattr(attention, "PROMPTS_AT_ONCE", 2)  # chunks of 2, 2 and 1
     found = attention_map(run, query, key, value_weighted)
     assert found.shape == (3, 3, N_PROMPTS)
     for layer, head in HEADS:

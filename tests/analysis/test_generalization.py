@@ -60,7 +60,7 @@ def test_study_and_summary_use_the_familys_own_metric(patching: PathPatching) ->
 
 
 def test_study_refuses_what_it_cannot_do(patching: PathPatching) -> None:
-    with pytest.raises(ValueError, match="clean base"):
+    with pytest.raises(ValueError, match="corrupted.*e.g. PathPatching"):
         study_family(FAMILIES["ended"], patching.reversed(), PARTS)
     with pytest.raises(ValueError, match="no heads"):
         study_family(FAMILIES["ended"], patching, CircuitParts((), ("m8",), (), ()))

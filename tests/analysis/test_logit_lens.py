@@ -1,4 +1,4 @@
-"""The logit lens against Hugging Face's modules, direct effects against the logits, the numbers."""
+"""Unit: the logit lens against Hugging Face's modules, direct effects, the numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Neurons against Hugging Face's modules and the engine: all together are the MLP, one is one."""
+"""Unit: neurons against Hugging Face's modules and the engine: all together are the MLP."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_blocks_change_nothing_and_the_bar_ends_full(
     m10: Neurons, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = m10.effects()
-    monkeypatch.setattr(module, "_PROMPTS", 3)
+    monkeypatch.setattr(module, "PROMPTS_AT_ONCE", 6)
     monkeypatch.setattr(module, "_CPU_BLOCK", (3 * 501 * 5, 501))
     bars = []
 
@@ -209,7 +209,11 @@ def test_the_mlp_to_look_into() -> None:
 def test_mistakes_are_named(
     m10: Neurons, runs: tuple[ActivationCache, ActivationCache], dataset: YearDataset
 ) -> None:
-    for name, message in (("a7.h10", "no MLP"), ("m10@YY", "at END"), ("m12", "layers 0 to 11")):
+    for name, message in (
+        ("a7.h10", "no MLP"),
+        ("m10@YY", "'YY'.*END"),
+        ("m12", "layers 0 to 11"),
+    ):
         with pytest.raises(ValueError, match=message):
             Neurons(*runs, dataset, name)
     with pytest.raises(ValueError, match="10 and 10 prompts, the dataset 4"):
