@@ -260,12 +260,12 @@ def edited_streams(cache: ActivationCache, edits: Mapping[str, Eraser]) -> dict[
         block = model.blocks[layer]
         earlier = cache.stream[layer, :, :-1]  # cannot see END, so it keeps its values
         if not block.parallel:
-            stream = stream + _heads_at_end(block, earlier, stream)
+            stream = stream + _heads_at_end(block, earlier, stream) + block.b_O
         read = by_layer[layer](stream) if layer in by_layer else stream
         found[f"m{layer}"] = read
         stream = read + block.mlp(read) + block.b_out
         if block.parallel:  # its heads read what the MLP reads
-            stream = stream + _heads_at_end(block, earlier, read)
+            stream = stream + _heads_at_end(block, earlier, read) + block.b_O
     return found | {"logits": stream}
 
 
@@ -290,10 +290,10 @@ def fit_edits(
 def _heads_at_end(
     block: Block, earlier: Float[Tensor, "prompt earlier d_model"], end: Vectors
 ) -> Vectors:
-    """What all heads of a layer write at END, b_O included, with the stream's earlier positions."""
+    """What all heads of a layer write at END, given the stream at earlier positions."""
     stream = torch.cat([earlier, end[:, None]], 1)
-    written = block.b_O.expand_as(end)
+    written = torch.zeros_like(end)
     for head, W_O in enumerate(block.W_O):
         pattern = block.pattern(head, stream, [stream.shape[1] - 1])
-        written = written + (pattern @ block.value(head, stream))[:, 0] @ W_O
+        written += (pattern @ block.value(head, stream))[:, 0] @ W_O
     return written

@@ -123,7 +123,7 @@ class YearDataset:
         if len({len(clean_text), len(corrupted_text), len(years), len(nouns)}) != 1:
             raise ValueError(
                 f"{len(clean_text)} clean texts, {len(corrupted_text)} corrupted texts, "
-                f"{len(years)} years and {len(nouns)} nouns: give one of each per prompt"
+                f"{len(years)} years and {len(nouns)} nouns do not match; give as many of each"
             )
         if not years:
             raise ValueError("a dataset needs 1 prompt or more")
