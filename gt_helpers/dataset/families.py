@@ -71,9 +71,14 @@ class PromptFamily:
         return prob_diff_below if self.below else prob_diff
 
     @property
+    def spoiled(self) -> str:
+        """The YY of the corrupted prompt, one that every end year fits."""
+        return "99" if self.below else "01"
+
+    @property
     def changed(self) -> str:
         """What the corruption does, in words."""
-        return "the whole sequence" if self.corrupted else f"YY → {'99' if self.below else '01'}"
+        return "the whole sequence" if self.corrupted else f"YY → {self.spoiled}"
 
     def dataset(
         self, tokenizer: PreTrainedTokenizerBase, n: int | None = None, seed: int = 0
@@ -84,8 +89,7 @@ class PromptFamily:
         token. Raises ValueError for more prompts than a family without {noun} has, and where texts
         do not split alike.
         """
-        first, end = self.years
-        every = valid_years(tokenizer, first, end, trim=False)
+        every = valid_years(tokenizer, *self.years, trim=False)
         pool = [year for year in every if FIRST_YY <= year % 100 <= LAST_YY]
         n = len({year % 100 for year in pool}) if n is None else n
         if not isinstance(n, int) or n < 1:
@@ -94,12 +98,10 @@ class PromptFamily:
         prompts = draw_prompts(rng, n, pool, self.nouns, balanced=True)
         clean, corrupted = [], []
         for prompt in prompts:
-            before = self.earlier(prompt.year, pool, rng) if self.earlier else ()
-            fields = {"noun": prompt.noun, "XX": prompt.XX, "YY": YEAR_STRINGS[prompt.YY]}
-            fields["earlier"] = ", ".join(map(str, before))
-            wrong = fields | {"YY": "99" if self.below else "01"}
-            clean.append(self.template.format_map(fields))
-            corrupted.append((self.corrupted or self.template).format_map(wrong))
+            years = self.earlier(prompt.year, pool, rng) if self.earlier else ()
+            fields = {"noun": prompt.noun, "earlier": ", ".join(map(str, years)), "XX": prompt.XX}
+            clean.append(self.template.format(**fields, YY=YEAR_STRINGS[prompt.YY]))
+            corrupted.append((self.corrupted or self.template).format(**fields, YY=self.spoiled))
         if "{noun}" not in self.template and len(set(clean)) < n:
             raise ValueError(
                 f"the family {self.name!r} has {len(set(clean))} different prompts, fewer than "
