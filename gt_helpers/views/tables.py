@@ -251,10 +251,10 @@ def choice_scores(comparison: Comparison, names: Iterable[str] | None = None) ->
 
 
 def family_behaviour(summary: pd.DataFrame) -> Html:
-    """What a model does with prompt families (`tasks.summary`), each score with its interval."""
+    """What a model does with prompt families (`family_summary`), each score with its interval."""
     rows = [
         (
-            f"<b>{escape(row['task'])}</b>",
+            f"<b>{escape(row['family'])}</b>",
             _one_line(row["asks"]),
             str(row["prompts"]),
             _with_interval(row, "clean"),
@@ -271,7 +271,7 @@ def family_behaviour(summary: pd.DataFrame) -> Html:
 
 
 def family_recovery(summary: pd.DataFrame) -> Html:
-    """What a circuit does of a model's behaviour in prompt families (`tasks.summary`)."""
+    """What a circuit does of a model's behaviour in prompt families (`family_summary`)."""
     names = {
         "clean": "model",
         "partial": "circuit alone",
@@ -284,7 +284,7 @@ def family_recovery(summary: pd.DataFrame) -> Html:
         cells = [
             _with_interval(row, name, "points" if name == "change" else "share") for name in names
         ]
-        label = f"<b>{escape(row['task'])}</b>"
+        label = f"<b>{escape(row['family'])}</b>"
         rows.append((label, _one_line(row["asks"]), *cells, escape(row["expects"])))
     note = (
         "Recovered: the circuit's score / the model's, as in the paper; above corrupted: the same "

@@ -335,7 +335,7 @@ def family_explorer(
 
     ``tasks`` are families of one's own, listed before the ten.
     """
-    known = {task.name: task for task in (*tasks, *FAMILIES.values())}
+    known = {family.name: family for family in (*tasks, *FAMILIES.values())}
     late = list(parts.mlps)
     # The runs of a family take much memory: only those of the one on show are kept.
     kept: dict[str, tuple[PathPatching, FamilyStudy]] = {}
@@ -362,7 +362,7 @@ def family_explorer(
         sweep, receiver = found.sweep, shown.removeprefix("into ")
         if receiver in late:
             higher = late[late.index(receiver) + 1 :]
-            sweep = patching.sweep(receiver, higher, metric=found.task.metric)
+            sweep = patching.sweep(receiver, higher, metric=found.family.metric)
         figure = sweep_heatmap(sweep, f"{family}: {shown}", marked=[*parts.heads, *late])
         return View(figure, top_components(sweep, parts) + text)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gt_helpers.analysis import controls, generalization
+from gt_helpers.analysis import controls
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.metrics import prob_diff
-from gt_helpers.model.cache import end_logits
 from gt_helpers.model.load import load_model
 from gt_helpers.patching.circuits import Circuit
 from gt_helpers.patching.engine import PathPatching
@@ -80,46 +79,3 @@ def test_shifted_heads_are_the_next_ones() -> None:
     shifted = controls.shifted_heads(PAPER, 12)
     assert set(shifted.heads) == {"a9.h2", "a8.h0", "a7.h11", "a6.h10", "a5.h6", "a8.h9", "a5.h2"}
     assert shifted.mlps == PAPER.mlps
-
-
-def test_top_numbers_by_hand(patching: PathPatching) -> None:
-    model, dataset = patching.model, patching.dataset[:3]
-    (logits,) = end_logits(model, dataset.clean)
-    table = generalization.top_numbers(model, dataset.clean, dataset.YY, k=7)
-    for i, row in enumerate(table.to_dict("records")):
-        probs, YY = logits[i].softmax(-1), int(dataset.YY[i])
-        expected = dict.fromkeys(row, 0.0)
-        for token in probs.topk(7).indices.tolist():
-            text, mass = model.tokenizer.decode([token]).strip(), float(probs[token])
-            if text.isdecimal():
-                place = "above" if int(text) > YY else "equal" if int(text) == YY else "below"
-                expected["numbers"] += mass
-                expected[place] += mass
-                expected["count_above"] += int(text) > YY
-        assert row == pytest.approx(expected, abs=1e-6)
-    everything = generalization.top_numbers(model, dataset.clean, dataset.YY, k=model.W_U.shape[1])
-    year_mass = patching.base_probs[:3].sum(-1)
-    assert bool((torch.tensor(everything["numbers"]) > year_mass - 1e-5).all())
-    with pytest.raises(ValueError, match="do not fit"):
-        generalization.top_numbers(model, dataset.clean, dataset.YY[:2], k=5)
-
-
-def test_the_second_to_last_token_is_read_from_the_prompt_without_its_last(
-    patching: PathPatching,
-) -> None:
-    model, dataset = patching.model, patching.dataset[:3]
-    table = generalization.top_numbers(model, dataset.clean[:, :-1], dataset.XX)
-    with torch.no_grad():
-        probs = model.bridge(dataset.clean)[:, -2].softmax(-1)
-    (century,) = model.tokenizer(" 17", add_special_tokens=False)["input_ids"]
-    own = [i for i, XX in enumerate(dataset.XX.tolist()) if XX == 17]
-    for i in own:
-        assert table.loc[i, "equal"] >= float(probs[i, century]) - 1e-6
-
-
-def test_year_masses_add_up(patching: PathPatching) -> None:
-    probs, YY = patching.base_probs, patching.dataset.YY
-    masses = generalization.year_masses(probs, YY)
-    torch.testing.assert_close(masses["above YY"] + masses["up to YY"], probs.sum(-1))
-    torch.testing.assert_close(masses["above YY"] - masses["up to YY"], prob_diff(probs, YY))
-    assert float(masses["YY + 1"][3]) == float(probs[3, int(YY[3]) + 1])
