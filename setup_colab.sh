@@ -25,8 +25,8 @@ fail() {
 }
 
 in_colab() {
-    [ -n "${COLAB_RELEASE_TAG:-}" ] ||
-        "$python" -c 'from importlib.util import find_spec as f; f("google.colab").name' 2>/dev/null
+    PYTHONPATH="$root" "$python" -c \
+        'from gt_helpers.environment import in_colab as f; raise SystemExit(not f())' 2>/dev/null
 }
 
 in_environment() {

@@ -1,4 +1,7 @@
-"""set_up and check_environment: is everything here that the notebooks need, and does it fit?"""
+"""set_up and check_environment: is everything here that the notebooks need, and does it fit?
+
+Imported before anything is installed, so nothing outside the standard library at the top.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from packaging.requirements import Requirement
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 _ROOT = Path(__file__).parents[1]
 _HUB_SECONDS = 5
@@ -34,7 +39,7 @@ def in_colab() -> bool:
         return True
     try:
         return importlib.util.find_spec("google.colab") is not None
-    except (ImportError, ValueError):
+    except (ImportError, ValueError):  # there is no package google, or one without a spec
         return False
 
 
@@ -123,6 +128,8 @@ def _check_python() -> Check:
 
 def _requirements() -> list[Requirement]:
     """The project's requirements: from requirements.txt in a checkout, else from its metadata."""
+    from packaging.requirements import Requirement
+
     file = _ROOT / "requirements.txt"
     if file.is_file():
         lines = [line.partition("#")[0] for line in file.read_text(encoding="utf-8").splitlines()]

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # a script sees only its own folder
+from gt_helpers.environment import in_colab
 
 try:
     from packaging.requirements import Requirement
@@ -35,16 +37,6 @@ CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 # wheel, so that no compiler is ever called.
 SOURCE_ONLY = "transformers-stream-generator,future"
 NOT_IN_COLAB = "not in Colab"
-
-
-def in_colab() -> bool:
-    """Whether this Python runs in Google Colab."""
-    if os.environ.get("COLAB_RELEASE_TAG"):
-        return True
-    try:
-        return importlib.util.find_spec("google.colab") is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def read_requirements(paths: Iterable[Path | str], colab: bool) -> list[Requirement]:

@@ -1,4 +1,4 @@
-"""The report: whole, self-contained, honest about the model and about what is missing."""
+"""Unit: the report is whole, self-contained, honest about the model and about what is missing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,8 @@ import torch
 from plotly.offline import get_plotlyjs
 from scorecard.test_claims import AGREEING, YY
 
-from gt_helpers.patching.paper import CircuitParts
-from gt_helpers.report import (
-    circuit_senders,
-    report_html,
-    route_in_words,
-    route_title,
-    write_report,
-)
+from gt_helpers.patching.paper import CircuitParts, circuit_senders
+from gt_helpers.report import report_html, route_in_words, route_title, write_report
 from gt_helpers.scorecard.claims import claims, measurable
 from gt_helpers.scorecard.results import Results
 
@@ -30,193 +24,168 @@ FIGURES = {
     *("behaviour-heatmap", "behaviour-slice", "behaviour-by-YY"),
     *("circuits-kept", "circuits-reverse"),
 }
+SETTINGS = {
+    "seed": 0,
+    "corruption": "01",
+    "changed_positions": ["YY"],
+    "clean_example": "<|endoftext|> The war lasted from the year 1732 to the year 17",
+    "corrupted_example": "<|endoftext|> The war lasted from the year 1701 to the year 17",
+    "pool_size": 617,
+    "nouns": 120,
+    "device": "cpu",
+    "dtype": "float32",
+    "n_layers": 12,
+    "n_heads": 12,
+    "d_model": 768,
+    "check_report": {"patching nothing gives the base logits": 2.5e-07},
+    "versions": {"torch": "2.13.0", "plotly": "7.1.0"},
+    "started": "2026-01-02T03:04:05+00:00",
+    "command": "python -m gt_helpers reproduce",
+}
 
 
-def full_results() -> Results:
+def full_results(**settings: object) -> Results:
     results = copy.deepcopy(AGREEING)
     results.softmax_of_mean = torch.full((97, 100), 0.01)
     results.seconds = {"clean": 1.25, "sweep to logits": 60.0}
-    results.settings |= {
-        "seed": 0,
-        "corruption": "01",
-        "changed_positions": ["YY"],
-        "clean_example": "<|endoftext|> The war lasted from the year 1732 to the year 17",
-        "corrupted_example": "<|endoftext|> The war lasted from the year 1701 to the year 17",
-        "device": "cpu",
-        "dtype": "float32",
-        "n_layers": 12,
-        "n_heads": 12,
-        "d_model": 768,
-        "check_report": {"patching nothing gives the base logits": 2.5e-07},
-        "versions": {"torch": "2.13.0", "plotly": "7.1.0"},
-        "started": "2026-01-02T03:04:05+00:00",
-        "command": "python -m gt_helpers reproduce",
-    }
+    results.settings |= SETTINGS | settings
     return results
 
 
-@pytest.fixture(scope="module")
-def page() -> str:
-    return report_html(full_results())
+class Page(HTMLParser):
+    """What a reader sees without JavaScript, what a browser would load, and whether tags match."""
 
-
-class Loads(HTMLParser):
-    """Collects everything that a browser would load, and checks that tags are balanced."""
-
-    def __init__(self) -> None:
+    def __init__(self, html: str) -> None:
         super().__init__()
-        self.loads: list[str] = []
-        self.scripts = 0
-        self.open: list[str] = []
-        self.problems: list[str] = []
+        self.html, self.loads, self.figures = html, list[str](), set[str]()
+        self.open, self.texts, self.headings = list[str](), list[str](), list[str]()
+        self.feed(html.replace(PLOTLY, ""))
+        self.close()
+        assert not self.open
+        self.text = re.sub(r"\s+", " ", "".join(self.texts))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         named = dict(attrs)
         self.loads += [str(named[key]) for key in ("src", "srcset", "data") if key in named]
-        if tag in ("link", "iframe", "object", "embed", "img"):
-            self.loads.append(tag)
-        self.scripts += tag == "script"
+        self.loads += [tag] if tag in ("link", "iframe", "object", "embed", "img") else []
+        if (name := named.get("id") or "").startswith("figure-"):
+            self.figures.add(name.removeprefix("figure-"))
         if tag not in ("meta", "br", "link", "img"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        if not self.open or self.open.pop() != tag:
-            self.problems.append(tag)
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not {"script", "style", "title"} & set(self.open):
+            self.texts.append(data)
+        if "h1" in self.open:
+            self.headings.append(data)
 
 
-def text_of(page: str) -> str:
-    """What can be read without JavaScript."""
-    bare = re.sub(r"<(script|style)[^>]*>.*?</\1>", "", page, flags=re.DOTALL)
-    return re.sub(r"<[^>]+>", " ", bare)
+@pytest.fixture(scope="module")
+def page() -> Page:
+    return Page(report_html(full_results()))
 
 
-def test_it_is_one_file_that_loads_nothing(page: str) -> None:
-    assert page.count(PLOTLY) == 1
-    rest = page.replace(PLOTLY, "")
-    parsed = Loads()
-    parsed.feed(rest)
-    parsed.close()
-    assert parsed.loads == []
-    assert not re.search(r"@import|url\(", rest)
-    assert "http://" not in rest and "https://cdn" not in rest
-    assert not parsed.problems and not parsed.open
+def test_it_is_one_file_with_every_figure_that_loads_nothing(page: Page) -> None:
+    assert page.html.count(PLOTLY) == 1
+    rest = page.html.replace(PLOTLY, "")
+    assert page.loads == []
+    assert not re.search(r"@import|url\(|http://|https://cdn", rest)
     assert "showSendToCloud" in rest and '"showSendToCloud": true' not in rest
-    assert len(page.encode()) < 12_000_000
+    assert len(page.html.encode()) < 12_000_000
+    assert page.figures == FIGURES | {f"sweep-{name}" for name in AGREEING.sweeps}
 
 
-def test_it_has_every_figure(page: str) -> None:
-    drawn = set(re.findall(r'id="figure-([^"]+)"', page))
-    assert drawn == FIGURES | {f"sweep-{name}" for name in AGREEING.sweeps}
-
-
-def test_it_opens_with_model_settings_versions_and_checks(page: str) -> None:
-    assert "<h1>gpt2-small</h1>" in page
-    assert "not comparable</p>" not in page
-    opening = text_of(page.split("<nav")[0])
+def test_it_opens_with_model_settings_versions_and_checks(page: Page) -> None:
+    assert page.headings == ["gpt2-small"]
+    assert BANNER not in page.text and "not complete" not in page.text
+    opening = page.text.split("Headline numbers")[0]
     for words in ("40, balanced over YY", "1100 to 1799", "torch 2.13.0", "2.5e-07", "float32"):
         assert words in opening
     assert "61 s" in opening
 
 
-def test_the_numbers_need_no_javascript(page: str) -> None:
-    text = text_of(page)
-    assert "81.5 %" in text or "81.6 %" in text  # measured, clean
-    assert "72.6 %" in text and "81.7 %" in text
-    assert "−40.00 pp" in text  # m10 to the logits
+def test_the_numbers_need_no_javascript(page: Page) -> None:
+    assert "81.5 %" in page.text or "81.6 %" in page.text  # measured, clean
+    assert "72.6 %" in page.text and "81.7 %" in page.text
+    assert "−40.00 pp" in page.text  # m10 to the logits
     known = measurable(AGREEING)
     for claim in (claim for claim in claims() if claim["id"] in known):
-        assert claim["claim"].split(",")[0] in text.replace("&#x27;", "'")
-    assert f"agrees: {len(known)}" in re.sub(r"\s+", " ", text)
-    assert "load_results" in text and "Not reproduced" in text
-    assert "nan" not in re.findall(r"[a-z]+", text.lower())
+        assert claim["claim"].split(",")[0] in page.text
+    assert f"agrees: {len(known)}" in page.text
+    assert "load_results" in page.text and "Not reproduced" in page.text
+    assert "nan" not in re.findall(r"[a-z]+", page.text.lower())
 
 
-def test_prompts_are_escaped(page: str) -> None:
-    assert "&lt;|endoftext|&gt; The war" in page and "<|endoftext|>" not in page
-    results = full_results()
-    results.settings["model"] = "<script>alert(1)</script>"
-    assert "<script>alert" not in report_html(results)
+def test_names_and_prompts_are_escaped(page: Page) -> None:
+    assert SETTINGS["clean_example"] in page.text and "<|endoftext|>" not in page.html
+    name = "<script>alert(1)</script>"
+    assert Page(report_html(full_results(model=name))).headings == [name]
 
 
-def test_another_model_carries_the_banner() -> None:
-    results = full_results()
-    results.settings |= {"model": "mini", "gpt2_small": False}
-    page = report_html(results)
-    assert "<h1>mini</h1>" in page
-    assert f"These numbers are about mini, {BANNER}." in page
-    assert page.index(BANNER) < page.index("<nav")
-    text = re.sub(r"\s+", " ", text_of(page))
-    assert (
-        f"not comparable: {len(measurable(AGREEING))}" in text and "reported (GPT-2 small)" in text
-    )
-
-
-def test_a_missing_sweep_is_named() -> None:
-    results = full_results()
-    assert "not complete" not in report_html(results)
-    del results.sweeps["m2@YY"], results.sweeps["m9"]
-    assert "Not finished: sweeps: m9, m2@YY." in report_html(results)
-
-
-def test_an_unknown_model_is_not_taken_for_gpt2_small() -> None:
-    assert BANNER in report_html(Results({"model": "unknown"}, YY))
+@pytest.mark.parametrize("is_gpt2", [False, None])  # unknown is not taken for GPT-2 small
+def test_another_model_carries_the_banner(is_gpt2: bool | None) -> None:
+    page = Page(report_html(full_results(model="mini", gpt2_small=is_gpt2)))
+    assert page.headings == ["mini"]
+    assert f"These numbers are about mini, {BANNER}." in page.text.split("Headline numbers")[0]
+    assert f"not comparable: {len(measurable(AGREEING))}" in page.text
+    assert "reported (GPT-2 small)" in page.text
 
 
 def test_an_interrupted_run_says_what_is_missing() -> None:
-    nothing = Results(
-        {"model": "gpt2-small", "gpt2_small": True}, torch.zeros(0, dtype=torch.int64)
-    )
-    text = text_of(report_html(nothing))
+    nothing = Results(full_results().settings, torch.zeros(0, dtype=torch.int64))
+    text = Page(report_html(nothing)).text
     for words in ("not complete", "No evaluation", "No sweep", "not been chosen", "not measured"):
         assert words in text
     results = full_results()
-    for name in ("partial", "full", "reverse", "corrupted"):
-        del results.evaluations[name]
-    results.softmax_of_mean = None
-    for name in [name for name in results.sweeps if name != "logits"]:
-        del results.sweeps[name]
-    results.parts = None
-    page = report_html(results)
-    text = text_of(page)
-    assert "partial circuit" in text and "not complete" in text
-    drawn = set(re.findall(r'id="figure-([^"]+)"', page))
-    assert {"sweep-logits", "behaviour-heatmap", "behaviour-slice", "circuits-kept"} <= drawn
+    del results.sweeps["m2@YY"], results.sweeps["m9"]
+    assert "Not finished: sweeps: m9, m2@YY." in Page(report_html(results)).text
+    results.evaluations = {"clean": results.evaluations["clean"]}
+    results.sweeps = {"logits": results.sweeps["logits"]}
+    results.parts = results.softmax_of_mean = None
+    page = Page(report_html(results))
+    assert "partial circuit" in page.text and "not complete" in page.text
+    assert page.figures == FIGURES - {"circuits-reverse"} | {"sweep-logits"}
 
 
-def test_few_prompts_leave_blank_rows_and_move_the_slice() -> None:
+def test_few_prompts_and_settings_leave_blanks_and_move_the_slice() -> None:
     results = full_results()
     keep = YY > 50
     results.YY = YY[keep]
     for name, found in results.evaluations.items():
         results.evaluations[name] = type(found)(name, found.log_probs[keep], found.YY[keep])
-    text = text_of(report_html(results))
+    del results.settings["nouns"]  # as in a folder that an earlier version began
+    text = Page(report_html(results)).text
     assert "have no prompt and stay blank" in text and "One row: YY = 51" in text
+    assert "nouns" not in text
 
 
 def test_write_report_replaces_a_file_and_makes_its_folder(tmp_path: Path) -> None:
     path = tmp_path / "new" / "report.html"
-    results = Results({"model": "mini", "gpt2_small": False}, YY)
-    assert write_report(results, path) == path
-    write_report(results, str(path))
+    results = Results(full_results().settings, YY)
+    assert write_report(results, path) == write_report(results, str(path)) == path
     assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
 
 
-def test_routes_in_words() -> None:
-    sweeps = AGREEING.sweeps
-    assert route_in_words(sweeps["logits"]).endswith("directly to the logits, and to nothing else.")
-    assert "to m9 only; it is recomputed" in route_in_words(sweeps["m9"])
-    assert route_in_words(sweeps["m9"]).endswith(
-        "flows on directly to the logits and through m10 and m11."
-    )
-    assert route_in_words(sweeps["m11"]).endswith("flows on directly to the logits.")
-    values = route_in_words(sweeps["v"], "smaller")
-    assert "component at YY in turn sends its value of the smaller run to the values of" in values
-    early = route_in_words(sweeps["m2@YY"])
-    assert "to m2 at YY only" in early and "the values at YY of a5.h1" in early
-    assert early.endswith("to the logits, directly and through m8, m9, m10 and m11.")
-    assert route_title(sweeps["v"]) == "YY → values of the circuit’s heads"
-    assert route_title(sweeps["m2@YY"]) == "YY → m2 at YY"
+@pytest.mark.parametrize(
+    ("sweep", "title", "begin", "end"),
+    [
+        ("logits", "END → the logits", "at END", "directly to the logits, and to nothing else."),
+        ("m9", "END → m9", "to m9 only; it is", "directly to the logits and through m10 and m11."),
+        ("m11", "END → m11", "to m11 only", "flows on directly to the logits."),
+        ("v", "YY → values of the circuit’s heads", "at YY in turn sends its value of the 01", ""),
+        ("m2@YY", "YY → m2 at YY", "to m2 at YY only", "through m8, m9, m10 and m11."),
+    ],
+)
+def test_routes_in_words(sweep: str, title: str, begin: str, end: str) -> None:
+    words = route_in_words(AGREEING.sweeps[sweep])
+    assert route_title(AGREEING.sweeps[sweep]) == title
+    assert begin in words and words.endswith(end)
+    assert ("to the values at YY of a5.h1" in words) == (sweep == "m2@YY")
+    assert "of the smaller run" in route_in_words(AGREEING.sweeps[sweep], "smaller")
 
 
 def test_in_the_circuit_means_an_edge_of_it() -> None:
