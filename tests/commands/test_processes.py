@@ -249,14 +249,14 @@ RUN = ["--model", "mini", "--prompts", str(PROMPTS), "--device", "cpu"]
 LOSE = """
 import os, sys, time
 from pathlib import Path
-from gt_helpers import distributed
+from gt_helpers import processes
 from gt_helpers.__main__ import main
 from gt_helpers.patching.engine import PathPatching
 
 swept = PathPatching._swept
 
 def lost(self, route, some):
-    if distributed.rank() == 1 and route.entries[0].name == "m10@END":
+    if processes.rank() == 1 and route.entries[0].name == "m10@END":
         while not list(Path(sys.argv[-1]).glob("parts/sweep_to_m10/*.safetensors")):
             time.sleep(0.05)
         os._exit(9)
