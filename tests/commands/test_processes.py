@@ -1,4 +1,6 @@
-"""Several processes: who measures which prompts, what is kept when one is lost, equal numbers."""
+"""Unit: several processes: who measures which prompts, what is kept when one is lost, equal
+numbers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""EAP and EAP-IG against exact effects, finite differences and what integrals must add up to."""
+"""Unit: EAP and EAP-IG against exact effects, finite differences and what integrals must add
+up to.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Discovery against planted circuits, and greedy circuits against their own definition."""
+"""Unit: discovery against planted circuits, and greedy circuits against their own definition."""
 
 from __future__ import annotations
 

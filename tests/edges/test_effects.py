@@ -1,4 +1,6 @@
-"""The exact effects of single edges against circuits, the literal tree and their own invariants."""
+"""Unit: the exact effects of single edges against circuits, the literal tree and their own
+invariants.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The graph of all edges, its circuits, and the evaluation of many edges at once."""
+"""Unit: the graph of all edges, its circuits, and the evaluation of many edges at once."""
 
 from __future__ import annotations
 

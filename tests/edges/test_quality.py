@@ -1,4 +1,6 @@
-"""Quality of circuits: what is known beforehand of all edges and none, of toy curves and scores."""
+"""Unit: quality of circuits: what is known beforehand of all edges and none, of toy curves and
+scores.
+"""
 
 from __future__ import annotations
 

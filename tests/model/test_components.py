@@ -1,4 +1,4 @@
-"""Names of components, inputs and edges: reading and writing them, and what they refuse."""
+"""Unit: names of components, inputs and edges: reading and writing them, and what they refuse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""load_model: what it loads, what it promises about it, and what it refuses and why."""
+"""Unit: load_model: what it loads, what it promises about it, and what it refuses and why."""
 
 from __future__ import annotations
 

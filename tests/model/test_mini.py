@@ -1,4 +1,6 @@
-"""The embedded model: GPT-2's splits, a small size, the task learned, a repeatable training."""
+"""Unit: the embedded model: GPT-2's splits, a small size, the task learned, a repeatable
+training.
+"""
 
 import json
 

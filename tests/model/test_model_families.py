@@ -1,4 +1,5 @@
-"""Other families than GPT-2: on small random models of each, everything equals slow evaluations.
+"""Oracle: other families than GPT-2: on small random models of each, everything equals slow
+evaluations.
 
 The references are transformers' own modules: the literal evaluator over them (families.py), and
 hooks on a plain forward pass.

@@ -1,4 +1,4 @@
-"""Every variant does what its name says, on small random models in float64."""
+"""Unit: every variant does what its name says, on small random models in float64."""
 
 from __future__ import annotations
 

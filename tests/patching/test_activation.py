@@ -1,4 +1,6 @@
-"""Activation patching against hooks that overwrite the same activation in a plain forward pass."""
+"""Unit: activation patching against hooks that overwrite the same activation in a plain
+forward pass.
+"""
 
 from __future__ import annotations
 

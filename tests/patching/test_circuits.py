@@ -1,4 +1,4 @@
-"""Tests of what is done with circuits: leaving things out, and random ones of equal size."""
+"""Unit: tests of what is done with circuits: leaving things out, and random ones of equal size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The engine against a literal path-by-path evaluation, hooked passes and its own invariants."""
+"""Oracle: the engine against a literal path-by-path evaluation, hooked passes and its own
+invariants.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cell by cell against the outputs of the paper's own code on a substitute model.
+"""Oracle: cell by cell against the outputs of the paper's own code on a substitute model.
 
 The recording is too large for the repository; without it beside the checkout these tests skip.
 """

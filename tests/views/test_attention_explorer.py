@@ -1,4 +1,4 @@
-"""The attention explorer: every control draws, and the table says what the figure shows."""
+"""Unit: the attention explorer: every control draws, and the table says what the figure shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The matrix of choices, its tables and its explorer: what they show of outcomes made by hand."""
+"""Unit: the matrix of choices, its tables and its explorer: what they show of outcomes made by
+hand.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The circuit builder, driven from Python, and the table that it and notebook 5 show."""
+"""Unit: the circuit builder, driven from Python, and the table that it and notebook 5 show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lens's table and explorer: what they show of a run of the embedded model."""
+"""Unit: the lens's table and explorer: what they show of a run of the embedded model."""
 
 from __future__ import annotations
 

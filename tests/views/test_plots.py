@@ -1,4 +1,4 @@
-"""The figures: orientation, scales, axis titles and hover, on made-up sweeps."""
+"""Unit: the figures: orientation, scales, axis titles and hover, on made-up sweeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The figures of attention: orientation, scales, labels, and CircuitsVis without a network."""
+"""Unit: the figures of attention: orientation, scales, labels, and CircuitsVis without a
+network.
+"""
 
 from __future__ import annotations
 

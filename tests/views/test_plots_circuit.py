@@ -1,4 +1,4 @@
-"""The figures of circuits: what is needed, and how random circuits do."""
+"""Unit: the figures of circuits: what is needed, and how random circuits do."""
 
 from __future__ import annotations
 

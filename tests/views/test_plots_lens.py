@@ -1,4 +1,4 @@
-"""The lens and depth figures: orientation, colour scales, hover, and what they refuse."""
+"""Unit: the lens and depth figures: orientation, colour scales, hover, and what they refuse."""
 
 from __future__ import annotations
 

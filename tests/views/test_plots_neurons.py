@@ -1,4 +1,4 @@
-"""The figures and explorers of neurons and geometry: what they show, and of what."""
+"""Unit: the figures and explorers of neurons and geometry: what they show, and of what."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Figures, tables and the explorer of discovered circuits: what they show of what was measured."""
+"""Unit: figures, tables and the explorer of discovered circuits: what they show of what was
+measured.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a scorecard looks like in a notebook: the plot, the counts, the explorer."""
+"""Unit: what a scorecard looks like in a notebook: the plot, the counts, the explorer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables: what they show, escaped, and refusing what is unknown."""
+"""Unit: tables: what they show, escaped, and refusing what is unknown."""
 
 from __future__ import annotations
 

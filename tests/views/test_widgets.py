@@ -1,4 +1,4 @@
-"""The notebooks' explorers driven from Python; test_browser.py drives them in a browser."""
+"""Unit: the notebooks' explorers driven from Python; test_browser.py drives them in a browser."""
 
 from __future__ import annotations
 
