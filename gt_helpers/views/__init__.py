@@ -5,16 +5,17 @@ HTML, and explorers are ipywidgets that compute inside the message that asked fo
 """
 
 from .attention import attention_html, head_map, looks_heatmap, pattern_heatmap
-from .choices import choices_matrix, effects_against
-from .circuits import changes_plot, distribution_plot
-from .claims import interval_plot, scorecard_plot
+from .circuit import changes_plot, distribution_plot
+from .dataset import metric_by_YY, year_curve, year_heatmap, year_heatmaps, year_pool_map
+from .differences import choices_matrix, effects_against
+from .edges import quality_curves, score_scatter
 from .kit.drawing import circuit_svg, edges_svg
 from .kit.explorer import Explorer, View
 from .kit.style import COLOURS
 from .lens import depth_plot, lens_heatmap, lens_heatmaps
 from .neurons import neuron_effects, pca_panels, share_curves
-from .quality import quality_curves, score_scatter
-from .sweeps import effects_heatmap, sweep_heatmap
+from .patching import effects_heatmap, sweep_heatmap, top_rows
+from .scorecard import interval_plot, scorecard_plot
 from .tables import (
     Html,
     agreement_table,
@@ -48,7 +49,6 @@ from .widgets import (
     prompt_tracer,
     scorecard_explorer,
 )
-from .years import metric_by_YY, year_curve, year_heatmap, year_heatmaps, year_pool_map
 
 __all__ = [
     "COLOURS",
@@ -105,6 +105,7 @@ __all__ = [
     "sweep_heatmap",
     "token_table",
     "top_components",
+    "top_rows",
     "verdict_counts",
     "year_curve",
     "year_heatmap",

@@ -15,11 +15,11 @@ from ..dataset.year_dataset import YearDataset
 from ..differences.comparison import ALL_SWEEPS, Comparison
 from ..differences.diagnosis.dataset import Diagnosis
 from ..formatting import in_words, interval_in_words
-from ..model.components import component
 from ..patching.engine import Sweep
 from ..patching.paper import CircuitParts
 from ..scorecard.claims import EVALUATIONS, VERDICTS, headline_numbers, sample_of, scorecard
 from ..scorecard.results import Results
+from .patching import top_rows
 
 _CELL = "padding:3px 10px;text-align:left;vertical-align:top;border-bottom:1px solid #8884"
 _CHANGED = "background:#c0392b;color:white;border-radius:3px;padding:0 3px"
@@ -100,19 +100,14 @@ def diagnosis_table(diagnosis: Diagnosis) -> Html:
 
 def top_components(sweep: Sweep, parts: CircuitParts, n: int = 8) -> Html:
     """The strongest senders of a sweep: effect, 95 % interval, and whether ``parts`` has them."""
-    members = {*parts.heads, *parts.mlps} if sweep.senders[0].endswith("@END") else set()
-    if sweep.senders[0].endswith("@YY"):
-        members = {*parts.readers_of_YY, *parts.early_inputs}
-    found = sweep.to_frame().head(n)
     rows = [
         (
             f"<b>{row.component}</b>",
             in_words(float(row.effect), "points"),
             interval_in_words(float(row.low), float(row.high), "points"),
-            "yes" if component(str(row.component)).label in members else "no",
+            "yes" if row.in_circuit else "no",
         )
-        for row in found.itertuples()
-        if row.effect
+        for row in top_rows(sweep, parts, n).itertuples()
     ]
     if not rows:
         return Html("<p>Every sender has exactly no effect.</p>")

@@ -42,13 +42,14 @@ from ..patching.preview import Preview
 from ..scorecard.claims import VERDICTS, scorecard
 from ..scorecard.results import Results
 from .attention import pattern_heatmap
-from .choices import effects_against
-from .claims import interval_plot, scorecard_plot
+from .dataset import year_curve, year_heatmaps
+from .differences import effects_against
 from .kit.drawing import circuit_svg, edges_svg
 from .kit.explorer import Explorer, View
 from .lens import lens_heatmap
 from .neurons import pca_panels
-from .sweeps import sweep_heatmap
+from .patching import sweep_heatmap
+from .scorecard import interval_plot, scorecard_plot
 from .tables import (
     agreement_table,
     beside_the_paper,
@@ -62,7 +63,6 @@ from .tables import (
     token_table,
     top_components,
 )
-from .years import year_curve, year_heatmaps
 
 
 def prompt_tracer(model: Transformer) -> Explorer:

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from ..model.components import component, inputs
 from ..patching.engine import Sweep
+from ..patching.paper import CircuitParts, circuit_senders
 from .kit.style import GREY, MINUS, TEMPLATE, colour_bar, lay_out_grid, outline_cells, tick_step
 
 
@@ -124,3 +125,15 @@ def effects_heatmap(
     figure.update_xaxes(type="category", tickangle=-45, dtick=1, showgrid=False)
     figure.update_yaxes(type="category", autorange="reversed", dtick=1, showgrid=False)
     return figure
+
+
+def top_rows(sweep: Sweep, parts: CircuitParts | None, n: int = 8) -> pd.DataFrame:
+    """The n strongest senders of a sweep, without those that have exactly no effect.
+
+    Columns component, effect, low and high (95 % interval), and in_circuit: whether the full
+    circuit of ``parts`` connects the sender to one of the sweep's receivers. So a0.h3@YY, which
+    feeds heads only, is not in the circuit of a sweep into m1@YY.
+    """
+    table = sweep.to_frame()[["component", "effect", "low", "high"]]
+    table = table[table["effect"] != 0].head(n)
+    return table.assign(in_circuit=table["component"].isin(circuit_senders(parts, sweep)))
