@@ -1,6 +1,4 @@
-"""Unit: tests of the drawing of circuits: valid, complete, without overlaps, safe to put into
-a page.
-"""
+"""Unit: the drawing of circuits: valid, complete, without overlaps, safe to put into a page."""
 
 from __future__ import annotations
 
