@@ -40,7 +40,7 @@ _ROOMS = {
     "differences.comparison": ("Comparison",),
     "differences.diagnosis": ("diagnose",),
     "differences.heatmap": ("compare_sweep",),
-    "edges.attribution": ("compare_scores", "eap", "eap_ig", "worst_edges"),
+    "edges.attribution": ("eap", "eap_ig"),
     "edges.discovery": ("agreement", "discover_circuit", "greedy_edges"),
     "edges.effects": ("edge_effects",),
     "edges.graph": ("EdgeGraph", "evaluate_edges"),
@@ -48,6 +48,7 @@ _ROOMS = {
         *("completeness", "curve_areas", "edge_overlap", "faithfulness", "faithfulness_curves"),
         *("minimality", "necessity", "paired_differences", "stability"),
     ),
+    "edges.scores": ("compare_scores", "worst_edges"),
     "formatting": ("in_words", "interval_in_words"),
     "metrics": (
         *("Measurement", "average", "bootstrap_ci", "correlation", "cutoff_sharpness"),

@@ -20,9 +20,10 @@ from ..dataset.families import FAMILIES
 from ..dataset.prompts import ACDC_TEMPLATE
 from ..dataset.published import YEARS, acdc_years, century_prompts, eap_ig_prompts
 from ..dataset.year_dataset import YearDataset
-from ..edges.attribution import eap, eap_ig, strongest_first
+from ..edges.attribution import eap, eap_ig
 from ..edges.discovery import discover_circuit, greedy_order
 from ..edges.graph import EdgeGraph, evaluate_edges
+from ..edges.scores import strongest_first
 from ..metrics import Metric, mean_by_YY, prob_diff
 from ..model.cache import cache_activations
 from ..model.components import END, component

@@ -7,8 +7,7 @@ import math
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..edges.attribution import worst_edges
-from ..edges.effects import EdgeScores
+from ..edges.scores import EdgeScores, worst_edges
 from .kit.style import COLOURS, INK, LEGEND, OTHERS, TEMPLATE, counts_axis
 
 _TITLES = {

@@ -29,8 +29,8 @@ from ..differences.comparison import Comparison
 from ..differences.diagnosis.dataset import diagnose
 from ..differences.diagnosis.examples import MISTAKES
 from ..edges.discovery import FoundCircuit, agreement, greedy_edges
-from ..edges.effects import EdgeScores
 from ..edges.quality import faithfulness
+from ..edges.scores import EdgeScores
 from ..formatting import in_words
 from ..metrics import cutoff_sharpness, mean_by_YY, per_YY_probs, prob_diff
 from ..model.cache import ActivationCache

@@ -16,9 +16,9 @@ from gt_helpers import views as plots
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.edges.attribution import eap
 from gt_helpers.edges.discovery import FoundCircuit, agreement, greedy_edges
-from gt_helpers.edges.effects import EdgeScores
 from gt_helpers.edges.graph import EdgeGraph
 from gt_helpers.edges.quality import faithfulness
+from gt_helpers.edges.scores import EdgeScores
 from gt_helpers.model.components import Shape, edges
 from gt_helpers.model.load import load_model
 from gt_helpers.patching.circuits import Circuit
@@ -89,7 +89,7 @@ def scores_of(method: str, mean: dict[str, float]) -> EdgeScores:
     values = torch.zeros(len(GRAPH), 2)
     for name, value in mean.items():
         values[GRAPH.mask(name)] = value
-    return EdgeScores(method, GRAPH, values, {})
+    return EdgeScores(method, GRAPH, values)
 
 
 def test_the_worst_edges_are_named() -> None:
