@@ -69,7 +69,7 @@ def _attribute(
             probs = logits.softmax(-1)[..., data.year_tokens].cpu()
             return metric(probs, data.YY[batch.prompts])
 
-        changes = sender_changes(batch.base, batch.patch, graph.nodes)
+        changes = sender_changes(batch.base, batch.patch)
         embedding, total = Rerun(batch.base).base_stream(0), torch.zeros(())
         for point in points:
             between = embedding + point * changes[0]
@@ -80,17 +80,8 @@ def _attribute(
         products = torch.einsum(f"s n p d, r n p d -> {rows}", changes, total / len(points))
         return products.reshape(len(graph.rows), *products.shape[-3:])[graph.index.unbind(1)]
 
-    return scored(
-        patching,
-        graph,
-        metric,
-        method,
-        score,
-        PROMPTS_AT_ONCE // 16,  # a copy of the stream for every input, and its gradient, of each
-        desc=method,
-        unit="gradient",
-        total=len(points),
-    )
+    at_once = PROMPTS_AT_ONCE // 16  # a copy of the stream, and its gradient, for every input
+    return scored(patching, graph, metric, method, len(points), at_once, score)
 
 
 @torch.enable_grad()
@@ -124,7 +115,7 @@ class _InputsApart(Rerun):
         self.read: list[Tensor] = []
 
     def heads(self, layer: int, stream: Tensor) -> Tensor:
-        """What the heads of a layer and b_O add to its stream."""
+        """What the heads of a layer write together, of its stream."""
         n_heads = len(self.blocks[layer].W_Q)
         copies = stream.expand(3 * n_heads, *stream.shape)
         self.read.append(copies)
@@ -132,7 +123,7 @@ class _InputsApart(Rerun):
         return self.written(layer, torch.stack(z, dim=-2))
 
     def mlp(self, layer: int, stream: Tensor) -> Tensor:
-        """What a layer's MLP and b_out add to the stream, of that which the MLP reads."""
+        """What a layer's MLP writes, of the stream that it reads."""
         (copy,) = copies = stream.expand(1, *stream.shape)
         self.read.append(copies)
         return super().mlp(layer, copy)

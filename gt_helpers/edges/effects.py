@@ -53,17 +53,8 @@ def edge_effects(
             batch.bar.update(effects[some].numel())
         return effects
 
-    return scored(
-        patching,
-        graph,
-        metric,
-        "exact",
-        score,
-        PROMPTS_AT_ONCE // 8,  # every sender's change is kept of each
-        desc="all edges" if len(chosen) == len(graph) else f"{budget} of {len(graph)} edges, drawn",
-        unit="run",
-        total=len(chosen),
-    )
+    at_once = PROMPTS_AT_ONCE // 8  # every sender's change is kept of each
+    return scored(patching, graph, metric, "exact", len(chosen), at_once, score)
 
 
 def _patched(graph: EdgeGraph, batch: Batch, chosen: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -77,7 +68,7 @@ def _patched(graph: EdgeGraph, batch: Batch, chosen: Tensor) -> Iterator[tuple[T
     for row in rows.unique().tolist():
         # By causality nothing before an edge's row changes.
         here, there = (cache.take(start=cache.start + row) for cache in batch[:2])
-        rerun, changes = Rerun(here), sender_changes(here, there, graph.nodes)
+        rerun, changes = Rerun(here), sender_changes(here, there)
         if not graph.summed:
             changes[..., 1:, :] = 0
         for receiver in receivers[rows == row].unique().tolist():

@@ -23,7 +23,7 @@ from ..model.components import END, Component, Edge, Input, Shape, inputs
 from ..patching.circuits import Circuit
 from ..patching.engine import Evaluation, PathPatching
 from ..processes import Tensors, over_prompts
-from .rerun import Rerun, sender_changes
+from .rerun import Rerun
 
 # Edges may be chosen by their names, their numbers or a mask over all of them.
 Edges = str | Iterable[str] | Iterable[int] | Tensor
@@ -334,7 +334,7 @@ def _final_stream(
         return brought.unflatten(2, (n_prompts, d_model)).permute(1, 2, 0, 3)
 
     if sending and sending[0] == 0:
-        sent[:, 0] = sender_changes(base, patch, graph.nodes[:1])[0].transpose(0, 1)
+        sent[:, 0] = (patch.stream[0] - base.stream[0])[:, base.start :].transpose(0, 1)
     entered = live.any(1).any(0)
     for layer in graph._layers:
         receivers = layer.receivers[entered[layer.receivers]]

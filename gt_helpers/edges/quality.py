@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 
 import pandas as pd
@@ -45,21 +45,18 @@ def faithfulness(
         prob_diff(probs, patching.dataset.YY)
         for probs in (denoising.patch_probs, denoising.base_probs)
     )
-    rows = []
-    bar = tqdm(circuits.items(), desc="circuits", disable=not patching.progress, leave=False)
-    for name, circuit in bar:
-        diff = _diff(denoising, graph, circuit)
-        live = graph.pruned(graph.edges_of(circuit))
-        row = {
-            "name": name,
+
+    def measure(circuit: Circuit | Edges) -> dict[str, float]:
+        diff, live = _diff(denoising, graph, circuit), graph.pruned(graph.edges_of(circuit))
+        return {
             "edges": int(live.sum()),
             "components": len(graph.components(live)),
             **_with_ends("prob_diff", average(diff)),
             **_with_ends("recovered", recovered(diff, clean)),
             **_with_ends("above_corrupted", recovered(diff, clean, corrupted)),
         }
-        rows.append(row)
-    return pd.DataFrame(rows)
+
+    return _one_by_one(patching, circuits, measure)
 
 
 def paired_differences(
@@ -152,18 +149,16 @@ def necessity(
     ``..._low`` and ``..._high``. Raises ValueError as `evaluate_edges` does.
     """
     noising, denoising = _directions(patching)
-    rows = []
-    bar = tqdm(circuits.items(), desc="without", disable=not patching.progress, leave=False)
-    for name, circuit in bar:
+
+    def measure(circuit: Circuit | Edges) -> dict[str, float]:
         edges = graph.edges_of(circuit)
-        row = {
-            "name": name,
+        return {
             "edges": int(graph.pruned(edges).sum()),
             **_with_ends("reverse", average(_diff(noising, graph, circuit))),
             **_with_ends("without", average(_diff(denoising, graph, ~edges))),
         }
-        rows.append(row)
-    return pd.DataFrame(rows)
+
+    return _one_by_one(patching, circuits, measure)
 
 
 def completeness(
@@ -262,6 +257,16 @@ def _directions(patching: PathPatching) -> tuple[PathPatching, PathPatching]:
     """The patching with the clean base, and with the corrupted one."""
     twin = patching.reversed()
     return (patching, twin) if patching.base == "clean" else (twin, patching)
+
+
+def _one_by_one(
+    patching: PathPatching,
+    circuits: Mapping[str, Circuit | Edges],
+    measure: Callable[[Circuit | Edges], dict[str, float]],
+) -> pd.DataFrame:
+    """A row of measurements for every named circuit."""
+    bar = tqdm(circuits.items(), desc="circuits", disable=not patching.progress, leave=False)
+    return pd.DataFrame([{"name": name, **measure(circuit)} for name, circuit in bar])
 
 
 def _diff(patching: PathPatching, graph: EdgeGraph, circuit: Circuit | Edges) -> Tensor:

@@ -46,27 +46,27 @@ class Rerun:
     ) -> Float[Tensor, "*edge prompt d_model"]:
         """The last stream at END, given the stream before the first layer that is run."""
         for layer in range(first, len(self.blocks)):
-            heads = self.heads(layer, stream)
+            block, heads = self.blocks[layer], self.heads(layer, stream)
             stream = stream[..., -heads.shape[-2] :, :]  # of the last layer, END may be all
-            into_mlp = stream if self.blocks[layer].parallel else stream + heads
-            stream = stream + heads + self.mlp(layer, into_mlp)
+            after_heads = stream + heads + block.b_O
+            mlp = self.mlp(layer, stream if block.parallel else after_heads)
+            stream = after_heads + mlp + block.b_out
         return stream[..., -1, :]
 
     def heads(self, layer: int, stream: Tensor) -> Tensor:
-        """What the heads of a layer and b_O add to its stream; the last layer's at END only."""
+        """What the heads of a layer write together, of its stream; the last layer's at END only."""
         query, key, value = self.blocks[layer].qkv(stream, self.positions)
         if layer == len(self.blocks) - 1:
             query = query[..., -1:, :, :]  # the logits read nothing else
         return self.written(layer, self._mixed(layer, None, query, key, value))
 
     def mlp(self, layer: int, stream: Tensor) -> Tensor:
-        """What a layer's MLP and b_out add to the stream, of that which the MLP reads."""
-        return self.blocks[layer].mlp(stream) + self.blocks[layer].b_out
+        """What a layer's MLP writes, of the stream that it reads."""
+        return self.blocks[layer].mlp(stream)
 
     def written(self, layer: int, z: Tensor) -> Tensor:
-        """What a layer's heads and b_O add, of what they mixed [..., head, d_head]."""
-        block = self.blocks[layer]
-        return z.flatten(-2) @ block.W_O.flatten(0, 1) + block.b_O
+        """What a layer's heads write together, of what they mixed [..., head, d_head]."""
+        return z.flatten(-2) @ self.blocks[layer].W_O.flatten(0, 1)
 
     def head(self, layer: int, head: int, streams: Sequence[Tensor]) -> Tensor:
         """What one head mixes [..., position, d_head]; its q, k and v read a stream each."""
@@ -115,9 +115,12 @@ class Rerun:
 
 
 def sender_changes(
-    base: ActivationCache, patch: ActivationCache, nodes: Sequence[Component]
+    base: ActivationCache, patch: ActivationCache
 ) -> Float[Tensor, "sender prompt position d_model"]:
-    """Patch less base output of components, from the caches' start on."""
-    positions = range(base.start, base.stream.shape[2])
-    changes = [[patch.output(n, at) - base.output(n, at) for at in positions] for n in nodes]
-    return torch.stack([torch.stack(of_node, dim=1) for of_node in changes])
+    """Patch less base output of the embedding, then layer by layer of the heads and the MLP."""
+    changes = [(patch.stream[:1] - base.stream[:1])[:, :, base.start :]]
+    for block, z, mlp in zip(
+        base.model.blocks, patch.z - base.z, patch.mlp - base.mlp, strict=True
+    ):
+        changes += [torch.einsum("nphe,hed->hnpd", z, block.W_O), mlp[None]]
+    return torch.cat(changes)

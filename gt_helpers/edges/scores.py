@@ -84,29 +84,30 @@ def scored(
     graph: EdgeGraph,
     metric: Metric,
     method: str,
-    score: Callable[[Batch], Float[Tensor, "edge prompt"]],
+    n_runs: int,
     at_once: int,
-    **bar: Any,
+    score: Callable[[Batch], Float[Tensor, "edge prompt"]],
 ) -> EdgeScores:
-    """The scores of a method, which is asked for a batch of at most ``at_once`` prompts at a time.
+    """The scores of a method, by batches of at most ``at_once`` prompts, of ``n_runs`` runs each.
 
-    ``bar`` is what tqdm is told, its ``total`` that of one prompt. Raises ValueError for a graph of
-    another model or other prompts, and for what is no metric.
+    Raises ValueError for a graph of another model or other prompts, and for what is no metric.
     """
     check_graph(patching, graph)
     if not callable(metric):
         raise ValueError(f"metric is {metric!r}; give a function, e.g. metric=prob_diff.")
-    data = patching.dataset
+    data, quiet = patching.dataset, not patching.progress
     gap = metric(patching.patch_probs, data.YY) - metric(patching.base_probs, data.YY)
 
     def measure(mine: slice) -> Tensors:
         n = mine.stop - mine.start
         values = torch.empty(len(graph), n, dtype=patching.model.dtype)
-        told = {**bar, "total": bar["total"] * n, "disable": not patching.progress}
-        with tqdm(**told, unit_scale=True, leave=False) as shown:
-            for base, patch, prompts in patching.caches(at_once, mine):
-                here = slice(prompts.start - mine.start, prompts.stop - mine.start)
-                values[:, here] = score(Batch(base, patch, prompts, shown)).to(values)
+        bar = tqdm(
+            total=n_runs * n, desc=method, unit="run", unit_scale=True, disable=quiet, leave=False
+        )
+        for base, patch, prompts in patching.caches(at_once, mine):
+            here = slice(prompts.start - mine.start, prompts.stop - mine.start)
+            values[:, here] = score(Batch(base, patch, prompts, bar)).to(values)
+        bar.close()
         return {"values": values}
 
     values = over_prompts(method, len(data), measure, dim=1)["values"]

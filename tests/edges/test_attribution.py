@@ -87,7 +87,7 @@ def test_eap_is_the_slope_of_the_effect_at_the_base_run(
     graph = EdgeGraph.of(patching, summed)
     scores = eap(patching, graph, metric)
     ((base_run, patch_run, _),) = patching.caches(100)
-    changes = sender_changes(base_run, patch_run, graph.nodes)
+    changes = sender_changes(base_run, patch_run)
     data = patching.dataset
     for number in range(0, len(graph), 5 if summed else 23):
         row, sender, receiver = graph.index[number].tolist()

@@ -88,7 +88,7 @@ def test_a_budget_measures_a_drawn_part(
 ) -> None:
     loud = PathPatching(patching.model, patching.dataset, progress=True)
     part = edge_effects(loud, exact.graph, budget=20)
-    assert "20 of 172 edges, drawn" in capsys.readouterr().err
+    assert "exact: " in capsys.readouterr().err
     assert part.measured.sum() == 20
     close(part.values[part.measured], exact.values[part.measured])
     assert part.mean.isnan().sum() == 152

@@ -36,7 +36,7 @@ def test_the_patch_run_is_the_base_run_with_all_changes(
     patching: PathPatching, graph: EdgeGraph
 ) -> None:
     ((base, patch, _),) = patching.caches(100)
-    rerun, changes = Rerun(base), sender_changes(base, patch, graph.nodes)
+    rerun, changes = Rerun(base), sender_changes(base, patch)
     assert changes.shape[2] == len(POSITIONS) - base.start
     close(rerun.run(0, rerun.base_stream(0)), base.stream[-1][:, -1])
     close(rerun.run(0, rerun.base_stream(0) + changes[0]), patch.stream[-1][:, -1])

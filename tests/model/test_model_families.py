@@ -262,7 +262,7 @@ def test_effects_of_single_edges_and_their_slopes(case: Case) -> None:
     exact, slopes = edge_effects(case.engine, graph, budget=12), eap(case.engine, graph)
     before = prob_diff(case.engine.base_probs, YY)
     ((base, patch, _),) = case.engine.caches(100)
-    changes = sender_changes(base, patch, graph.nodes)
+    changes = sender_changes(base, patch)
     for number in exact.measured.nonzero().flatten().tolist():
         _, sender, receiver = graph.index[number].tolist()
         entering = graph.circuit([number]).edges
