@@ -20,8 +20,8 @@ from sweep import options_of, print_tables, random_prompts, seconds
 from gt_helpers import views
 from gt_helpers.analysis import preview
 from gt_helpers.edges.attribution import eap
-from gt_helpers.edges.effects import EdgeScores
 from gt_helpers.edges.graph import EdgeGraph, evaluate_edges
+from gt_helpers.edges.scores import EdgeScores
 from gt_helpers.model.load import load_model
 from gt_helpers.patching.engine import PathPatching
 from gt_helpers.patching.paper import PAPER, CircuitParts, full_circuit

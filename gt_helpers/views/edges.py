@@ -13,11 +13,10 @@ import plotly.graph_objects as go
 from torch import Tensor
 
 from ..analysis.neurons import counts_up_to
-from ..edges.attribution import worst_edges
 from ..edges.discovery import FoundCircuit, agreement, greedy_edges
-from ..edges.effects import EdgeScores
 from ..edges.graph import EdgeGraph
 from ..edges.quality import faithfulness
+from ..edges.scores import EdgeScores, worst_edges
 from ..formatting import in_words
 from ..patching.circuits import Circuit
 from ..patching.engine import PathPatching

@@ -24,7 +24,7 @@ from gt_helpers import (
     views,
 )
 from gt_helpers.edges.discovery import FoundCircuit
-from gt_helpers.edges.effects import EdgeScores
+from gt_helpers.edges.scores import EdgeScores
 from gt_helpers.model.components import Shape, edges
 from gt_helpers.model.transformer import Transformer
 from gt_helpers.views.kit.drawing import circuit_svg, edges_svg
@@ -87,7 +87,7 @@ def scores_of(method: str, mean: dict[str, float]) -> EdgeScores:
     values = torch.zeros(len(GRAPH), 2)
     for name, value in mean.items():
         values[GRAPH.mask(name)] = value
-    return EdgeScores(method, GRAPH, values, {})
+    return EdgeScores(method, GRAPH, values)
 
 
 def test_the_worst_edges_are_named() -> None:
