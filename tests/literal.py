@@ -335,3 +335,23 @@ def paths_of_sweep(
         return list(dict.fromkeys(found))
 
     return extend(LOGITS)
+
+
+def log_probs_of_edges(
+    literal: Literal, prompts: Prompts, edges: Iterable[str], sources: Iterable[str] | None = None
+) -> Tensor:
+    """Log-probabilities [prompt, year] with a set of edges on the patch prompts."""
+    return year_log_probs(literal.answer(paths_of_edges(edges, sources)), prompts)
+
+
+def sweep_effects(
+    literal: Literal,
+    prompts: Prompts,
+    senders: Iterable[str],
+    receivers: Iterable[str],
+    via: Iterable[str],
+) -> Tensor:
+    """Change [sender, prompt] of the probability difference in every cell of one heatmap."""
+    before = year_prob_diff(literal.answer([]), prompts)
+    cells = [paths_of_sweep(one, receivers, via, literal.parallel) for one in senders]
+    return torch.stack([year_prob_diff(literal.answer(cell), prompts) - before for cell in cells])
