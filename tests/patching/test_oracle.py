@@ -1,4 +1,4 @@
-"""Cell by cell against the outputs of the paper's own code on a substitute model.
+"""Oracle: cell by cell against the outputs of the paper's own code on a substitute model.
 
 The recording is too large for the repository; without it beside the checkout these tests skip.
 """
@@ -111,14 +111,14 @@ def test_partial_circuit(patching: PathPatching, golden: dict) -> None:
 
 
 def test_attention_pattern(patching: PathPatching, golden: dict) -> None:
-    run = cache_activations(patching.model, golden["good_toks"][:20].long())
-    pattern = attention_pattern(run, "a8.h11")
+    cache = cache_activations(patching.model, golden["good_toks"][:20].long())
+    pattern = attention_pattern(cache, "a8.h11")
     torch.testing.assert_close(pattern, golden["attn_a8h11"], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["a7.h10", "m10"])
 def test_logit_lens(patching: PathPatching, golden: dict, name: str) -> None:
     data = patching.dataset
-    run = cache_activations(patching.model, data.clean, start=data.positions["END"])
-    lens = mean_by_YY(logit_lens(run, name, data.year_tokens), data.YY)
+    cache = cache_activations(patching.model, data.clean, start=data.positions["END"])
+    lens = mean_by_YY(logit_lens(cache, name, data.year_tokens), data.YY)
     torch.testing.assert_close(lens, golden[f"logit_lens_{name}"], atol=2e-5, rtol=0)
