@@ -1,4 +1,4 @@
-"""Fixtures of the engine's tests: a small random GPT-2 in float64 with its prompts, and mini."""
+"""Fixtures of the engine's tests: a small random GPT-2 in float64, and mini."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from literal import Prompts, random_prompts, save_random_gpt2
+from literal import save_random_gpt2
 
 from gt_helpers.model.load import load_model
 from gt_helpers.model.transformer import Transformer
@@ -20,11 +20,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(folder: Path) -> Transformer:
     return load_model(folder, "cpu", torch.float64)
-
-
-@pytest.fixture(scope="session")
-def prompts() -> Prompts:
-    return random_prompts()
 
 
 @pytest.fixture(scope="session")

@@ -16,10 +16,10 @@ from literal import (
     FIRST_CHANGED,
     POSITIONS,
     Literal,
-    Prompts,
     log_probs_of_edges,
     paths_of_edges,
     paths_of_sweep,
+    random_prompts,
     sweep_effects,
     year_log_probs,
     year_prob_diff,
@@ -39,11 +39,13 @@ from gt_helpers.patching.paper import CircuitParts, full_circuit, partial_circui
 EXACT = {"atol": 1e-10, "rtol": 0.0}
 BASES = ("clean", "corrupted")
 N_LAYERS = N_HEADS = 3
+PROMPTS = random_prompts()
 SHAPE = Shape(N_LAYERS, N_HEADS, POSITIONS)
 END = len(POSITIONS) - 1
 HEADS = [f"a{layer}.h{head}" for layer in range(N_LAYERS) for head in range(N_HEADS)]
 MLPS = [f"m{layer}" for layer in range(N_LAYERS)]
 SENDERS = [*HEADS, *MLPS, "embed"]
+EVERYWHERE = [f"{sender}@{position}" for position in POSITIONS for sender in SENDERS]
 # Sweep routes: receivers, via, senders' position.
 ROUTES: list[tuple[list[str], list[str], str]] = [
     (["logits"], [], "END"),
@@ -75,8 +77,8 @@ def hf(folder: Path) -> GPT2LMHeadModel:
 
 
 @pytest.fixture(scope="module")
-def engines(model: Transformer, prompts: Prompts) -> dict[str, PathPatching]:
-    return {base: PathPatching(model, prompts, base) for base in BASES}
+def engines(model: Transformer) -> dict[str, PathPatching]:
+    return {base: PathPatching(model, PROMPTS, base) for base in BASES}
 
 
 @pytest.fixture(params=BASES)
@@ -95,8 +97,8 @@ def patching(engines: dict[str, PathPatching]) -> PathPatching:
 
 
 @pytest.fixture(scope="module")
-def literals(hf: GPT2LMHeadModel, prompts: Prompts) -> dict[str, Literal]:
-    clean, corrupted = prompts.clean, prompts.corrupted
+def literals(hf: Any) -> dict[str, Literal]:
+    clean, corrupted = PROMPTS.clean, PROMPTS.corrupted
     return {"clean": Literal(hf, clean, corrupted), "corrupted": Literal(hf, corrupted, clean)}
 
 
@@ -118,7 +120,7 @@ def answers(engine: PathPatching, circuit: Sequence[str] | Circuit) -> Tensor:
     return engine.evaluate(circuit).log_probs
 
 
-# ---------------------------------------------------------------- the literal evaluator
+# ---------------------------------------------------------------- equal to the literal tree
 
 
 def random_edges(rng: random.Random) -> list[str]:
@@ -158,9 +160,7 @@ def with_whole_inputs(rng: random.Random, names: list[str]) -> list[str]:
     return sorted(set(kept))
 
 
-def test_p16_random_edge_sets_equal_the_literal_evaluation(
-    base: str, engine: PathPatching, literal: Literal, prompts: Prompts
-) -> None:
+def test_p16_random_edge_sets(base: str, engine: PathPatching, literal: Literal) -> None:
     rng = random.Random(base)
     seen, moved = "", 0
     for attempt in range(32):
@@ -169,8 +169,8 @@ def test_p16_random_edge_sets_equal_the_literal_evaluation(
             names = with_whole_inputs(rng, names)
         logits = literal.answer(paths_of_edges(names))
         measured = engine.evaluate(Circuit(names))
-        close(measured.log_probs, year_log_probs(logits, prompts))
-        close(measured.prob_diff, year_prob_diff(logits, prompts))
+        close(measured.log_probs, year_log_probs(logits, PROMPTS))
+        close(measured.prob_diff, year_prob_diff(logits, PROMPTS))
         moved += bool((measured.log_probs - engine.base_log_probs).abs().max() > 1e-3)
         seen += " ".join(names) + " "
     assert moved > 24  # the comparison means something
@@ -178,25 +178,17 @@ def test_p16_random_edge_sets_equal_the_literal_evaluation(
         assert needed in seen
 
 
-@pytest.mark.parametrize(("receivers", "via", "senders_at"), ROUTES)
-def test_p16_every_sweep_cell_equals_the_literal_evaluation(
-    receivers: list[str],
-    via: list[str],
-    senders_at: str,
-    engine: PathPatching,
-    literal: Literal,
-    prompts: Prompts,
-) -> None:
-    measured = engine.sweep(receivers, via, senders_at)
-    close(measured.values, sweep_effects(literal, prompts, measured.senders, receivers, via))
+@pytest.mark.parametrize("route", ROUTES)
+def test_p16_every_sweep_cell(route: tuple, engine: PathPatching, literal: Literal) -> None:
+    receivers, via, senders_at = route
+    measured = engine.sweep(*route)
+    close(measured.values, sweep_effects(literal, PROMPTS, measured.senders, receivers, via))
     live = [bool(paths_of_sweep(sender, receivers, via)) for sender in measured.senders]
     assert not measured.values[[not one for one in live]].any()
     assert bool(measured.values.any()) == (any(live) and senders_at != "The")
 
 
-def test_p16_random_sweeps_equal_the_literal_evaluation(
-    patching: PathPatching, literals: dict[str, Literal], prompts: Prompts
-) -> None:
+def test_p16_random_sweeps(patching: PathPatching, literals: dict[str, Literal]) -> None:
     rng = random.Random(5)
     for _ in range(12):
         senders_at = rng.choice(["YY", "to", "XX", "END"])
@@ -206,20 +198,18 @@ def test_p16_random_sweeps_equal_the_literal_evaluation(
         via = [f"{head}.{rng.choice('kv')}{row}" for head in rng.sample(HEADS[3:], 2)]
         via += [*rng.sample(MLPS, 2), *at(rng.sample(MLPS, 1), senders_at)]
         found = patching.sweep(receivers, via, senders_at)
-        expected = sweep_effects(literals["clean"], prompts, found.senders, receivers, via)
+        expected = sweep_effects(literals["clean"], PROMPTS, found.senders, receivers, via)
         close(found.values, expected)
 
 
-def test_the_literal_evaluator_is_the_hugging_face_model(
-    literals: dict[str, Literal], hf: GPT2LMHeadModel, prompts: Prompts
-) -> None:
-    close(literals["clean"].answer([]), hf(prompts.clean).logits[:, -1])
+def test_the_literal_tree_is_the_model(literals: dict[str, Literal], hf: Any) -> None:
+    close(literals["clean"].answer([]), hf(PROMPTS.clean).logits[:, -1])
     every = paths_of_edges([f"{sender} -> logits" for sender in SENDERS])
-    close(literals["clean"].answer(every), hf(prompts.corrupted).logits[:, -1])
+    close(literals["clean"].answer(every), hf(PROMPTS.corrupted).logits[:, -1])
 
 
-def test_p16_edge_sets_with_named_sources_equal_the_literal_evaluation(
-    base: str, engine: PathPatching, literal: Literal, prompts: Prompts
+def test_p16_edge_sets_with_named_sources(
+    base: str, engine: PathPatching, literal: Literal
 ) -> None:
     """Senders that nothing enters and that are no sources stay on the base run."""
     rng = random.Random(f"sources {base}")
@@ -228,17 +218,17 @@ def test_p16_edge_sets_with_named_sources_equal_the_literal_evaluation(
         names = random_edges(rng)
         free = [source.name for source in Circuit(names).sources]
         sources = [name for name in free if rng.random() < 0.6]
-        expected = log_probs_of_edges(literal, prompts, names, sources)
+        expected = log_probs_of_edges(literal, PROMPTS, names, sources)
         close(answers(engine, Circuit(names, sources=sources)), expected)
         moved += bool((expected - answers(engine, names)).abs().max() > 1e-3)
     assert moved > 6  # which senders are sources matters
 
 
-# ---------------------------------------------------------------- hooked forward passes
+# ---------------------------------------------------------------- equal to hooked passes
 
 
 @contextmanager
-def hooks(hf: GPT2LMHeadModel, replaced: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
+def hooks(hf: Any, replaced: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
     """Hooks that may replace what output projections read ("a0") and what MLPs write ("m0")."""
     with ExitStack() as stack:
         for index, block in enumerate(hf.transformer.h):
@@ -256,8 +246,7 @@ def hooks(hf: GPT2LMHeadModel, replaced: Callable[[str, Tensor], Tensor | None])
 
 
 def hooked(
-    hf: GPT2LMHeadModel,
-    prompts: Prompts,
+    hf: Any,
     base: str,
     patched: Sequence[str] = (),
     live: Sequence[int] | None = (),
@@ -268,7 +257,7 @@ def hooked(
     Those ``patched`` are at END held at the patch run. MLPs of the layers ``live`` run freely; with
     ``live=None`` so does everything not patched. ``into_m1`` is added to what m1 reads at END.
     """
-    one, other = prompts.clean, prompts.corrupted
+    one, other = PROMPTS.clean, PROMPTS.corrupted
     one, other = (one, other) if base == "clean" else (other, one)
     kept: list[dict[str, Tensor]] = [{}, {}]
     for tokens, store in zip((one, other), kept, strict=True):
@@ -295,19 +284,15 @@ def hooked(
         return hf(one).logits[:, -1]
 
 
-def test_p4_direct_patch_equals_a_hooked_pass_with_everything_else_frozen(
-    base: str, engine: PathPatching, hf: GPT2LMHeadModel, prompts: Prompts
-) -> None:
+def test_p4_a_direct_patch_with_all_else_frozen(base: str, engine: PathPatching, hf: Any) -> None:
     for sender in [*HEADS, *MLPS]:
-        logits = hooked(hf, prompts, base, patched=[sender])
-        close(answers(engine, [f"{sender} -> logits"]), year_log_probs(logits, prompts))
+        logits = hooked(hf, base, patched=[sender])
+        close(answers(engine, [f"{sender} -> logits"]), year_log_probs(logits, PROMPTS))
 
 
-def test_p5_last_mlp_to_the_logits_equals_plain_activation_patching_and_last_heads_do_not(
-    patching: PathPatching, hf: GPT2LMHeadModel, prompts: Prompts
-) -> None:
+def test_p5_only_the_last_mlp_is_plain_activation_patching(patching: PathPatching, hf: Any) -> None:
     def plain(name: str) -> Tensor:
-        return year_log_probs(hooked(hf, prompts, "clean", patched=[name], live=None), prompts)
+        return year_log_probs(hooked(hf, "clean", patched=[name], live=None), PROMPTS)
 
     close(answers(patching, ["m2 -> logits"]), plain("m2"))
     for head in HEADS[-N_HEADS:]:
@@ -316,21 +301,17 @@ def test_p5_last_mlp_to_the_logits_equals_plain_activation_patching_and_last_hea
         assert (answers(patching, [f"{head} -> logits"]) - plain(head)).abs().max() > 1e-3
 
 
-def test_p8_a_partial_circuit_equals_one_hooked_pass_with_live_late_mlps(
-    base: str, engine: PathPatching, hf: GPT2LMHeadModel, prompts: Prompts
-) -> None:
+def test_p8_a_partial_circuit_with_live_late_mlps(base: str, engine: PathPatching, hf: Any) -> None:
     heads = ["a0.h2", "a1.h0", "a1.h1", "a2.h2"]
     circuit = partial_circuit(CircuitParts(tuple(heads), ("m1", "m2"), (), ()))
     # The hooked pass lets m1 read every patched head below it, as the circuit's edges do.
-    logits = hooked(hf, prompts, base, patched=heads, live=[1, 2])
-    close(answers(engine, circuit), year_log_probs(logits, prompts))
+    logits = hooked(hf, base, patched=heads, live=[1, 2])
+    close(answers(engine, circuit), year_log_probs(logits, PROMPTS))
 
 
-def test_p8_a_sweep_through_mlps_equals_hooked_passes(
-    patching: PathPatching, hf: GPT2LMHeadModel, prompts: Prompts
-) -> None:
+def test_p8_a_sweep_through_mlps(patching: PathPatching, hf: Any) -> None:
     """X -> m1 -> {m2, logits}: m1's input is changed by hand, m1 and m2 run, the rest is frozen."""
-    before = year_prob_diff(hf(prompts.clean).logits[:, -1], prompts)
+    before = year_prob_diff(hf(PROMPTS.clean).logits[:, -1], PROMPTS)
     sweep = patching.sweep("m1", via=["m2"])
     (chunk,) = patching._chunks()
     for node, values in zip(SHAPE.senders("END"), sweep.values, strict=True):
@@ -338,26 +319,24 @@ def test_p8_a_sweep_through_mlps_equals_hooked_passes(
             assert not values.any()
             continue
         change = chunk.change(node, END)[:, None]
-        logits = hooked(hf, prompts, "clean", live=[1, 2], into_m1=change)
-        close(values, year_prob_diff(logits, prompts) - before)
+        logits = hooked(hf, "clean", live=[1, 2], into_m1=change)
+        close(values, year_prob_diff(logits, PROMPTS) - before)
 
 
 # ---------------------------------------------------------------- identities
 
 
-def test_p1_equal_runs_change_nothing(model: Transformer, prompts: Prompts) -> None:
-    same = PathPatching(model, replace(prompts, corrupted=prompts.clean))
-    for receivers, via, senders_at in ROUTES:
-        close(same.sweep(receivers, via, senders_at).values, torch.zeros(13, len(prompts)).double())
+def test_p1_equal_runs_change_nothing(model: Transformer) -> None:
+    same = PathPatching(model, replace(PROMPTS, corrupted=PROMPTS.clean))
+    for route in ROUTES:
+        close(same.sweep(*route).values, torch.zeros(13, len(PROMPTS)).double())
     close(same.patch_probs, same.base_probs)
     rng = random.Random(1)
     for _ in range(5):
         close(answers(same, random_edges(rng)), same.base_log_probs)
 
 
-def test_p2_without_a_path_to_the_logits_the_base_run_is_answered_exactly(
-    patching: PathPatching,
-) -> None:
+def test_p2_without_a_path_to_the_logits_nothing_changes(patching: PathPatching) -> None:
     for dead in (
         ["a0.h1@YY -> m1@YY"],
         ["m0 -> m1", "a1.h1 -> m2"],
@@ -366,11 +345,9 @@ def test_p2_without_a_path_to_the_logits_the_base_run_is_answered_exactly(
         assert torch.equal(answers(patching, dead), patching.base_log_probs)
 
 
-def test_p3_all_direct_senders_together_give_the_patch_run(
-    base: str, engine: PathPatching, hf: GPT2LMHeadModel, prompts: Prompts
-) -> None:
-    tokens = prompts.corrupted if base == "clean" else prompts.clean
-    expected = hf(tokens).logits[:, -1].log_softmax(-1)[:, prompts.year_tokens]
+def test_p3_all_direct_senders_are_the_patch_run(base: str, engine: PathPatching, hf: Any) -> None:
+    tokens = PROMPTS.corrupted if base == "clean" else PROMPTS.clean
+    expected = hf(tokens).logits[:, -1].log_softmax(-1)[:, PROMPTS.year_tokens]
     close(answers(engine, connect(SENDERS, ["logits"])), expected)
     close(answers(engine, ["all -> logits"]), expected)
     close(engine.patch_probs, expected.exp())
@@ -389,15 +366,13 @@ def test_p7_no_heads_give_the_base_run(patching: PathPatching) -> None:
 
 
 @pytest.mark.parametrize("left", ["a2.h2", "a1.h1"])
-def test_p7_removing_heads_leaves_what_the_others_reach(
-    patching: PathPatching, hf: GPT2LMHeadModel, prompts: Prompts, left: str
-) -> None:
+def test_p7_a_single_head_left(patching: PathPatching, hf: Any, left: str) -> None:
     """With a2.h2 alone nothing flows into m1, which then is as in the base run."""
     parts = CircuitParts(("a0.h2", "a1.h1", "a2.h2"), ("m0", "m1", "m2"), (), ())
     gone = [head for head in parts.heads if head != left]
-    logits = hooked(hf, prompts, "clean", patched=[left], live=[0, 1, 2])
+    logits = hooked(hf, "clean", patched=[left], live=[0, 1, 2])
     circuit = partial_circuit(parts).without(*gone)
-    close(answers(patching, circuit), year_log_probs(logits, prompts))
+    close(answers(patching, circuit), year_log_probs(logits, PROMPTS))
 
 
 def test_an_input_named_with_and_without_row_is_one_input(patching: PathPatching) -> None:
@@ -407,15 +382,13 @@ def test_an_input_named_with_and_without_row_is_one_input(patching: PathPatching
 
 
 def test_p9_the_embedding_at_end_changes_nothing(patching: PathPatching) -> None:
-    for receivers, via, senders_at in ROUTES:
-        if senders_at == "END":
-            assert abs(patching.sweep(receivers, via, "END").embed) < 1e-14
+    for route in ROUTES:
+        if route[-1] == "END":
+            assert abs(patching.sweep(*route).embed) < 1e-14
 
 
 @pytest.mark.parametrize("position", POSITIONS[:FIRST_CHANGED])
-def test_p10_nothing_before_the_first_changed_position_matters(
-    patching: PathPatching, position: str
-) -> None:
+def test_p10_nothing_before_the_first_change_matters(patching: PathPatching, position: str) -> None:
     for part in "kv":
         receivers = [f"{head}.{part}" for head in HEADS]
         assert not patching.sweep(receivers, MLPS, position).values.any()
@@ -424,9 +397,7 @@ def test_p10_nothing_before_the_first_changed_position_matters(
     assert torch.equal(answers(patching, circuit), patching.base_log_probs)
 
 
-def test_p11_yy_reaches_heads_through_keys_and_values_and_not_through_queries(
-    patching: PathPatching,
-) -> None:
+def test_p11_heads_read_yy_through_keys_and_values_only(patching: PathPatching) -> None:
     def sweep(part: str) -> Sweep:
         return patching.sweep([f"{head}.{part}" for head in HEADS[3:]], MLPS, "YY")
 
@@ -437,15 +408,11 @@ def test_p11_yy_reaches_heads_through_keys_and_values_and_not_through_queries(
 
 
 @pytest.mark.parametrize("head", ["a0.h0", "a1.h2", "a2.h1"])
-def test_p11_a_head_with_all_its_inputs_patched_has_its_patch_run_value(
-    patching: PathPatching, head: str
-) -> None:
+def test_p11_a_head_with_all_inputs_patched(patching: PathPatching, head: str) -> None:
     inputs = [f"all@{p} -> {head}.{part}" for p in POSITIONS for part in "kv"]
     whole = [*inputs, f"all -> {head}.q", f"{head} -> logits"]
     close(answers(patching, whole), answers(patching, [f"{head} -> logits"]))
-    writers = connect(
-        [name for p in POSITIONS for name in at(SENDERS, p)], [f"{head}.{part}" for part in "qkv"]
-    )
+    writers = connect(EVERYWHERE, [f"{head}.{part}" for part in "qkv"])
     close(answers(patching, writers | Circuit([f"{head} -> logits"])), answers(patching, whole))
 
 
@@ -464,8 +431,8 @@ def frozen_norm(layer_norm: Any, base: Tensor, stream: Tensor) -> Tensor:
     return (stream - base.mean(-1, keepdim=True)) / scale * layer_norm.gain + layer_norm.bias
 
 
-def test_p13_direct_effects_add_up_under_a_frozen_norm_and_not_under_the_live_one(
-    patching: PathPatching, model: Transformer, prompts: Prompts
+def test_p13_direct_effects_add_up_under_a_frozen_norm_only(
+    patching: PathPatching, model: Transformer
 ) -> None:
     (chunk,) = patching._chunks()
     base = chunk.base.at_layer(N_LAYERS, END)
@@ -481,24 +448,22 @@ def test_p13_direct_effects_add_up_under_a_frozen_norm_and_not_under_the_live_on
     close(unembed(base), frozen_logits(base))
     # The engine is the live one.
     for node, change in zip(SHAPE.senders("END"), changes, strict=True):
-        live = year_log_probs(model.unembed(base + change), prompts)
+        live = year_log_probs(model.unembed(base + change), PROMPTS)
         close(answers(patching, [f"{node.name} -> logits"]), live)
 
 
-def test_p14_paths_together_are_not_the_sum_of_paths_alone(
-    patching: PathPatching, model: Transformer, prompts: Prompts
-) -> None:
+def test_p14_paths_together_are_not_their_sum(patching: PathPatching, model: Transformer) -> None:
     alone = [patching.sweep(receiver).values for receiver in ("logits", "m2")]
     both = patching.sweep(["logits", "m2"]).values
     assert ((alone[0] + alone[1] - both).abs().max(-1).values > 1e-6)[:-2].all()
     (chunk,) = patching._chunks()
     block, mid = model.blocks[2], chunk.base.before_mlp(2, END)
     base = chunk.base.at_layer(N_LAYERS, END)
-    before = year_prob_diff(model.unembed(base), prompts)
+    before = year_prob_diff(model.unembed(base), PROMPTS)
     for node, values in zip(SHAPE.senders("END")[:-2], both, strict=False):
         change = chunk.change(node, END)
         stream = base + change + block.mlp(mid + change) - block.mlp(mid)
-        close(values, year_prob_diff(model.unembed(stream), prompts) - before)
+        close(values, year_prob_diff(model.unembed(stream), PROMPTS) - before)
 
 
 PARTS = CircuitParts(
@@ -509,51 +474,42 @@ PARTS = CircuitParts(
 )
 
 
-def test_p15_the_full_circuit_equals_the_literal_evaluation(
-    engine: PathPatching, literal: Literal, prompts: Prompts
-) -> None:
+def test_p15_the_full_circuit_is_the_literal_tree(engine: PathPatching, literal: Literal) -> None:
     circuit = full_circuit(PARTS)
-    expected = log_probs_of_edges(literal, prompts, [edge.name for edge in circuit.edges])
+    expected = log_probs_of_edges(literal, PROMPTS, [edge.name for edge in circuit.edges])
     close(answers(engine, circuit), expected)
     partial = answers(engine, partial_circuit(PARTS))
     assert (answers(engine, circuit) - partial).abs().max() > 1e-3
 
 
-def test_p15_full_circuit_with_every_sender_below_gives_the_partial_circuit(
-    patching: PathPatching,
-) -> None:
-    every = [name for position in POSITIONS for name in at(SENDERS, position)]
+def test_p15_with_every_sender_below_it_is_the_partial_circuit(patching: PathPatching) -> None:
     keys_and_values = [f"{head}.{part}" for head in PARTS.heads for part in "kv"]
     queries = connect(["all"], [f"{head}.q" for head in PARTS.heads])
     # Late MLPs at END would be senders too; m1 is one of the circuit's own, so it is left whole.
     heads_only = replace(PARTS, mlps=("m2",))
-    below = connect(every, keys_and_values)
+    below = connect(EVERYWHERE, keys_and_values)
     whole = answers(patching, partial_circuit(heads_only) | queries | below)
     close(whole, answers(patching, partial_circuit(heads_only)))
 
 
-def test_p17_norms_on_the_way_are_recomputed(
-    patching: PathPatching, model: Transformer, prompts: Prompts
-) -> None:
+def test_p17_norms_on_the_way_are_recomputed(patching: PathPatching, model: Transformer) -> None:
     (chunk,) = patching._chunks()
     block, mid = model.blocks[2], chunk.base.before_mlp(2, END)
     base = chunk.base.at_layer(N_LAYERS, END)
-    before = year_prob_diff(model.unembed(base), prompts)
+    before = year_prob_diff(model.unembed(base), PROMPTS)
     direct, through = patching.sweep("logits").values, patching.sweep("m2").values
     for index, node in enumerate(SHAPE.senders("END")[:-2]):
         change = chunk.change(node, END)
         stream = frozen_norm(model.ln_final, base, base + change)
-        frozen_direct = year_prob_diff(stream @ model.W_U, prompts) - before
+        frozen_direct = year_prob_diff(stream @ model.W_U, PROMPTS) - before
         assert (frozen_direct - direct[index]).abs().max() > 1e-6
         hidden = frozen_norm(block.ln2, mid, mid + change) @ block.W_in + block.b_in
         stream = base + block.act(hidden) @ block.W_out - block.mlp(mid)
-        frozen_through = year_prob_diff(model.unembed(stream), prompts) - before
+        frozen_through = year_prob_diff(model.unembed(stream), PROMPTS) - before
         assert (frozen_through - through[index]).abs().max() > 1e-6
 
 
-def test_p18_all_neurons_of_an_mlp_together_are_the_mlp(
-    patching: PathPatching, model: Transformer, prompts: Prompts
-) -> None:
+def test_p18_all_neurons_are_the_mlp(patching: PathPatching, model: Transformer) -> None:
     (chunk,) = patching._chunks()
     block = model.blocks[2]
     patch, base = (
@@ -561,7 +517,7 @@ def test_p18_all_neurons_of_an_mlp_together_are_the_mlp(
         for cache in (chunk.patch, chunk.base)
     )
     stream = chunk.base.at_layer(N_LAYERS, END) + (patch - base) @ block.W_out
-    expected = model.log_probs(stream, prompts.year_tokens)
+    expected = model.log_probs(stream, PROMPTS.year_tokens)
     close(answers(patching, ["m2 -> logits"]), expected)
 
 
@@ -588,26 +544,25 @@ def test_results_do_not_depend_on_chunks(
     limits: dict[str, int],
     patching: PathPatching,
     model: Transformer,
-    prompts: Prompts,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     expected = everything(patching)
     for name, value in limits.items():
         monkeypatch.setattr(path_patching, name, value)
     monkeypatch.setattr(transformer, "_CPU_BLOCK", (3, 17))
-    chunked = PathPatching(model, prompts)
+    chunked = PathPatching(model, PROMPTS)
     for value, same in zip(everything(chunked), expected, strict=True):
         close(value, same)
     if limits.get("_CACHE_BYTES") == 0:
         assert not chunked._cache
 
 
-def test_reversed_shares_the_caches_and_equals_a_fresh_engine(
-    model: Transformer, prompts: Prompts, engines: dict, monkeypatch: pytest.MonkeyPatch
+def test_reversed_shares_the_caches(
+    model: Transformer, engines: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed = mock.Mock(side_effect=path_patching.cache_activations)
     monkeypatch.setattr(path_patching, "cache_activations", computed)
-    one = PathPatching(model, prompts)
+    one = PathPatching(model, PROMPTS)
     twin = one.reversed()
     found = [everything(engine) for engine in (one, twin)]
     assert computed.call_count == 2
@@ -618,8 +573,8 @@ def test_reversed_shares_the_caches_and_equals_a_fresh_engine(
     close(one.patch_probs, twin.base_probs)
 
 
-def test_senders_that_cannot_reach_are_exactly_zero_and_cost_nothing(
-    patching: PathPatching, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
+def test_what_cannot_reach_is_zero_and_free(
+    patching: PathPatching, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert patching.base_probs is not None  # before counting
     rows, original = [], Transformer.log_probs_of
@@ -631,7 +586,7 @@ def test_senders_that_cannot_reach_are_exactly_zero_and_cost_nothing(
     monkeypatch.setattr(Transformer, "log_probs_of", counted)
     sweep = patching.sweep("m1", ["m2"])
     reach = [SHAPE.reaches(node, edges("m0 -> m1")[0].receiver) for node in SHAPE.senders("END")]
-    assert sum(rows) == sum(reach) * len(prompts) == 8 * len(prompts)
+    assert sum(rows) == sum(reach) * len(PROMPTS) == 8 * len(PROMPTS)
     assert [bool(v.any()) for v in sweep.values[:-1]] == reach[:-1]
     rows.clear()
     for route in (("logits", (), "YY"), ("a1.h1.q", (), "XX"), ("a1.h1.v", (), "The")):
@@ -666,9 +621,7 @@ def test_a_sweep_knows_its_senders_and_its_grid(patching: PathPatching) -> None:
         (["m0 -> logits", "all -> logits"], "m0@END -> logits.*all@END"),
     ],
 )
-def test_impossible_circuits_are_refused(
-    patching: PathPatching, circuit: list[str], said: str
-) -> None:
+def test_impossible_circuits(patching: PathPatching, circuit: list[str], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         patching.evaluate(Circuit(circuit))
 
@@ -680,11 +633,11 @@ def test_what_is_no_circuit_or_no_metric_is_refused(patching: PathPatching) -> N
         patching.sweep("logits", metric="prob_diff")
 
 
-def test_whole_and_single_edges_into_different_inputs_or_rows_are_fine(
-    patching: PathPatching, literals: dict[str, Literal], prompts: Prompts
+def test_whole_and_single_edges_into_different_inputs(
+    patching: PathPatching, literals: dict[str, Literal]
 ) -> None:
     names = ["all@YY -> a1.h0.v", "m0@YY -> a1.h0.k", "m0@XX -> a1.h0.v", "a1.h0 -> logits"]
-    close(answers(patching, names), log_probs_of_edges(literals["clean"], prompts, names))
+    close(answers(patching, names), log_probs_of_edges(literals["clean"], PROMPTS, names))
 
 
 @pytest.mark.parametrize(
@@ -699,7 +652,7 @@ def test_whole_and_single_edges_into_different_inputs_or_rows_are_fine(
         (("m1@YY", ["a1.h0.v"]), r"m1@YY .*via=\['a1.h0.v@END'\]"),
     ],
 )
-def test_impossible_sweeps_are_refused(patching: PathPatching, route: tuple, said: str) -> None:
+def test_impossible_sweeps(patching: PathPatching, route: tuple, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         patching.sweep(*route)
 
@@ -713,11 +666,9 @@ def test_impossible_sweeps_are_refused(patching: PathPatching, route: tuple, sai
         ({"clean": torch.full((5, 6), 131)}, "clean", "id 131 .* only 131 tokens"),
     ],
 )
-def test_unusable_datasets_are_refused(
-    model: Transformer, prompts: Prompts, changes: dict, base: str, said: str
-) -> None:
+def test_unusable_datasets(model: Transformer, changes: dict, base: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        PathPatching(model, replace(prompts, **changes), base)
+        PathPatching(model, replace(PROMPTS, **changes), base)
 
 
 # ---------------------------------------------------------------- the softmax in blocks
@@ -725,26 +676,20 @@ def test_unusable_datasets_are_refused(
 
 @pytest.mark.parametrize("scale", [1.0, 30.0, 1e4])
 @pytest.mark.parametrize("block", [(1024, 4096), (7, 13), (64, 131), (5, 1)])
-def test_float32_log_probs_equal_a_float64_softmax(
+def test_float32_log_probs_are_a_float64_softmax(
     model: Transformer, monkeypatch: pytest.MonkeyPatch, scale: float, block: tuple[int, int]
 ) -> None:
     """Also with logits in the tens of thousands, whose exponentials exceed every float."""
     monkeypatch.setattr(transformer, "_CPU_BLOCK", block)
-    norm = replace(
-        model.ln_final, gain=model.ln_final.gain.float(), bias=model.ln_final.bias.float()
-    )
-    generator = torch.Generator().manual_seed(3)
-    single = replace(
-        model,
-        ln_final=norm,
-        W_U=scale * model.W_U.float(),
-        b_U=scale * torch.randn(131, generator=generator),
-    )
+    norm, generator = model.ln_final, torch.Generator().manual_seed(3)
+    norm = replace(norm, gain=norm.gain.float(), bias=norm.bias.float())
+    W_U, b_U = scale * model.W_U.float(), scale * torch.randn(131, generator=generator)
+    single = replace(model, ln_final=norm, W_U=W_U, b_U=b_U)
     stream = torch.randn(2, 17, model.d_model, generator=generator)
     tokens = torch.arange(30, 130)
     measured = single.log_probs(stream, tokens)
     assert measured.dtype == torch.float32 and measured.shape == (2, 17, 100)
-    exact = norm(stream).double() @ single.W_U.double() + single.b_U.double()
+    exact = norm(stream).double() @ W_U.double() + b_U.double()
     expected = exact.log_softmax(-1)[..., tokens]
     assert measured.isfinite().all()
     torch.testing.assert_close(measured.double(), expected, atol=5e-6 * max(1, scale), rtol=1e-6)
