@@ -158,9 +158,8 @@ def test_what_mlps_and_layers_read(case: Case) -> None:
     cache = cache_activations(case.model, tokens)
     hf = case.modules
     norms = [layer.get_submodule(names[1]) for layer in hf.layers]
-    for layer, (before, after, neurons) in enumerate(
-        zip(*(case.captured(tokens, m) for m in (hf.layers, norms, hf.mlp_output)), strict=True)
-    ):
+    places = (case.captured(tokens, m) for m in (hf.layers, norms, hf.mlp_output))
+    for layer, (before, after, neurons) in enumerate(zip(*places, strict=True)):
         close(read_stream(cache, f"a{layer}.h0 input", case.prompts.positions), before[:, END])
         close(read_stream(cache, f"m{layer} input", case.prompts.positions), after[:, END])
         close(case.model.blocks[layer].neurons(cache.before_mlp(layer, END)), neurons[:, END])
@@ -187,12 +186,10 @@ def test_heads_reach_the_mlp_of_their_layer_unless_it_is_parallel(case: Case) ->
             case.engine.evaluate(Circuit(["a1.h1 -> m1", "m1 -> logits"]))
 
 
-@pytest.mark.parametrize(("receivers", "via", "senders_at"), ROUTES)
-def test_every_sweep_cell_equals_the_literal_evaluation(
-    case: Case, receivers: list[str], via: list[str], senders_at: str
-) -> None:
-    measured = case.engine.sweep(receivers, via, senders_at)
-    expected = sweep_effects(case.literal, case.prompts, measured.senders, receivers, via)
+@pytest.mark.parametrize("route", ROUTES)
+def test_every_sweep_cell_equals_the_literal_evaluation(case: Case, route: tuple) -> None:
+    measured = case.engine.sweep(*route)
+    expected = sweep_effects(case.literal, case.prompts, measured.senders, *route[:2])
     close(measured.values, expected)
     assert measured.values.abs().max() > 1e-3
 

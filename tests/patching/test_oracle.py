@@ -78,28 +78,22 @@ def test_both_averaging_orders(patching: PathPatching, golden: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "receivers", "via", "senders_at"),
+    ("name", "route"),
     [
-        ("ipp_logits", ["logits"], [], "END"),
-        ("ipp_mlp10", ["m10"], ["m11"], "END"),
-        ("attn_v", [f"{head}.v" for head in PAPER.heads], LATE, "YY"),
-        ("attn_q", [f"{head}.q" for head in PAPER.heads], LATE, "YY"),
-        ("results_mlp1", ["m1@YY"], [*(f"{head}.v[YY]" for head in PAPER.heads), *LATE], "YY"),
+        ("ipp_logits", (["logits"], [], "END")),
+        ("ipp_mlp10", (["m10"], ["m11"], "END")),
+        ("attn_v", ([f"{head}.v" for head in PAPER.heads], LATE, "YY")),
+        ("attn_q", ([f"{head}.q" for head in PAPER.heads], LATE, "YY")),
+        ("results_mlp1", (["m1@YY"], [*(f"{head}.v[YY]" for head in PAPER.heads), *LATE], "YY")),
     ],
 )
 def test_sweep_cell_by_cell(
-    patching: PathPatching,
-    golden: dict,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    receivers: list,
-    via: list,
-    senders_at: str,
+    patching: PathPatching, golden: dict, monkeypatch: pytest.MonkeyPatch, name: str, route: tuple
 ) -> None:
     if name == "ipp_logits":  # one cell would differ by 1.1e-6, all of it the recording's rounding
         monkeypatch.setattr(Transformer, "log_probs_of", recorded_softmax)
         monkeypatch.setattr(patching, "_base_log_probs", None)
-    sweep = patching.sweep(receivers, via, senders_at)
+    sweep = patching.sweep(*route)
     monkeypatch.setattr(patching, "_base_log_probs", None)
     torch.testing.assert_close(sweep.effect, golden[name], atol=1e-6, rtol=0)
     assert (golden[name].abs().max() > 1e-3) == (name != "attn_q")
