@@ -8,7 +8,8 @@ Usage: bash setup_colab.sh [reproduce [arguments] | test [arguments] | help]
   (nothing)   install what is missing: in Colab or an active virtual environment into the running
               Python, otherwise into .venv beside this script; safe to run again
   reproduce   the same, then: python -m gt_helpers reproduce [arguments]
-  test        the same with the test tools, then: ruff, mypy and pytest [arguments]
+  test        the same with the test tools, then ruff, mypy and the tests but for the notebooks
+              and the browser; test --all: those too; further arguments go to pytest
   help        print this text
 
 Runs on Python 3.11 to 3.13; choose one with, e.g., PYTHON=python3.12 bash setup_colab.sh
@@ -82,13 +83,19 @@ case "${1:-}" in
         ;;
     test)
         shift
+        chosen="not notebook and not browser"
+        if [ "${1:-}" = --all ]; then
+            chosen=""
+            shift
+        fi
         setup "$root/requirements.txt" "$root/requirements-test.txt"
         cd "$root"
         export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"  # tiny batches: do not spin for work
         "$python" -m ruff check .
         "$python" -m ruff format --check .
         "$python" -m mypy gt_helpers
-        exec "$python" -m pytest "$@"
+        export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # one worker to a core
+        exec "$python" -m pytest -n auto --maxprocesses 8 --dist worksteal -m "$chosen" "$@"
         ;;
     help | --help | -h)
         usage

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 # Loading bars of other libraries would drown the run's own; this must precede their import.
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -14,18 +15,19 @@ os.environ.setdefault("TQDM_MININTERVAL", "0.5")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Mistakes in the arguments get one sentence."""
-    options = _parser().parse_args(argv)
-    if options.command == "check":
+    options = vars(_parser().parse_args(argv))  # only what was given: functions have the defaults
+    command = options.pop("command")
+    if command == "check":
         from .environment import check_environment
 
         return 0 if check_environment() else 1
     from .processes import Stopped, processes
 
     try:
-        with processes(options.device) as options.device:
-            return _scorecard(options) if options.command == "scorecard" else _reproduce(options)
+        with processes(options.get("device")) as options["device"]:
+            return _scorecard(options) if command == "scorecard" else _reproduce(options)
     except (ValueError, OSError) as error:
-        print(f"gt_helpers {options.command}: {error}", file=sys.stderr)
+        print(f"gt_helpers {command}: {error}", file=sys.stderr)
         return 2
     except Stopped:  # it has been said why
         return 1
@@ -36,37 +38,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _reproduce(options: argparse.Namespace) -> int:
+# What needs torch is imported only when it runs, so that --help comes at once.
+
+
+def _reproduce(options: dict[str, Any]) -> int:
     from .reproduce import reproduce
 
-    reproduce(
-        options.model,
-        options.prompts,
-        options.seed,
-        options.years,
-        options.out,
-        options.device,
-    )
+    reproduce(**options)
     return 0
 
 
-def _scorecard(options: argparse.Namespace) -> int:
+def _scorecard(options: dict[str, Any]) -> int:
     """Run what the claims need; 1 if one of them fails."""
     from .processes import main_only
     from .reproduce import run_scorecard
     from .scorecard.claims import to_text
 
-    table, folder = run_scorecard(
-        options.model,
-        options.prompts,
-        options.seed,
-        options.years,
-        options.out,
-        options.device,
-        [name.strip() for name in options.only.split(",")] if options.only else (),
-        options.skip_long,
-        options.at_most,
-    )
+    table, folder = run_scorecard(**options)
     say = main_only(print)
     say(to_text(table))
     say(f"Scorecard: {(folder / 'scorecard.html').resolve()}")
@@ -79,39 +67,10 @@ def _parser() -> argparse.ArgumentParser:
         description="The greater-than circuit of GPT-2 small, redone.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("reproduce", help="the paper's circuit discovery, into a report")
-    card = commands.add_parser(
-        "scorecard", help="every claim, measured; the exit code is 1 if one fails"
-    )
-    for command in (run, card):
-        command.add_argument(
-            "--model",
-            help="gpt2-small, another name on the hub, a local folder, or mini "
-            "(default: gpt2-small when it can be had, else mini)",
-        )
-        command.add_argument("--prompts", type=_at_least_one, default=490, help="default: 490")
-        command.add_argument("--seed", type=int, default=0, help="of the dataset (default: 0)")
-        command.add_argument(
-            "--years",
-            type=_years,
-            default=(1100, 1800),
-            metavar="FIRST-END",
-            help="pool of start years, END excluded (default: 1100-1800; the paper's code: "
-            "1000-1900)",
-        )
-        command.add_argument("--out", help="folder for the results (default: reproduction/...)")
-        command.add_argument(
-            "--device",
-            help="cuda or cpu (default: cuda when there is one, under torchrun one each)",
-        )
-    card.add_argument("--only", metavar="ID,...", help="claims, by their ids (default: all)")
-    card.add_argument(
-        "--skip-long", action="store_true", help="leave out what takes above ten minutes on a CPU"
-    )
-    card.add_argument(
-        "--at-most", type=_at_least_one, metavar="N", help="prompts per further experiment"
-    )
-    commands.add_parser("check", help="is everything installed that the notebooks need?")
+    for name, (about, arguments) in _COMMANDS.items():
+        command = commands.add_parser(name, help=about, argument_default=argparse.SUPPRESS)
+        for argument, more in arguments.items():
+            command.add_argument(argument, **more)
     return parser
 
 
@@ -122,11 +81,47 @@ def _at_least_one(text: str) -> int:
 
 
 def _years(text: str) -> tuple[int, int]:
-    first, _, end = text.partition("-")
-    if not (first.isdecimal() and end.isdecimal() and int(first) < int(end)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no range, FIRST below END, e.g. 1100-1800")
-    return int(first), int(end)
+    from .dataset.prompts import year_range
 
+    try:
+        return year_range(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None  # argparse would drop its words
+
+
+_RUN: dict[str, dict[str, Any]] = {
+    "--model": {
+        "help": "gpt2-small, another name on the hub, a local folder, or mini "
+        "(default: gpt2-small when it can be had, else mini)"
+    },
+    "--prompts": {"type": _at_least_one, "help": "default: 490"},
+    "--seed": {"type": int, "help": "of the dataset (default: 0)"},
+    "--years": {
+        "type": _years,
+        "metavar": "FIRST-END",
+        "help": "pool of start years, END excluded (default: 1100-1800; the paper's code: "
+        "1000-1900)",
+    },
+    "--out": {"help": "folder for the results (default: reproduction/...)"},
+    "--device": {"help": "cuda or cpu (default: cuda if there is one, under torchrun one each)"},
+}
+_MORE: dict[str, dict[str, Any]] = {
+    "--only": {
+        "type": lambda text: [name.strip() for name in text.split(",")],
+        "metavar": "ID,...",
+        "help": "claims, by their ids (default: all)",
+    },
+    "--skip-long": {
+        "action": "store_true",
+        "help": "leave out what takes above ten minutes on a CPU",
+    },
+    "--at-most": {"type": _at_least_one, "metavar": "N", "help": "prompts per further experiment"},
+}
+_COMMANDS = {
+    "reproduce": ("the paper's circuit discovery, into a report", _RUN),
+    "scorecard": ("every claim, measured; the exit code is 1 if one fails", _RUN | _MORE),
+    "check": ("is everything installed that the notebooks need?", {}),
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,8 +1,10 @@
-"""reproduce: the paper's circuit discovery from end to end, into a report and raw results."""
+"""The two commands: reproduce, the discovery with its report, and scorecard, every claim.
+
+Both continue a results folder that holds part of the same run.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,13 @@ from .dataset.published import YEARS
 from .dataset.year_dataset import YearDataset
 from .environment import hub_reachable
 from .model.load import is_gpt2_small, load_model
-from .model.transformer import Transformer
 from .patching.paper import PAPER
-from .processes import is_main, main_first, main_only, resumable, share, world_size
+from .processes import broadcast, is_main, main_first, main_only, world_size
 from .report import write_report, write_scorecard
-from .scorecard.claims import FALLBACK, claims, measurable, scorecard, to_text
-from .scorecard.discovery import discover
-from .scorecard.experiments import DISCOVERY, EXPERIMENTS, Bench, Experiment
-from .scorecard.results import Outcome, Results, load_results, new_results
+from .scorecard.claims import EXPERIMENTS, FALLBACK, claims, measurable, scorecard, to_text
+from .scorecard.discovery import DISCOVERY, discover
+from .scorecard.registry import Bench, Experiment
+from .scorecard.results import Outcome, Results, Run, load_results, new_results
 
 # What must agree before a results folder is continued; the rest may differ between two sittings.
 _SAME = ("model", "weights", "prompts", "seed", "years", "dtype", "corruption", "balanced")
@@ -30,7 +31,7 @@ def reproduce(
     model: str | None = None,
     prompts: int = 490,
     seed: int = 0,
-    years: tuple[int, int] = (1100, 1800),
+    years: tuple[int, int] = YEARS,
     out: str | Path | None = None,
     device: str | None = None,
     say: Callable[[str], None] = print,
@@ -44,17 +45,17 @@ def reproduce(
     prompts are shared among them.
     """
     say = main_only(say)
-    transformer, dataset, results, folder = open_run(model, prompts, seed, years, out, device, say)
+    run = open_run(model, prompts, seed, years, out, device, say)
+    report = run.folder / "report.html"
     try:
-        discover(transformer, dataset, results, folder, say)
+        discover(run)
     finally:  # an interrupted run leaves a report of what it finished
-        report = folder / "report.html"
         if is_main():
-            write_report(results, report)
+            write_report(run.results, report)
     if not is_main():
         return report
-    table = scorecard(results, measurable(results))
-    table.to_csv(folder / "scorecard.csv", index=False)
+    table = scorecard(run.results, measurable(run.results))
+    table.to_csv(run.folder / "scorecard.csv", index=False)
     say(to_text(table))
     if rest := len(claims()) - len(table):
         say(f"{rest} more claims need other experiments: python -m gt_helpers scorecard")
@@ -70,12 +71,12 @@ def open_run(
     out: str | Path | None,
     device: str | None,
     say: Callable[[str], None],
-) -> tuple[Transformer, YearDataset, Results, Path]:
+) -> Run:
     """The model, its balanced prompts, and the results that the folder already holds, or new ones.
 
     Arguments and errors as for `reproduce`.
     """
-    chosen = model or share("gpt2-small" if hub_reachable() else "mini")
+    chosen = model or broadcast("gpt2-small" if hub_reachable() else "mini")
     why = "" if model or chosen != "mini" else " (GPT-2 small is not cached and cannot be reached)"
     with main_first():
         if out is not None and Path(out).exists() and not Path(out).is_dir():
@@ -92,10 +93,10 @@ def open_run(
         folder = Path(out) if out else Path("reproduction") / _folder_name(results.settings)
         if is_main():
             results = _continue_or_start(folder, results, say)
-    results = share(results)
+    results = broadcast(results)
     several = f"; {world_size()} processes" if world_size() > 1 else ""
     say(f"Device: {transformer.device}{several}; {len(dataset)} prompts; results go to {folder}")
-    return transformer, dataset, results, folder
+    return Run(transformer, dataset, results, folder, say)
 
 
 def _folder_name(settings: dict[str, Any]) -> str:
@@ -151,25 +152,24 @@ def run_scorecard(
     with main_first():
         ids = _chosen(only)
     needed = _needed(ids, skip_long)
-    transformer, dataset, results, folder = open_run(model, prompts, seed, years, out, device, say)
-    if is_gpt2_small(transformer) and results.parts is None:
-        results.parts = PAPER
-    elif results.parts is None and needed and DISCOVERY not in needed:
+    run = open_run(model, prompts, seed, years, out, device, say)
+    if is_gpt2_small(run.model) and run.results.parts is None:
+        run.results.parts = PAPER
+    elif run.results.parts is None and needed and DISCOVERY not in needed:
         needed = [DISCOVERY, *needed]  # it finds the circuit that the others are about
     wanted = {one.name: one.settings(seed, at_most) for one in needed if one is not DISCOVERY}
-    missing = [one for one in needed if not _is_held(results, one.name, wanted.get(one.name))]
+    missing = [one for one in needed if not _is_held(run.results, one.name, wanted.get(one.name))]
     if missing:
         times = ", ".join(f"{one.name} ({one.minutes:g} min)" for one in missing)
         say(f"To measure, with the time that GPT-2 small takes on two CPU cores: {times}")
     for experiment in missing:
         if experiment is DISCOVERY:
-            discover(transformer, dataset, results, folder, say)
+            discover(run)
         else:
-            _carry_out(experiment, wanted[experiment.name], transformer, results, folder, say)
-    table = scorecard(results, ids)
-    if is_main():
-        write_scorecard(results, scorecard(results), folder)  # also what is not asked for now
-    return table, folder
+            _carry_out(experiment, wanted[experiment.name], run)
+    if is_main():  # also what is not asked for now
+        write_scorecard(run.results, scorecard(run.results), run.folder)
+    return scorecard(run.results, ids), run.folder
 
 
 def _chosen(only: Iterable[str]) -> list[str]:
@@ -182,15 +182,13 @@ def _chosen(only: Iterable[str]) -> list[str]:
 
 
 def _needed(ids: Iterable[str], skip_long: bool) -> list[Experiment]:
-    """The experiments that claims need, in the order of the registry."""
-    names = set()
-    for claim in claims():
-        name = claim["experiment"]
-        if claim["id"] in ids and "missing" not in claim:
-            skipped = skip_long and name != "discovery" and EXPERIMENTS[name].long
-            names |= {"discovery"} if skipped and name in FALLBACK else set()
-            names |= set() if skipped else {name}
-    return [experiment for name, experiment in EXPERIMENTS.items() if name in names]
+    """The experiments that claims need, in the order in which they are run."""
+    wanted = {c["experiment"] for c in claims() if c["id"] in ids and "missing" not in c}
+    if skip_long:
+        long = {name for name in wanted if EXPERIMENTS[name].long and name != DISCOVERY.name}
+        instead = {DISCOVERY.name} if long & set(FALLBACK) else set()
+        wanted = wanted - long | instead
+    return [experiment for name, experiment in EXPERIMENTS.items() if name in wanted]
 
 
 def _is_held(results: Results, name: str, settings: dict[str, Any] | None) -> bool:
@@ -204,26 +202,14 @@ def _is_held(results: Results, name: str, settings: dict[str, Any] | None) -> bo
     return n >= settings["prompts"] and held.settings == settings | {"prompts": n}
 
 
-def _carry_out(
-    experiment: Experiment,
-    settings: dict[str, Any],
-    model: Transformer,
-    results: Results,
-    folder: Path,
-    say: Callable[[str], None],
-) -> None:
+def _carry_out(experiment: Experiment, settings: dict[str, Any], run: Run) -> None:
     """Run one experiment and save it."""
-    n, seed = settings["prompts"], settings["seed"]
-    say(f"  {experiment.name}: {experiment.title} ({n:,} prompts)")
-    started = time.perf_counter()
-    with resumable(f"{experiment.name}, {n} prompts, seed {seed}", folder):
-        try:
-            tensors = experiment.measure(Bench(model, results.parts or PAPER, n, seed))
-        except ValueError as error:  # a model of another shape may lack what an experiment needs
-            say(f"  {experiment.name}: not measured: {error}")
-            return
-        results.drop(experiment.name, folder)  # only now: an interrupted run keeps what there was
-        results.experiments[experiment.name] = Outcome(settings, tensors)
-        results.seconds[experiment.name] = round(time.perf_counter() - started, 2)
-        results.save(folder)
-    say(f"  {experiment.name}: {results.seconds[experiment.name]:.1f} s")
+    name, n, seed = experiment.name, settings["prompts"], settings["seed"]
+    run.say(f"  {name}: {experiment.title} ({n:,} prompts)")
+    try:
+        with run.step(name, kept_as=f"{name}, {n} prompts, seed {seed}"):
+            found = experiment.run(Bench(run.model, run.results.parts or PAPER, **settings))
+            run.results.drop(name, run.folder)  # only now: an interrupted run keeps what there was
+            run.results.experiments[name] = Outcome(settings, found)
+    except ValueError as error:  # a model of another shape may lack what an experiment needs
+        run.say(f"  {name}: not measured: {error}")

@@ -14,8 +14,19 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
+TIERS = ("unit", "oracle", "notebook", "browser")
 MINI = Path(__file__).parents[1] / "gt_helpers" / "model" / "mini"
 REFERENCE = Path(__file__).parents[2] / "shared"
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark each test with its file's tier, so that e.g. ``-m oracle`` selects it."""
+    module = item.getparent(pytest.Module)
+    tier = ((module and module.obj.__doc__) or "").partition(":")[0].lower()
+    if tier in TIERS:
+        item.add_marker(tier)
+    if tier in ("notebook", "browser"):
+        item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

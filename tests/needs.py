@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 from typing import NoReturn
 
 import pytest
@@ -13,3 +15,10 @@ def missing(reason: str) -> NoReturn:
     if os.environ.get("GT_NO_SKIPS"):
         pytest.fail(f"{reason} (GT_NO_SKIPS is set)")
     pytest.skip(reason)
+
+
+def browser() -> str | None:
+    """The path of a Chromium in which notebooks can be tested, if there is all that it takes."""
+    there = all(importlib.util.find_spec(name) for name in ("jupyterlab", "playwright"))
+    programs = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
+    return next(filter(None, programs), None) if there else None

@@ -1,59 +1,76 @@
-"""The metrics against their definitions, written as loops, and the bootstrap against theory."""
+"""Unit: metrics against their definitions, written as loops, and the bootstrap against theory."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from torch import Tensor
 
 from gt_helpers.metrics import (
     bootstrap_ci,
+    correlation,
     cutoff_sharpness,
     logit_diff,
     mean_by_YY,
     per_YY_probs,
     prob_diff,
+    prob_diff_below,
     prob_diff_of_mean_logits,
     prob_diff_or_equal,
     prob_diff_renormalised,
+    ratio,
+    recovered,
 )
 
+DOUBLE = torch.float64
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
+
 
 @pytest.fixture
-def probs() -> torch.Tensor:
+def probs() -> Tensor:
     """Year probabilities [sender, prompt, year] of a vocabulary of 150."""
-    generator = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(3, 97, 150, generator=generator, dtype=torch.float64)
-    return logits.softmax(-1)[..., :100]
+    return (3 * random(3, 97, 150)).softmax(-1)[..., :100]
 
 
 @pytest.fixture
-def YY() -> torch.Tensor:
+def YY() -> Tensor:
     return torch.arange(2, 99)
 
 
-def test_metrics_equal_their_loops(probs: torch.Tensor, YY: torch.Tensor) -> None:
-    difference, sharpness = prob_diff(probs, YY), cutoff_sharpness(probs, YY)
-    assert difference.shape == sharpness.shape == (3, 97)
+def test_metrics_equal_their_loops(probs: Tensor, YY: Tensor) -> None:
+    difference, sharpness, below = (
+        metric(probs, YY) for metric in (prob_diff, cutoff_sharpness, prob_diff_below)
+    )
+    assert difference.shape == sharpness.shape == below.shape == (3, 97)
     for sender in range(3):
         for prompt in range(97):
             p, y = probs[sender, prompt], int(YY[prompt])
             expected = sum(p[y + 1 :]) - sum(p[: y + 1])
             assert difference[sender, prompt] == pytest.approx(float(expected), abs=1e-12)
             assert sharpness[sender, prompt] == p[y + 1] - p[y - 1]
+            expected = sum(p[:y]) - sum(p[y:])
+            assert below[sender, prompt] == pytest.approx(float(expected), abs=1e-12)
     assert torch.equal(prob_diff(probs[1], YY), difference[1])
     assert difference.abs().max() <= 1
 
 
-def test_prob_diff_and_invalid_mass_make_the_year_mass(
-    probs: torch.Tensor, YY: torch.Tensor
-) -> None:
-    invalid = (probs * (torch.arange(100) <= YY[:, None])).sum(-1)
-    assert torch.allclose(prob_diff(probs, YY) + 2 * invalid, probs.sum(-1))
+def test_identities(probs: Tensor, YY: Tensor) -> None:
+    up_to_YY = (probs * (torch.arange(100) <= YY[:, None])).sum(-1)
+    torch.testing.assert_close(prob_diff(probs, YY) + 2 * up_to_YY, probs.sum(-1))
+    mirrored = prob_diff_below(probs.flip(-1), 99 - YY.clamp(max=97))
+    torch.testing.assert_close(mirrored, prob_diff(probs, YY.clamp(max=97)))
+    own = probs[:, torch.arange(97), YY]  # YY itself is wrong in both
+    torch.testing.assert_close(prob_diff(probs, YY) + prob_diff_below(probs, YY), -2 * own)
 
 
 def test_uniform_probabilities() -> None:
     YY = torch.arange(1, 99)
-    probs = torch.full((98, 100), 0.9 / 100, dtype=torch.float64)
+    probs = torch.full((98, 100), 0.9 / 100, dtype=DOUBLE)
     assert torch.allclose(prob_diff(probs, YY), 0.9 * (98 - 2 * YY.double()) / 100)
     assert (cutoff_sharpness(probs, YY) == 0).all()
 
@@ -66,35 +83,63 @@ def test_prob_diff_limits() -> None:
     assert prob_diff(certain[1:2], torch.tensor([0])).item() == 1
 
 
-def test_metrics_have_gradients(probs: torch.Tensor, YY: torch.Tensor) -> None:
+def test_metrics_have_gradients(probs: Tensor, YY: Tensor) -> None:
     probs.requires_grad_()
     (prob_diff(probs, YY).sum() + cutoff_sharpness(probs, YY).sum()).backward()
     assert probs.grad is not None
     assert probs.grad[0, 0, :5].tolist() == [-1, -2, -1, 2, 1]
 
 
-def test_metric_errors(probs: torch.Tensor, YY: torch.Tensor) -> None:
-    for metric in (prob_diff, cutoff_sharpness):
-        with pytest.raises(ValueError, match=r"shape \[97, 99\]"):
-            metric(probs[0, :, 1:], YY)
-        with pytest.raises(ValueError, match="for each of the 97 prompts"):
-            metric(probs, YY[1:])
-        with pytest.raises(ValueError, match="one whole number"):
-            metric(probs, YY.float())
-        with pytest.raises(ValueError, match="YY 100 is outside"):
-            metric(probs, YY + 98)
+@pytest.mark.parametrize("metric", [prob_diff, prob_diff_below, cutoff_sharpness])
+def test_metric_errors(metric, probs: Tensor, YY: Tensor) -> None:
+    for wrong, YYs, message in (
+        (probs[0, :, 1:], YY, r"\[97, 99\]"),
+        (probs, YY[1:], "each of the 97 prompts"),
+        (probs, YY.float(), "one whole number"),
+        (probs, YY + 98, "YY 100 is outside"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            metric(wrong, YYs)
+
+
+def test_cutoff_sharpness_needs_both_neighbours(probs: Tensor) -> None:
     for boundary in (0, 99):
         with pytest.raises(ValueError, match=f"YY {boundary} is outside 1..98"):
             cutoff_sharpness(probs[:, :1], torch.tensor([boundary]))
 
 
+def test_the_other_metrics_by_hand() -> None:
+    probs = torch.zeros(2, 100, dtype=DOUBLE)
+    probs[0, [31, 32, 33, 40]] = torch.tensor([0.1, 0.2, 0.3, 0.3], dtype=DOUBLE)
+    probs[1] = 0.5 / 100
+    YY = torch.tensor([32, 49])
+    assert prob_diff(probs, YY).tolist() == pytest.approx([0.3, 0.0])
+    assert prob_diff_renormalised(probs, YY).tolist() == pytest.approx([0.3 / 0.9, 0.0])
+    assert prob_diff_or_equal(probs, YY).tolist() == pytest.approx([0.7, 0.01])
+
+    logits = random(3, 2, 100)
+    expected = [
+        (logits[..., i, yy + 1 :].mean(-1) - logits[..., i, : yy + 1].mean(-1)).tolist()
+        for i, yy in enumerate(YY.tolist())
+    ]
+    found = logit_diff((logits - 3).exp() / 1e4, YY)
+    assert found.T.tolist() == [pytest.approx(column) for column in expected]
+    with pytest.raises(ValueError, match="outside 0..98"):
+        logit_diff(probs, torch.tensor([32, 99]))
+
+
+# ---------------------------------------------------------------------------------- means per YY
+
+
 def test_mean_by_YY() -> None:
     values = torch.tensor([[1.0, 10.0], [3.0, 30.0], [7.0, 70.0]])
-    table = mean_by_YY(values, torch.tensor([98, 98, 2]))
+    YY = torch.tensor([98, 98, 2])
+    table = mean_by_YY(values, YY)
     assert table.shape == (97, 2)
     assert table[96].tolist() == [2, 20]
     assert table[0].tolist() == [7, 70]
     assert table[1:96].isnan().all()
+    assert torch.equal(mean_by_YY(iter(values.split(2)), YY)[[0, 96]], table[[0, 96]])
     assert mean_by_YY(torch.tensor([1, 2]), torch.tensor([5, 5]))[3] == 1.5
     with pytest.raises(ValueError, match="YY 1 is outside 2..98"):
         mean_by_YY(values, torch.tensor([1, 2, 3]))
@@ -109,57 +154,83 @@ def test_both_orders_of_averaging() -> None:
     YY = torch.tensor([40, 40])
     sigmoid = torch.sigmoid(torch.tensor([6.0, -2.0]))
 
-    log_probs = logits.log_softmax(-1)[:, year_tokens]
-    mean_of_softmax = per_YY_probs(log_probs, YY)
+    mean_of_softmax = per_YY_probs(logits.log_softmax(-1)[:, year_tokens], YY)
     assert mean_of_softmax.shape == (97, 100)
     assert mean_of_softmax[38, 50] == pytest.approx(float(sigmoid.mean()), abs=1e-5)
-    same = per_YY_probs(logits, YY, "mean_of_softmax", year_tokens)
-    assert torch.allclose(same, mean_of_softmax, equal_nan=True)
-
-    softmax_of_mean = per_YY_probs(logits, YY, "softmax_of_mean", year_tokens)
-    assert softmax_of_mean.shape == (97, 100)
+    softmax_of_mean = mean_by_YY(logits, YY).softmax(-1)[:, year_tokens]
     # the mean logits are 3 and 1
     assert softmax_of_mean[38, 50] == pytest.approx(float(torch.sigmoid(torch.tensor(2.0))), 1e-5)
     assert softmax_of_mean[0].isnan().all()
 
 
-def test_averaging_errors() -> None:
-    logits, YY = torch.randn(2, 110), torch.tensor([40, 40])
-    with pytest.raises(ValueError, match="'mean' is no order; choose 'mean_of_softmax' or"):
-        per_YY_probs(logits, YY, "mean")
-    with pytest.raises(ValueError, match="needs END logits .* and year_tokens"):
-        per_YY_probs(logits, YY, "softmax_of_mean")
-    with pytest.raises(ValueError, match="not year log-probabilities"):
-        per_YY_probs(logits, YY)
-    with pytest.raises(ValueError, match="not year log-probabilities"):
-        per_YY_probs(torch.full((2, 100), 0.01), YY)
-    with pytest.raises(ValueError, match="1 axes"):
-        per_YY_probs(logits[0], YY)
+def test_mean_logits_are_the_softmax_of_mean_order() -> None:
+    logits = 2 * random(4, 120)
+    logits[:, 100:] -= 60  # the years hold next to all of the mass
+    YY = torch.tensor([5, 40, 5, 40])
+    table = mean_by_YY(logits, YY).softmax(-1)[:, :100]
+    expected = [float(prob_diff(table[yy - 2][None], torch.tensor([yy]))) for yy in YY.tolist()]
+    probs = logits.softmax(-1)[:, :100]
+    assert prob_diff_of_mean_logits(probs, YY).tolist() == pytest.approx(expected, abs=1e-7)
+    assert prob_diff_of_mean_logits(probs, YY).tolist() != pytest.approx(prob_diff(probs, YY))
+    stacked = prob_diff_of_mean_logits(torch.stack([probs, probs.flip(0)]), YY)
+    assert stacked[0].tolist() == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    "wrong", [torch.randn(2, 110), torch.full((2, 100), 0.01), torch.full((100,), -1.0)]
+)
+def test_a_heatmap_takes_log_probabilities_of_the_years(wrong: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"year log-probabilities.*e\.g\."):
+        per_YY_probs(wrong, torch.tensor([40, 40]))
+
+
+# ------------------------------------------------------------------------------------ statistics
+
+
+def test_recovered_and_ratio() -> None:
+    clean, corrupted = 1 + 0.1 * random(200), -0.5 + 0.1 * random(200, seed=1)
+    circuit = corrupted + 0.8 * (clean - corrupted)
+    share = float(circuit.mean() / clean.mean())
+    assert recovered(circuit, clean).value == pytest.approx(share)
+    faithfulness = recovered(circuit, clean, corrupted)
+    assert faithfulness.value == pytest.approx(0.8)
+    assert (faithfulness.low, faithfulness.high) == pytest.approx((0.8, 0.8))
+    found = ratio(circuit, clean)
+    assert found.low < found.value < found.high and found.value == pytest.approx(share)
+    assert math.isnan(recovered(circuit, random(200, seed=2)).value)  # its interval includes 0
+    assert math.isnan(ratio(circuit, torch.zeros(200)).value)
+
+
+def test_correlation() -> None:
+    a, b = random(3, 50), random(3, 50, seed=1)
+    expected = [float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in zip(a, b, strict=True)]
+    assert correlation(a, b).tolist() == pytest.approx(expected)
+    assert correlation(a, torch.ones(50)).isnan().all()
 
 
 def test_bootstrap_of_a_normal_sample() -> None:
     values = torch.randn(4, 400, generator=torch.Generator().manual_seed(1))
-    mean, low, high = bootstrap_ci(values, n_boot=4000)
+    mean, low, high = bootstrap_ci(values)
     assert mean.shape == low.shape == high.shape == (4,)
     assert mean.dtype == values.dtype
     assert torch.allclose(mean, values.mean(-1), atol=1e-6)
     error = values.std(-1) / 20
-    assert torch.allclose(low, mean - 1.96 * error, atol=0.1 * float(error.max()))
-    assert torch.allclose(high, mean + 1.96 * error, atol=0.1 * float(error.max()))
+    atol = 0.15 * float(error.max())  # 2,000 resamples: a quantile's own error is 0.06 of these
+    assert torch.allclose(low, mean - 1.96 * error, atol=atol)
+    assert torch.allclose(high, mean + 1.96 * error, atol=atol)
 
 
 def test_bootstrap_covers_the_true_mean() -> None:
-    samples = torch.randn(1000, 60, generator=torch.Generator().manual_seed(2)) + 0.3
-    _, low, high = bootstrap_ci(samples, level=0.9, n_boot=1000)
+    _, low, high = bootstrap_ci(random(1000, 60, seed=2) + 0.3, level=0.9)
     covered = ((low <= 0.3) & (high >= 0.3)).float().mean()
     assert 0.86 < covered < 0.92
 
 
 def test_bootstrap_equals_its_loop() -> None:
-    values = torch.tensor([[0.0, 1.0, 5.0], [2.0, 2.5, 4.0]], dtype=torch.float64)
-    drawn = torch.randint(3, (50, 3), generator=torch.Generator().manual_seed(7))
+    values = torch.tensor([[0.0, 1.0, 5.0], [2.0, 2.5, 4.0]], dtype=DOUBLE)
+    drawn = torch.randint(3, (2000, 3), generator=torch.Generator().manual_seed(0))
     means = torch.stack([values[:, row].mean(-1) for row in drawn])
-    _, low, high = bootstrap_ci(values, level=0.8, n_boot=50, seed=7)
+    _, low, high = bootstrap_ci(values, level=0.8)
     assert torch.allclose(low, means.quantile(0.1, dim=0))
     assert torch.allclose(high, means.quantile(0.9, dim=0))
 
@@ -175,58 +246,20 @@ def test_bootstrap_is_exact_where_nothing_varies() -> None:
     assert bootstrap_ci(torch.tensor([0.25]))[1].item() == 0.25
 
 
-def test_bootstrap_does_not_depend_on_the_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = torch.randn(5, 31, generator=torch.Generator().manual_seed(3))
-    whole = bootstrap_ci(values, n_boot=200)
-    again = bootstrap_ci(values, n_boot=200)
-    other = bootstrap_ci(values, n_boot=200, seed=1)
+def test_bootstrap_repeats_and_does_not_depend_on_the_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = random(5, 31, seed=3)
+    whole, again = bootstrap_ci(values), bootstrap_ci(values)
     assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
-    assert not torch.equal(whole[1], other[1])
     monkeypatch.setattr("gt_helpers.metrics.CHUNK_NUMBERS", 100)
-    pieces = bootstrap_ci(values, n_boot=200)
+    pieces = bootstrap_ci(values)
     assert all(torch.allclose(a, b) for a, b in zip(whole, pieces, strict=True))
 
 
 def test_bootstrap_errors() -> None:
-    values = torch.zeros(3)
     for level in (0, 1, 95):
-        with pytest.raises(ValueError, match="level is .* between 0 and 1"):
-            bootstrap_ci(values, level=level)
-    with pytest.raises(ValueError, match="n_boot is 0"):
-        bootstrap_ci(values, n_boot=0)
+        with pytest.raises(ValueError, match=f"level is {level}.*0.95"):
+            bootstrap_ci(torch.zeros(3), level=level)
     with pytest.raises(ValueError, match="1 prompt or more"):
-        bootstrap_ci(values[:0])
-
-
-def test_the_other_metrics_by_hand() -> None:
-    probs = torch.zeros(2, 100, dtype=torch.float64)
-    probs[0, [31, 32, 33, 40]] = torch.tensor([0.1, 0.2, 0.3, 0.3], dtype=torch.float64)
-    probs[1] = 0.5 / 100
-    YY = torch.tensor([32, 49])
-    assert prob_diff(probs, YY).tolist() == pytest.approx([0.3, 0.0])
-    assert prob_diff_renormalised(probs, YY).tolist() == pytest.approx([0.3 / 0.9, 0.0])
-    assert prob_diff_or_equal(probs, YY).tolist() == pytest.approx([0.7, 0.01])
-
-    logits = torch.randn(3, 2, 100, dtype=torch.float64)
-    expected = [
-        (logits[..., i, yy + 1 :].mean(-1) - logits[..., i, : yy + 1].mean(-1)).tolist()
-        for i, yy in enumerate(YY.tolist())
-    ]
-    found = logit_diff((logits - 3).exp() / 1e4, YY)
-    assert found.T.tolist() == [pytest.approx(column) for column in expected]
-    with pytest.raises(ValueError, match="outside 0..98"):
-        logit_diff(probs, torch.tensor([32, 99]))
-
-
-def test_mean_logits_are_the_softmax_of_mean_order() -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits = 2 * torch.randn(4, 120, generator=generator, dtype=torch.float64)
-    logits[:, 100:] -= 60  # the years hold next to all of the mass
-    YY = torch.tensor([5, 40, 5, 40])
-    table = per_YY_probs(logits, YY, "softmax_of_mean", torch.arange(100))
-    expected = [float(prob_diff(table[yy - 2][None], torch.tensor([yy]))) for yy in YY.tolist()]
-    probs = logits.softmax(-1)[:, :100]
-    assert prob_diff_of_mean_logits(probs, YY).tolist() == pytest.approx(expected, abs=1e-7)
-    assert prob_diff_of_mean_logits(probs, YY).tolist() != pytest.approx(prob_diff(probs, YY))
-    stacked = prob_diff_of_mean_logits(torch.stack([probs, probs.flip(0)]), YY)
-    assert stacked[0].tolist() == pytest.approx(expected, abs=1e-7)
+        bootstrap_ci(torch.zeros(0))

@@ -1,9 +1,10 @@
 """Keep the notebooks reviewable, and run them: python tools/notebooks.py COMMAND [NAME ...].
 
-clean            write every notebook in its canonical form: badge and setup cell, no outputs,
-                 readable cell ids, no metadata of editors
-check            say what is not in that form
-run [NAME ...]   run copies of the notebooks whose names begin so, on the embedded model
+clean                 write every notebook in its canonical form: badge and setup cell, no outputs,
+                      readable cell ids, no metadata of editors
+check                 say what is not in that form
+run [NAME ...]        run copies of the notebooks whose names begin so, on the embedded model
+pictures [NAME ...]   the same, and draw the cell tagged "picture" of each into docs/
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 import sys
 import tempfile
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +89,15 @@ def cell_id(cell: dict[str, Any], taken: list[str]) -> str:
     """The id of a cell: its own if it is readable and free, else made of its first words."""
     own = cell.get("id", "")
     if SLUG.fullmatch(own) and not RANDOM_ID.fullmatch(own):
-        words = own
+        slug = own
     elif tags(cell):
-        words = tags(cell)[0]
+        slug = tags(cell)[0]
     else:
         first_line = source(cell).strip().split("\n")[0]
-        words = "-".join(re.findall(r"[a-z0-9]+", first_line.lower())[:6])
-        words = re.sub(r"^[0-9-]+", "", words)[:40].rstrip("-") or "cell"
-    n = next(n for n in range(1, 999) if (words if n == 1 else f"{words}-{n}") not in taken)
-    return words if n == 1 else f"{words}-{n}"
+        slug = "-".join(re.findall(r"[a-z0-9]+", first_line.lower())[:6])
+        slug = re.sub(r"^[0-9-]+", "", slug)[:40].rstrip("-") or "cell"
+    free = (name for n in count(1) if (name := f"{slug}-{n}" if n > 1 else slug) not in taken)
+    return next(free)
 
 
 def tags(cell: dict[str, Any]) -> list[str]:
@@ -117,14 +119,14 @@ def problems(path: Path) -> list[str]:
         return []
     if len(clean["cells"]) != len(notebook["cells"]):
         return [f"{path.name}: a cell tagged setup or parameters is missing"]
+    places = [(path.name, notebook, clean)]
+    for old, new in zip(notebook["cells"], clean["cells"], strict=True):
+        places.append((f"{path.name}, cell {new['id']}", old, new))
     found = [
-        f"{path.name}, cell {new['id']}: {key}"
-        for old, new in zip(notebook["cells"], clean["cells"], strict=True)
-        for key in sorted(old.keys() | new.keys())
+        f"{place}: {key}"
+        for place, old, new in places
+        for key in sorted((old.keys() | new.keys()) - {"cells"})
         if old.get(key) != new.get(key)
-    ]
-    found += [
-        f"{path.name}: {key}" for key in clean if key != "cells" and clean[key] != notebook.get(key)
     ]
     return found or [f"{path.name}: the layout of the file"]
 
@@ -202,20 +204,25 @@ def main(arguments: list[str]) -> int:
         found = [text for path in sorted(NOTEBOOKS.glob("*.ipynb")) for text in problems(path)]
         print("\n".join(found) or "All notebooks are clean.")
         return 1 if found else 0
-    if command in ("run", "pictures"):
-        for path in sorted(NOTEBOOKS.glob("*.ipynb")):
-            if not names or any(path.name.startswith(name) for name in names):
-                start = time.perf_counter()
-                parameters: dict[str, Any] = quick(path)
-                if command == "pictures":  # with all YYs
-                    parameters["N_PROMPTS"] = max(97, parameters["N_PROMPTS"])
-                notebook = execute(path, **parameters)
-                if command == "pictures":
-                    keep_picture(notebook, ROOT / "docs" / path.name)
-                print(f"{path.name}: {time.perf_counter() - start:.0f} s", flush=True)
-        return 0
-    print(__doc__)
-    return 2
+    if command not in ("run", "pictures"):
+        print(__doc__)
+        return 2
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        if path.name.startswith(tuple(names or [""])):
+            start = time.perf_counter()
+            run(path, picture=command == "pictures")
+            print(f"{path.name}: {time.perf_counter() - start:.0f} s", flush=True)
+    return 0
+
+
+def run(path: Path, picture: bool) -> None:
+    """Run a notebook quickly, and draw its picture if that is wanted."""
+    parameters: dict[str, Any] = quick(path)
+    if picture:  # with all YYs
+        parameters["N_PROMPTS"] = max(97, parameters["N_PROMPTS"])
+    notebook = execute(path, **parameters)
+    if picture:
+        keep_picture(notebook, ROOT / "docs" / path.name)
 
 
 if __name__ == "__main__":

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..dataset.families import PromptFamily
 from ..dataset.prompts import listed, token_text
 from ..dataset.year_dataset import YearDataset
-from ..metrics import Measurement, average, ratio
+from ..metrics import average, recovered
 from ..model.cache import end_logits
 from ..model.components import component
 from ..model.transformer import Transformer
@@ -23,12 +23,17 @@ from ..patching.paper import CircuitParts, partial_circuit
 
 
 @torch.no_grad()
-def top_numbers(model: Transformer, tokens: Tensor, values: Tensor, k: int = 100) -> pd.DataFrame:
-    """What the ``k`` most probable next tokens of tokens [prompt, position] are, beside values.
+def top_numbers(
+    model: Transformer,
+    tokens: Int[Tensor, "prompt position"],
+    values: Int[Tensor, " prompt"],
+    k: int = 100,
+) -> pd.DataFrame:
+    """What the ``k`` most probable next tokens of some prompts are, beside each prompt's value.
 
     One row per prompt; of tokens that are whole numbers, with or without a space in front: columns
     ``numbers``, their mass under the full softmax, ``above``, ``equal`` and ``below``, the mass of
-    those above, equal to and below the prompt's of ``values`` [prompt], and ``count_above``. Raises
+    those above, equal to and below the prompt's of ``values``, and ``count_above``. Raises
     ValueError unless there is one value per prompt and ``k`` is 1 or more.
     """
     if values.shape != tokens.shape[:1] or not 1 <= k <= model.W_U.shape[1]:
@@ -49,14 +54,15 @@ def top_numbers(model: Transformer, tokens: Tensor, values: Tensor, k: int = 100
     return pd.DataFrame(table | {"count_above": chosen["above"].sum(-1).tolist()})
 
 
-def year_masses(probs: Tensor, YY: Tensor) -> dict[str, Tensor]:
-    """Masses [prompt] of probs [prompt, year]: above YY, up to YY, and on YY + 1 (YY below 99)."""
+def year_masses(
+    probs: Float[Tensor, "prompt year"], YY: Int[Tensor, " prompt"]
+) -> dict[str, Float[Tensor, " prompt"]]:
+    """Masses of year probabilities: above YY, up to YY, and on YY + 1 (YY below 99)."""
     above = torch.arange(100, device=probs.device) > YY[:, None]
-    next_year = probs.gather(-1, YY[:, None] + 1).squeeze(-1)
     return {
         "above YY": (probs * above).sum(-1),
         "up to YY": (probs * ~above).sum(-1),
-        "YY + 1": next_year,
+        "YY + 1": probs.gather(-1, YY[:, None] + 1).squeeze(-1),
     }
 
 
@@ -64,79 +70,74 @@ def year_masses(probs: Tensor, YY: Tensor) -> dict[str, Tensor]:
 class FamilyStudy:
     """What a model and a circuit do with the prompts of one family.
 
-    ``log_probs`` [prompt, year] of the runs "clean" and "corrupted", "partial" (the partial circuit
-    on clean data, everything else corrupted) and "reverse" (the other way round: the circuit is
+    ``log_probs`` are those of the runs "clean" and "corrupted", "partial" (the partial circuit on
+    clean data, everything else corrupted) and "reverse" (the other way round: the circuit is
     impaired); ``sweep`` is every component's effect on the logits, in the family's own metric.
     """
 
-    task: PromptFamily
+    family: PromptFamily
     dataset: YearDataset
-    log_probs: dict[str, Tensor]
+    log_probs: dict[str, Float[Tensor, "prompt year"]]
     sweep: Sweep
 
-    def score(self, run: str) -> Tensor:
-        """The family's metric [prompt] in one of the four runs, in [-1, 1]."""
-        return self.task.metric(self.log_probs[run].exp(), self.dataset.YY)
+    def score(self, run: str) -> Float[Tensor, " prompt"]:
+        """The family's metric in one of the four runs, in [-1, 1]."""
+        return self.family.metric(self.log_probs[run].exp(), self.dataset.YY)
 
 
-def study_family(task: PromptFamily, patching: PathPatching, parts: CircuitParts) -> FamilyStudy:
+def study_family(family: PromptFamily, patching: PathPatching, parts: CircuitParts) -> FamilyStudy:
     """Run a family's prompts clean, corrupted, through the circuit and without it (section 5).
 
-    ``patching`` holds prompts of the task, clean base. Raises ValueError for another base, and for
-    a circuit without heads.
+    ``patching`` holds prompts of the family, clean base. Raises ValueError for another base, and
+    for a circuit without heads.
     """
     if patching.base != "clean":
-        raise ValueError("study needs the clean base, e.g. PathPatching(model, task.dataset(...)).")
+        raise ValueError(
+            "The base is corrupted; give a clean one, e.g. PathPatching(model, prompts)."
+        )
     if not parts.heads:
         raise ValueError("The circuit has no heads at END; give parts with some, e.g. PAPER.")
-    circuit, back = partial_circuit(parts), patching.reversed()
-    return FamilyStudy(
-        task,
-        patching.dataset,
-        {
-            "clean": patching.base_log_probs,
-            "corrupted": back.base_log_probs,
-            "partial": back.evaluate(circuit).log_probs,
-            "reverse": patching.evaluate(circuit).log_probs,
-        },
-        patching.sweep("logits", metric=task.metric),
-    )
+    circuit, denoising = partial_circuit(parts), patching.reversed()
+    log_probs = {
+        "clean": patching.base_log_probs,
+        "corrupted": denoising.base_log_probs,
+        "partial": denoising.evaluate(circuit).log_probs,
+        "reverse": patching.evaluate(circuit).log_probs,
+    }
+    sweep = patching.sweep("logits", metric=family.metric)
+    return FamilyStudy(family, patching.dataset, log_probs, sweep)
 
 
 def family_summary(studies: Iterable[FamilyStudy]) -> pd.DataFrame:
     """One row per family: its score in every run, what the circuit recovers, and the top years.
 
-    Columns: ``task``, ``asks``, ``prompts``; the mean score ``clean``, ``corrupted``, ``partial``
+    Columns: ``family``, ``asks``, ``prompts``; the mean score ``clean``, ``corrupted``, ``partial``
     and ``reverse``; ``recovered`` (partial / clean, the paper's) and ``above_corrupted`` (the same
     with the corrupted score taken from both), NaN where the interval of what they are divided by
     includes 0; ``change`` (reverse minus clean: positive where impairing the circuit helps). Each
     has a 95 % interval in ``_low`` and ``_high``. Then ``top_right`` and ``top_YY``, the shares of
     clean prompts whose most probable end year is right, or YY itself, and ``expects``.
     """
-    rows = []
-    for one in studies:
-        scores = {run: one.score(run) for run in one.log_probs}
-        found = {run: average(values) for run, values in scores.items()}
-        found["change"] = average(scores["reverse"] - scores["clean"])
-        found["recovered"] = _share(scores["partial"], scores["clean"])
-        low = scores["corrupted"]
-        found["above_corrupted"] = _share(scores["partial"] - low, scores["clean"] - low)
-        row: dict[str, object] = {"task": one.task.name, "asks": one.task.asks}
-        row["prompts"] = len(one.dataset)
-        for name, value in found.items():
-            row |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
-        top, YY = one.log_probs["clean"].argmax(-1), one.dataset.YY
-        right = top < YY if one.task.below else top > YY
-        row |= {"top_right": float(right.double().mean())}
-        row |= {"top_YY": float((top == YY).double().mean()), "expects": one.task.expects}
-        rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame([_summary_row(study) for study in studies])
 
 
-def _share(part: Tensor, whole: Tensor) -> Measurement:
-    size = average(whole)
-    clear = size.low > 0 or size.high < 0
-    return ratio(part, whole) if clear else Measurement(math.nan)
+def _summary_row(study: FamilyStudy) -> dict[str, object]:
+    family, scores = study.family, {run: study.score(run) for run in study.log_probs}
+    clean, corrupted, partial = scores["clean"], scores["corrupted"], scores["partial"]
+    measured = {run: average(values) for run, values in scores.items()} | {
+        "change": average(scores["reverse"] - clean),
+        "recovered": recovered(partial, clean),
+        "above_corrupted": recovered(partial, clean, corrupted),
+    }
+    row: dict[str, object] = {"family": family.name, "asks": family.asks}
+    row["prompts"] = len(study.dataset)
+    for name, value in measured.items():
+        row |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+    top, YY = study.log_probs["clean"].argmax(-1), study.dataset.YY
+    right = top < YY if family.below else top > YY
+    shares = {"top_right": right, "top_YY": top == YY}
+    row |= {name: float(share.double().mean()) for name, share in shares.items()}
+    return row | {"expects": family.expects}
 
 
 def compare_effects(

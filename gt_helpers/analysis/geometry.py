@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..dataset.prompts import NO_BOS_TEMPLATE
@@ -18,6 +19,11 @@ from ..model.cache import ActivationCache
 from ..model.components import END, Shape, below, component
 from ..model.transformer import Block
 from ..patching.paper import PAPER, CircuitParts
+from .logit_lens import end_of
+from .neurons import end_mlp
+
+Vectors = Float[Tensor, "prompt d_model"]
+YYs = Int[Tensor, " prompt"]
 
 # The paper's PCA reads prompts without <|endoftext|>.
 PCA_TEMPLATE = NO_BOS_TEMPLATE
@@ -55,58 +61,54 @@ def control_head(head: str, parts: CircuitParts, shape: Shape) -> str:
 
     Raises ValueError for what is no head of the model, or a layer that has no other head.
     """
-    node = component(head)
-    if node.kind != "head":
-        raise ValueError(f"{head!r} is no head; give one, e.g. 'a7.h10'.")
+    node = component(head, "head")
     shape.check(node)
-    others = [f"a{node.layer}.h{i}" for i in range(shape.n_heads)]
-    free = [name for name in others if name not in (node.label, *parts.heads)]
+    layer = [f"a{node.layer}.h{i}" for i in range(shape.n_heads)]
+    free = [name for name in layer if name not in (node.label, *parts.heads)]
     if not free:
         raise ValueError(f"The circuit has every head of layer {node.layer}; none is a control.")
     return "a7.h8" if node.label == "a7.h10" and "a7.h8" in free else free[0]
 
 
-def read_stream(run: ActivationCache, place: str, positions: Mapping[str, int]) -> Tensor:
-    """What stands at a place [prompt, d_model]: "m8 input" or the output of "a7.h10", "embed@YY".
+def read_stream(cache: ActivationCache, place: str, positions: Mapping[str, int]) -> Vectors:
+    """What stands at a place: "m8 input" or the output of "a7.h10", "embed@YY".
 
     An input is the residual stream before the component's norm. A name without position is at END.
     Raises ValueError for names that the model or the prompts lack.
     """
     name, _, word = place.partition(" ")
-    if word not in ("", "input"):
-        raise ValueError(f"{place!r} is no place; write e.g. 'm8 input', 'a7.h10' or 'embed@YY'.")
     node = component(name)
-    run.model.shape(positions).check(node)
+    cache.model.shape(positions).check(node)
     position = positions[node.position]
     if not word and node.kind in ("head", "mlp", "embed"):
-        return run.output(node, position)
-    if word and node.kind == "mlp":
-        return run.before_mlp(node.layer, position)
-    if word and node.kind == "head":
-        return run.at_layer(node.layer, position)
+        return cache.output(node, position)
+    if word == "input" and node.kind == "mlp":
+        return cache.before_mlp(node.layer, position)
+    if word == "input" and node.kind == "head":
+        return cache.at_layer(node.layer, position)
     raise ValueError(f"{place!r} is no place; write e.g. 'm8 input', 'a7.h10' or 'embed@YY'.")
 
 
 @dataclass(frozen=True)
 class PCA:
-    """Directions of largest variance [component, d_model] of some vectors, and their mean."""
+    """Directions of largest variance of some vectors, and their mean."""
 
-    mean: Tensor
-    directions: Tensor
+    mean: Float[Tensor, " d_model"]
+    directions: Float[Tensor, "direction d_model"]
 
-    def project(self, x: Tensor) -> Tensor:
-        """Coordinates [prompt, component] of x [prompt, d_model]."""
+    def project(self, x: Vectors) -> Float[Tensor, "prompt direction"]:
+        """Coordinates of x."""
         return (x.double().cpu() - self.mean) @ self.directions.T
 
-    def explained(self, x: Tensor) -> Tensor:
-        """Share [component] of the variance of x, around its own mean, along each direction."""
+    def explained(self, x: Vectors) -> Float[Tensor, " direction"]:
+        """Share of the variance of x, around its own mean, along each direction."""
         x = x.double().cpu()
         centred = x - x.mean(0)
         return (centred @ self.directions.T).square().sum(0) / centred.square().sum()
 
 
-def fit_pca(x: Tensor, n: int = 2) -> PCA:
-    """The first n principal directions of x [prompt, d_model]; ValueError for too few prompts."""
+def fit_pca(x: Vectors, n: int = 2) -> PCA:
+    """The first n principal directions of x; ValueError for too few prompts."""
     if not 1 <= n < len(x):
         raise ValueError(f"{n} directions need {n + 1} prompts or more, these are {len(x)}.")
     x = x.double().cpu()
@@ -114,10 +116,10 @@ def fit_pca(x: Tensor, n: int = 2) -> PCA:
     return PCA(x.mean(0), directions[:n])
 
 
-def nearest_gap(points: Tensor, YY: Tensor) -> float:
+def nearest_gap(points: Float[Tensor, "prompt direction"], YY: YYs) -> float:
     """How many years off YY is at the nearest point of another YY, the mean over points.
 
-    ``points`` are [prompt, component], e.g. PCA coordinates. 1 where points of all YYs lie in order
+    Points are e.g. PCA coordinates. 1 where points of all YYs lie in order
     along whatever curve; about 33 without any order. Raises ValueError if all YYs are the same.
     """
     gaps = (YY[:, None] - YY).abs()
@@ -132,62 +134,57 @@ def nearest_gap(points: Tensor, YY: Tensor) -> float:
 class Probe:
     """A linear guess of YY: (x - mean) @ weights + YY's mean."""
 
-    mean: Tensor
-    weights: Tensor
-    mean_YY: Tensor
+    mean: Float[Tensor, " d_model"]
+    weights: Float[Tensor, " d_model"]
+    mean_YY: Float[Tensor, ""]
 
-    def predict(self, x: Tensor) -> Tensor:
-        """The guessed YY [prompt] of x [prompt, d_model]."""
+    def predict(self, x: Vectors) -> Float[Tensor, " prompt"]:
+        """The guessed YY."""
         return (x.double().cpu() - self.mean) @ self.weights + self.mean_YY
 
-    def r2(self, x: Tensor, YY: Tensor) -> float:
-        """Share of the variance of YY that the guesses explain; 0 or less is no better than chance.
-
-        Chance is always guessing the mean YY.
-        """
+    def r2(self, x: Vectors, YY: YYs) -> float:
+        """Share of the variance of YY that the guesses explain; 0: as always guessing its mean."""
         z = YY.double()
         return float(1 - (z - self.predict(x)).square().sum() / (z - z.mean()).square().sum())
 
 
-def fit_probe(x: Tensor, YY: Tensor) -> Probe:
-    """A ridge regression of YY on x [prompt, d_model].
-
-    Its penalty is the one with the least leave-one-out error among ten powers of ten.
-    """
+def fit_probe(x: Vectors, YY: YYs) -> Probe:
+    """A ridge regression of YY, its penalty that of least leave-one-out error among ten."""
     x, z = x.double().cpu(), YY.double()
     mean, mean_YY = x.mean(0), z.mean()
     U, S, Vh = torch.linalg.svd(x - mean, full_matrices=False)
-    rotated, best = U.T @ (z - mean_YY), (torch.inf, torch.zeros_like(mean))
+    rotated = U.T @ (z - mean_YY)
+    fits = []
     for penalty in _PENALTIES * S.square().mean().clamp(min=1e-30):
         shrunk = S.square() / (S.square() + penalty)
-        left_out = (z - mean_YY - U @ (shrunk * rotated)) / (
-            1 - 1 / len(x) - U.square() @ shrunk
-        ).clamp(min=1e-9)
-        error = float(left_out.square().mean())
-        if error < best[0]:
-            best = error, Vh.T @ (S / (S.square() + penalty) * rotated)
-    return Probe(mean, best[1], mean_YY)
+        # Leaving a prompt out divides its residual by 1 - leverage: no second fit is needed.
+        residual = z - mean_YY - U @ (shrunk * rotated)
+        left_out = residual / (1 - 1 / len(x) - U.square() @ shrunk).clamp(min=1e-9)
+        weights = Vh.T @ (S / (S.square() + penalty) * rotated)
+        fits.append((float(left_out.square().mean()), weights))
+    _, weights = min(fits, key=lambda fit: fit[0])
+    return Probe(mean, weights, mean_YY)
 
 
 @dataclass(frozen=True)
 class Eraser:
     """Takes a few directions out of vectors: x - (x - mean) @ read @ write."""
 
-    mean: Tensor  # [d_model]
-    read: Tensor  # [d_model, direction]
-    write: Tensor  # [direction, d_model]
+    mean: Float[Tensor, " d_model"]
+    read: Float[Tensor, "d_model direction"]
+    write: Float[Tensor, "direction d_model"]
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Erase from x [..., d_model]."""
+    def __call__(self, x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
+        """Erase from x."""
         mean, read, write = (part.to(x.device) for part in (self.mean, self.read, self.write))
         double = x.double()
         return (double - (double - mean) @ read @ write).to(x)
 
 
-def fit_leace(x: Tensor, z: Tensor) -> Eraser:
-    """LEACE: the least change of x [prompt, d_model] that leaves no linear trace of z.
+def fit_leace(x: Vectors, z: Int[Tensor, "prompt ..."] | Float[Tensor, "prompt ..."]) -> Eraser:
+    """LEACE: the least change of x that leaves no linear trace of z, one number or several.
 
-    ``z`` is [prompt] or [prompt, concept], e.g. YY, or `one_hot` YY. In closed form (Belrose et
+    ``z`` is e.g. YY, or `one_hot` YY. In closed form (Belrose et
     al. 2023): whiten x, project out the covariance with z, undo the whitening. On the prompts it is
     fitted on, no linear guess of z from what is left beats z's mean.
     """
@@ -202,38 +199,39 @@ def fit_leace(x: Tensor, z: Tensor) -> Eraser:
     return Eraser(x.mean(0), vectors / scale @ left, left.T * scale @ vectors.T)
 
 
-def erase_directions(mean: Tensor, directions: Tensor) -> Eraser:
-    """Take orthonormal directions [direction, d_model], e.g. a PCA's, out of x; the mean stays."""
+def erase_directions(
+    mean: Float[Tensor, " d_model"], directions: Float[Tensor, "direction d_model"]
+) -> Eraser:
+    """Take orthonormal directions, e.g. a PCA's, out of x; the mean stays."""
     directions = directions.double().cpu()
     return Eraser(mean.double().cpu(), directions.T, directions)
 
 
-def random_directions(n: int, d_model: int, seed: int = 0) -> Tensor:
-    """Orthonormal directions [n, d_model] drawn at random: what erasing any n directions does."""
-    drawn = torch.randn(
-        d_model, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    )
+def random_directions(n: int, d_model: int, seed: int = 0) -> Float[Tensor, "direction d_model"]:
+    """Orthonormal directions drawn at random: what erasing any n directions does."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(d_model, n, generator=generator, dtype=torch.float64)
     return torch.linalg.qr(drawn)[0].T
 
 
-def one_hot(YY: Tensor) -> Tensor:
-    """YY as 100 yes-or-no columns [prompt, 100]: erasing these takes every year's own mean away."""
+def one_hot(YY: YYs) -> Float[Tensor, "prompt year"]:
+    """YY as 100 yes-or-no columns: erasing these takes every year's own mean away."""
     return torch.nn.functional.one_hot(YY, 100).double()
 
 
-def ways_to_erase(YY: Tensor, n: int = 2, seed: int = 0) -> dict[str, Callable[[Tensor], Eraser]]:
+def ways_to_erase(YY: YYs, n: int = 2) -> dict[str, Callable[[Tensor], Eraser]]:
     """What `fit_edits` can fit for prompts of these YYs: LEACE, n PCA directions, and controls.
 
     LEACE erases YY as one number, or as 97 classes; its controls erase the YYs in random order.
     """
-    shuffled = YY[torch.randperm(len(YY), generator=torch.Generator().manual_seed(seed))]
+    shuffled = YY[torch.randperm(len(YY), generator=torch.Generator().manual_seed(0))]
 
     def principal(x: Tensor) -> Eraser:
         pca = fit_pca(x, n)
         return erase_directions(pca.mean, pca.directions)
 
     def any_directions(x: Tensor) -> Eraser:
-        return erase_directions(x.mean(0), random_directions(n, x.shape[1], seed))
+        return erase_directions(x.mean(0), random_directions(n, x.shape[1]))
 
     return {
         "LEACE, YY as a number": lambda x: fit_leace(x, YY),
@@ -246,67 +244,56 @@ def ways_to_erase(YY: Tensor, n: int = 2, seed: int = 0) -> dict[str, Callable[[
 
 
 @torch.no_grad()
-def edited_streams(run: ActivationCache, edits: Mapping[str, Eraser]) -> dict[str, Tensor]:
-    """What MLPs and logits read at END [prompt, d_model] when the stream is edited on its way.
+def edited_streams(cache: ActivationCache, edits: Mapping[str, Eraser]) -> dict[str, Vectors]:
+    """What MLPs and logits read at END when the stream is edited on its way.
 
     ``edits`` name MLPs, e.g. {"m8": eraser}: the residual stream at END is edited where that MLP
     reads it (after the heads of its layer; in a parallel model before them), for it and for
-    everything later, heads included, which is recomputed.
-    Earlier positions cannot see END and keep their values. The result begins at the first edited
+    everything later, heads included, which is recomputed. The result begins at the first edited
     MLP, as edited, and ends with "logits". Raises ValueError for what is no MLP of the model.
     """
-    model = run.model
-    by_layer = {_layer(run, name): eraser for name, eraser in edits.items()}
+    model = cache.model
+    by_layer = {end_mlp(model, name).layer: eraser for name, eraser in edits.items()}
     first = min(by_layer, default=model.n_layers)
-    stream, found = run.stream[first, :, -1], {}
+    stream, found = cache.stream[first, :, -1], {}
     for layer in range(first, model.n_layers):
-        block, edit = model.blocks[layer], by_layer.get(layer, _unchanged)
-        earlier = run.stream[layer, :, :-1]
-        if block.parallel:
-            found[f"m{layer}"] = stream = edit(stream)
-            heads = _heads(block, earlier, stream) + block.b_O
-            stream = stream + heads + block.mlp(stream) + block.b_out
-        else:
-            stream = stream + _heads(block, earlier, stream) + block.b_O
-            found[f"m{layer}"] = stream = edit(stream)
-            stream = stream + block.mlp(stream) + block.b_out
+        block = model.blocks[layer]
+        earlier = cache.stream[layer, :, :-1]  # cannot see END, so it keeps its values
+        if not block.parallel:
+            stream = stream + _heads_at_end(block, earlier, stream) + block.b_O
+        read = by_layer[layer](stream) if layer in by_layer else stream
+        found[f"m{layer}"] = read
+        stream = read + block.mlp(read) + block.b_out
+        if block.parallel:  # its heads read what the MLP reads
+            stream = stream + _heads_at_end(block, earlier, read) + block.b_O
     return found | {"logits": stream}
 
 
-def edited_log_probs(run: ActivationCache, edits: Mapping[str, Eraser], tokens: Tensor) -> Tensor:
-    """Log-probabilities [prompt, token] of a few tokens when the stream is edited at END."""
-    return run.model.log_probs(edited_streams(run, edits)["logits"], tokens).cpu()
+def edited_log_probs(
+    cache: ActivationCache, edits: Mapping[str, Eraser], tokens: Int[Tensor, " token"]
+) -> Float[Tensor, "prompt token"]:
+    """Log-probabilities of a few tokens when the stream is edited at END."""
+    return cache.model.log_probs(edited_streams(cache, edits)["logits"], tokens).cpu()
 
 
 def fit_edits(
-    run: ActivationCache, mlps: Iterable[str], fit: Callable[[Tensor], Eraser]
+    cache: ActivationCache, mlps: Iterable[str], fit: Callable[[Tensor], Eraser]
 ) -> dict[str, Eraser]:
     """An eraser before each MLP, from below, fitted on what the edits below it leave there."""
     edits: dict[str, Eraser] = {}
-    for mlp in sorted(mlps, key=lambda name: _layer(run, name)):
-        unchanged = read_stream(run, f"{mlp} input", {END: run.stream.shape[2] - 1})
-        edits[mlp] = fit(edited_streams(run, edits).get(mlp, unchanged))
+    for mlp in sorted(mlps, key=lambda name: end_mlp(cache.model, name).layer):
+        unchanged = read_stream(cache, f"{mlp} input", {END: end_of(cache)})
+        edits[mlp] = fit(edited_streams(cache, edits).get(mlp, unchanged))
     return edits
 
 
-def _unchanged(stream: Tensor) -> Tensor:
-    return stream
-
-
-def _layer(run: ActivationCache, name: str) -> int:
-    node = component(name)
-    if node.kind != "mlp" or node.position != END:
-        raise ValueError(f"{name!r} is no MLP at END; give one, e.g. 'm8'.")
-    run.model.shape([END]).check(node)
-    return node.layer
-
-
-def _heads(block: Block, earlier: Tensor, end: Tensor) -> Tensor:
-    """What all heads write at END [prompt, d_model], given the stream at earlier positions."""
-    stream, n = torch.cat([earlier, end[:, None]], 1), earlier.shape[1] + 1
+def _heads_at_end(
+    block: Block, earlier: Float[Tensor, "prompt earlier d_model"], end: Vectors
+) -> Vectors:
+    """What all heads of a layer write at END, given the stream at earlier positions."""
+    stream = torch.cat([earlier, end[:, None]], 1)
     written = torch.zeros_like(end)
     for head, W_O in enumerate(block.W_O):
-        query = block.query(head, end, n - 1)[:, None]
-        scores = query @ block.key(head, stream, slice(n)).mT * block.scale
-        written += (scores.softmax(-1) @ block.value(head, stream))[:, 0] @ W_O
+        pattern = block.pattern(head, stream, [stream.shape[1] - 1])
+        written += (pattern @ block.value(head, stream))[:, 0] @ W_O
     return written

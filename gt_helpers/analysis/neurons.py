@@ -6,33 +6,35 @@ whatever else reads the MLP keeps the base run's. The final norm is recomputed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..dataset.year_dataset import YearDataset
 from ..metrics import Metric, prob_diff
-from ..model.cache import ActivationCache
+from ..model.cache import PROMPTS_AT_ONCE, ActivationCache
 from ..model.components import END, Component, component
 from ..model.transformer import Transformer
 from ..patching.paper import CircuitParts
 from ..processes import Tensors, chunks, is_main, over_prompts
+from .logit_lens import end_of, relative_to_00
 
-_PROMPTS = 128  # prompts whose patched normalisers are kept for all neurons at once
 # Logits that stand in memory at once, and columns of the vocabulary: as in transformer.py, the
 # passes of a softmax over such a block stay in the processor's cache.
 _CPU_BLOCK = (2**19, 4096)
 _GPU_BLOCK = (2**26, 65536)
+Numbers = Sequence[int] | Int[Tensor, " neuron"]
 
 
 class Neurons:
     """The neurons of one MLP at END in two runs over a dataset's prompts, to be patched.
 
-    ``base`` and ``patch`` are runs with the same prompts, e.g. clean and corrupted; ``change``
+    ``base`` and ``patch`` are caches of the same prompts, e.g. clean and corrupted; ``change``
     [prompt, neuron] is the patch less the base activation (what W_out is applied to). Raises
-    ValueError for what is no MLP at END of the model, or runs of other prompts.
+    ValueError for what is no MLP at END of the model, or caches of other prompts.
     """
 
     def __init__(
@@ -40,93 +42,96 @@ class Neurons:
     ) -> None:
         if not len(dataset) == base.stream.shape[1] == patch.stream.shape[1]:
             raise ValueError(
-                f"The runs hold {base.stream.shape[1]} and {patch.stream.shape[1]} prompts, the "
-                f"dataset {len(dataset)}; give compute_run(model, dataset.clean) and "
-                "compute_run(model, dataset.corrupted)."
+                f"The caches hold {base.stream.shape[1]} and {patch.stream.shape[1]} prompts, the "
+                f"dataset {len(dataset)}; give e.g. cache_activations(model, dataset.clean)."
             )
-        node = _mlp(base.model, mlp)
+        node = end_mlp(base.model, mlp)
         self.mlp, self.dataset, self.model = node.label, dataset, base.model
         self.activations = _activations(base, node)
         self.change = _activations(patch, node) - self.activations
         self.W_out = base.model.blocks[node.layer].W_out
-        self._stream = base.at_layer(base.model.n_layers, _end(base))
+        self._stream = base.at_layer(base.model.n_layers, end_of(base))
 
     def __len__(self) -> int:
         return len(self.W_out)
 
     @torch.no_grad()
-    def effects(self, metric: Metric = prob_diff, progress: bool = False) -> Tensor:
-        """What patching each neuron alone does to the metric [neuron, prompt], all in one pass.
+    def effects(
+        self, metric: Metric = prob_diff, progress: bool = False
+    ) -> Float[Tensor, "neuron prompt"]:
+        """What patching each neuron alone does to the metric, all in one pass.
 
         Patched minus base, as a sweep's values; exact, the softmax is over the full vocabulary.
         """
         YY, years = self.dataset.YY, self.dataset.year_tokens
         base = metric(self.model.log_probs(self._stream, years).exp().cpu(), YY)
         values = torch.empty(len(self), len(YY), dtype=self.model.dtype)
-        stream, change = self._stream, self.change
 
         def measure(mine: slice) -> Tensors:
-            bar = tqdm(
-                total=len(self) * (mine.stop - mine.start) * self.model.W_U.shape[1],
-                desc=f"{len(self)} neurons of {self.mlp}",
-                unit="logit",
-                unit_scale=True,
-                disable=not (progress and is_main()),
-                leave=False,
-            )
-            for prompts in chunks(mine, _PROMPTS):
-                single = _Single(self.model, stream[prompts], change[prompts], self.W_out)
-                normaliser = single.normaliser(bar)
-                for some in chunks(slice(0, len(self)), 512):
-                    log_probs = single.logits(some, years) - normaliser[some, :, None]
-                    patched = metric(log_probs.exp().cpu(), YY[prompts])
-                    values[some, prompts] = (patched - base[prompts]).to(values)
-            bar.close()
+            with self._bar(mine.stop - mine.start, progress) as bar:
+                # Each prompt's normalisers of all neurons are kept: half as many prompts at once.
+                for prompts in chunks(mine, PROMPTS_AT_ONCE // 2):
+                    stream, change = self._stream[prompts], self.change[prompts]
+                    single = _Single(self.model, stream, change, self.W_out)
+                    for some, log_probs in single.log_probs(years, bar):
+                        patched = metric(log_probs.exp().cpu(), YY[prompts])
+                        values[some, prompts] = (patched - base[prompts]).to(values)
             return {"values": values[:, mine]}
 
         return over_prompts(f"neurons of {self.mlp}", len(YY), measure, dim=1)["values"]
 
+    def _bar(self, n_prompts: int, progress: bool) -> tqdm:
+        return tqdm(
+            total=len(self) * n_prompts * self.model.W_U.shape[1],
+            desc=f"{len(self)} neurons of {self.mlp}",
+            unit="logit",
+            unit_scale=True,
+            disable=not (progress and is_main()),
+            leave=False,
+        )
+
     @torch.no_grad()
-    def joint_effect(self, neurons: Sequence[int] | Tensor, metric: Metric = prob_diff) -> Tensor:
-        """What patching some neurons together does to the metric [prompt]: patched minus base."""
+    def joint_effect(
+        self, neurons: Numbers, metric: Metric = prob_diff
+    ) -> Float[Tensor, " prompt"]:
+        """What patching some neurons together does to the metric: patched minus base."""
         streams = torch.stack([self._stream, self._patched(neurons)])
         probs = self.model.log_probs(streams, self.dataset.year_tokens).exp().cpu()
         base, patched = metric(probs, self.dataset.YY)
         return patched - base
 
     def top_effects(
-        self, order: Tensor, counts: Iterable[int], metric: Metric = prob_diff
-    ) -> Tensor:
-        """The `joint_effect` of the first k neurons of an order, for each count k: [k, prompt]."""
-        return torch.stack([self.joint_effect(order[:count], metric) for count in counts])
+        self, order: Int[Tensor, " neuron"], counts: Iterable[int]
+    ) -> Float[Tensor, "count prompt"]:
+        """The `joint_effect` of the first neurons of an order, for each count of them."""
+        return torch.stack([self.joint_effect(order[:count]) for count in counts])
 
     @torch.no_grad()
-    def year_effect(self, neurons: Sequence[int] | Tensor) -> Tensor:
-        """What the year logits owe to some neurons together [prompt, year], less the year 00's.
+    def year_effect(self, neurons: Numbers) -> Float[Tensor, "prompt year"]:
+        """What the year logits owe to some neurons together, less the year 00's.
 
         Base minus patched logits, so that positive means favoured (the paper's direct effect).
         """
         years = self.dataset.year_tokens.to(self.model.device)
         norm, W_U = self.model.ln_final, self.model.W_U[:, years]
-        logits = ((norm(self._stream) - norm(self._patched(neurons))) @ W_U).cpu()
-        return logits - logits[:, :1]
+        return relative_to_00(((norm(self._stream) - norm(self._patched(neurons))) @ W_U).cpu())
 
     @torch.no_grad()
-    def lens(self, neurons: Sequence[int] | Tensor) -> Tensor:
-        """The logit lens of some neurons added up [prompt, year], less the year 00's.
+    def lens(self, neurons: Numbers) -> Float[Tensor, "prompt year"]:
+        """The logit lens of some neurons added up, less the year 00's.
 
         Activation times output weights times unembedding, without any norm (the paper's product).
         """
         chosen = self._chosen(neurons)
         years = self.dataset.year_tokens.to(self.model.device)
-        logits = (self.activations[:, chosen] @ self.W_out[chosen] @ self.model.W_U[:, years]).cpu()
-        return logits - logits[:, :1]
+        output = self.activations[:, chosen] @ self.W_out[chosen]
+        return relative_to_00((output @ self.model.W_U[:, years]).cpu())
 
-    def _patched(self, neurons: Sequence[int] | Tensor) -> Tensor:
+    def _patched(self, neurons: Numbers) -> Float[Tensor, "prompt d_model"]:
         chosen = self._chosen(neurons)
         return self._stream + self.change[:, chosen] @ self.W_out[chosen]
 
-    def _chosen(self, neurons: Sequence[int] | Tensor) -> Tensor:
+    def _chosen(self, neurons: Numbers) -> Int[Tensor, " neuron"]:
         chosen = torch.as_tensor(neurons, dtype=torch.long, device=self.model.device)
         if chosen.ndim != 1 or (len(chosen) and not 0 <= chosen.min() <= chosen.max() < len(self)):
             raise ValueError(
@@ -135,11 +140,10 @@ class Neurons:
         return chosen
 
 
-def neuron_ranking(effects: Tensor) -> Tensor:
-    """Numbers [neuron] of the neurons, by the size of their mean effect, largest first.
+def neuron_ranking(effects: Float[Tensor, "neuron prompt"]) -> Int[Tensor, " neuron"]:
+    """Numbers of the neurons, by the size of their mean effect, largest first.
 
-    ``effects`` are [neuron, prompt], as `Neurons.effects` gives them. Sign does not count: what
-    works against the task ranks as high as what works for it.
+    Sign does not count: what works against the task ranks as high as what works for it.
     """
     return effects.double().mean(-1).abs().argsort(descending=True, stable=True)
 
@@ -177,8 +181,14 @@ class _Single:
     scale and the softmax differ.
     """
 
-    def __init__(self, model: Transformer, stream: Tensor, change: Tensor, W_out: Tensor) -> None:
-        self.model, self.change = model, change.T  # [neuron, prompt]
+    def __init__(
+        self,
+        model: Transformer,
+        stream: Float[Tensor, "prompt d_model"],
+        change: Float[Tensor, "prompt neuron"],
+        W_out: Float[Tensor, "neuron d_model"],
+    ) -> None:
+        self.model, self.change = model, change.T
         norm = model.ln_final
         centred, written = norm.centre(stream.double()), norm.centre(W_out.double())
         covariance = written @ centred.T / model.d_model
@@ -188,17 +198,18 @@ class _Single:
             + self.change**2 * written.square().mean(-1)[:, None]
         )
         self.inverse = (variance + norm.eps).rsqrt().to(model.dtype)  # [neuron, prompt]
-        self.stream, self.written = (
-            x.to(model.dtype) * norm.gain for x in (centred, written)
-        )  # [prompt, d_model], [neuron, d_model]
+        self.stream = centred.to(model.dtype) * norm.gain  # [prompt, d_model]
+        self.written = written.to(model.dtype) * norm.gain  # [neuron, d_model]
 
-    def logits(self, neurons: slice, tokens: Tensor) -> Tensor:
-        """Logits [neuron, prompt, token] of a few tokens."""
-        tokens = tokens.to(self.model.device)
-        return self._combine(neurons, *self._products(self.written[neurons], tokens))
+    def log_probs(self, tokens: Int[Tensor, " token"], bar: tqdm) -> Iterator[tuple[slice, Tensor]]:
+        """Some neurons at a time, and their log-probabilities [neuron, prompt, token]."""
+        normaliser, tokens = self._normaliser(bar), tokens.to(self.model.device)
+        for some in chunks(slice(0, len(self.written)), 512):
+            logits = self._combine(some, *self._products(self.written[some], tokens))
+            yield some, logits - normaliser[some, :, None]
 
-    def normaliser(self, bar: tqdm) -> Tensor:
-        """Log-sum-exp [neuron, prompt] over the vocabulary, block by block; advances the bar."""
+    def _normaliser(self, bar: tqdm) -> Float[Tensor, "neuron prompt"]:
+        """Log-sum-exp over the vocabulary, block by block; advances the bar."""
         size, width = _CPU_BLOCK if self.change.device.type == "cpu" else _GPU_BLOCK
         total = torch.full_like(self.inverse, -torch.inf)
         for columns in chunks(slice(0, self.model.W_U.shape[1]), width):
@@ -220,18 +231,14 @@ class _Single:
         return torch.addcmul(constant, moved, self.inverse[some, :, None])
 
 
-def _mlp(model: Transformer, name: str) -> Component:
-    node = component(name)
-    if node.kind != "mlp" or node.position != END:
-        raise ValueError(f"{name!r} is no MLP at END; give one, e.g. 'm10'.")
+def end_mlp(model: Transformer, name: str) -> Component:
+    """The MLP at END of that name; ValueError for what is none of the model's."""
+    node = component(name, "mlp")
     model.shape([END]).check(node)
     return node
 
 
-def _end(run: ActivationCache) -> int:
-    return run.stream.shape[2] - 1  # END is every prompt's last token
-
-
-def _activations(run: ActivationCache, node: Component) -> Tensor:
-    """Activations [prompt, neuron] at END, after the nonlinearity and the gate if there is one."""
-    return run.model.blocks[node.layer].neurons(run.before_mlp(node.layer, _end(run)))
+def _activations(cache: ActivationCache, node: Component) -> Float[Tensor, "prompt neuron"]:
+    """Activations at END, after the nonlinearity and the gate if there is one."""
+    block = cache.model.blocks[node.layer]
+    return block.neurons(cache.before_mlp(node.layer, end_of(cache)))

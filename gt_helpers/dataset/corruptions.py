@@ -30,13 +30,21 @@ class Corruption:
     alternatives: Alternatives | None = field(default=None, compare=False)
     may_change: tuple[str, ...] | None = field(default=None, compare=False)
 
-    def describe(self) -> str:
-        """The corruption in one line."""
-        return f"{self.name}: {self.description}"
+    def options(self, prompt: Prompt, nouns: Sequence[str]) -> list[Prompt]:
+        """What may replace the prompt; ValueError if its function gives anything else."""
+        assert self.alternatives is not None
+        found = self.alternatives(prompt, nouns)
+        options = [found] if isinstance(found, Prompt) else list(found)
+        if not all(isinstance(option, Prompt) for option in options):
+            raise ValueError(
+                f"corruption {self.name!r} gives {options!r}; its function must give prompts, "
+                "for example [prompt._replace(noun='war')]"
+            )
+        return options
 
 
 def _with_YY(prompt: Prompt, YYs: Iterable[int]) -> list[Prompt]:
-    return [Prompt(prompt.noun, prompt.XX * 100 + YY, prompt.end_century) for YY in YYs]
+    return [prompt._replace(year=prompt.XX * 100 + YY) for YY in YYs]
 
 
 CORRUPTIONS: dict[str, Corruption] = {
@@ -64,9 +72,7 @@ CORRUPTIONS: dict[str, Corruption] = {
             "noun",
             "another noun of the dataset's; the years stay, so the task is unchanged",
             lambda prompt, nouns: [
-                Prompt(noun, prompt.year, prompt.end_century)
-                for noun in nouns
-                if noun != prompt.noun
+                prompt._replace(noun=noun) for noun in nouns if noun != prompt.noun
             ],
             may_change=("NOUN",),
         ),
@@ -77,7 +83,7 @@ CORRUPTIONS: dict[str, Corruption] = {
             "the start year's century XX1 becomes another of 11 to 17; END keeps the clean one, "
             "so that YY no longer bounds the end year",
             lambda prompt, nouns: [
-                Prompt(prompt.noun, XX * 100 + prompt.YY, prompt.end_century)
+                prompt._replace(year=XX * 100 + prompt.YY)
                 for XX in PAPER_CENTURIES
                 if XX != prompt.XX
             ],

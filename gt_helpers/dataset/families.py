@@ -2,7 +2,7 @@
 
 A family of one's own is a `PromptFamily` with a template:
 
-    mine = Task("lived", "<|endoftext|> The {noun} began in {XX}{YY} and was over in {XX}")
+    mine = PromptFamily("lived", "<|endoftext|> The {noun} began in {XX}{YY} and was over in {XX}")
     patching = PathPatching(model, mine.dataset(model.tokenizer))
     study_family(mine, patching, parts)
 """
@@ -10,7 +10,6 @@ A family of one's own is a `PromptFamily` with a template:
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,8 +17,9 @@ from transformers import PreTrainedTokenizerBase
 
 from ..metrics import FIRST_YY, LAST_YY, Metric, prob_diff, prob_diff_below
 from .corruptions import Corruption
-from .prompts import YEAR_STRINGS, load_nouns, valid_years
-from .year_dataset import YearDataset, draw_prompts
+from .drawing import draw_prompts
+from .prompts import YEAR_STRINGS, check_template, load_nouns, valid_years
+from .year_dataset import YearDataset
 
 Earlier = Callable[[int, Sequence[int], random.Random], Iterable[int]]
 # fmt: off
@@ -28,7 +28,6 @@ ITEMS = (
     "fridge", "TV", "bed", "bike", "lamp", "table", "chair", "painting", "sculpture", "plant",
 )
 # fmt: on
-_FIELDS = ("noun", "earlier", "XX", "YY")
 _IN_SEQUENCE = (
     *(name for i in range(1, 5) for name in (f"XX_{i}", f"YY_{i}", f"comma_{i}")),
     *("XX1", "YY", "comma_5", "END"),
@@ -58,21 +57,8 @@ class PromptFamily:
     positions: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        used = re.findall(r"\{(.*?)\}", self.template)
-        problem = None
-        if unknown := [name for name in used if name not in _FIELDS]:
-            problem = f"has the unknown field {{{unknown[0]}}}"
-        elif "{XX}{YY}" not in self.template or used.count("YY") > 1:
-            problem = "does not write its start year once, as {XX}{YY}"
-        elif not self.template.endswith("{XX}"):
-            problem = "does not end with {XX}, after which the end year is predicted"
-        elif ("earlier" in used) != (self.earlier is not None):
-            problem = "and `earlier` do not fit: give {earlier} and the function, or neither"
-        if problem:
-            raise ValueError(
-                f"the template {self.template!r} {problem}; for example "
-                "'<|endoftext|> {XX}{YY} is smaller than {XX}'"
-            )
+        required = ("earlier",) if self.earlier else ()
+        check_template(self.template, required, optional=("noun",))
 
     @property
     def asks(self) -> str:
@@ -85,9 +71,14 @@ class PromptFamily:
         return prob_diff_below if self.below else prob_diff
 
     @property
+    def spoiled(self) -> str:
+        """The YY of the corrupted prompt, one that every end year fits."""
+        return "99" if self.below else "01"
+
+    @property
     def changed(self) -> str:
         """What the corruption does, in words."""
-        return "the whole sequence" if self.corrupted else f"YY → {'99' if self.below else '01'}"
+        return "the whole sequence" if self.corrupted else f"YY → {self.spoiled}"
 
     def dataset(
         self, tokenizer: PreTrainedTokenizerBase, n: int | None = None, seed: int = 0
@@ -98,22 +89,19 @@ class PromptFamily:
         token. Raises ValueError for more prompts than a family without {noun} has, and where texts
         do not split alike.
         """
-        first, end = self.years
-        every = valid_years(tokenizer, first, end, trim=False)
+        every = valid_years(tokenizer, *self.years, trim=False)
         pool = [year for year in every if FIRST_YY <= year % 100 <= LAST_YY]
         n = len({year % 100 for year in pool}) if n is None else n
         if not isinstance(n, int) or n < 1:
-            raise ValueError(f"n is {n!r}; the number of prompts is 1 or more, for example 97")
+            raise ValueError(f"n is {n!r}; give 1 prompt or more, e.g. 97")
         rng = random.Random(f"{self.name} {seed}")
         prompts = draw_prompts(rng, n, pool, self.nouns, balanced=True)
         clean, corrupted = [], []
         for prompt in prompts:
-            before = self.earlier(prompt.year, pool, rng) if self.earlier else ()
-            fields = {"noun": prompt.noun, "XX": prompt.XX, "YY": YEAR_STRINGS[prompt.YY]}
-            fields["earlier"] = ", ".join(map(str, before))
-            wrong = fields | {"YY": "99" if self.below else "01"}
-            clean.append(self.template.format_map(fields))
-            corrupted.append((self.corrupted or self.template).format_map(wrong))
+            years = self.earlier(prompt.year, pool, rng) if self.earlier else ()
+            fields = {"noun": prompt.noun, "earlier": ", ".join(map(str, years)), "XX": prompt.XX}
+            clean.append(self.template.format(**fields, YY=YEAR_STRINGS[prompt.YY]))
+            corrupted.append((self.corrupted or self.template).format(**fields, YY=self.spoiled))
         if "{noun}" not in self.template and len(set(clean)) < n:
             raise ValueError(
                 f"the family {self.name!r} has {len(set(clean))} different prompts, fewer than "
@@ -154,8 +142,8 @@ _SEQUENCE = ("eos", *_IN_SEQUENCE)
 
 
 FAMILIES: dict[str, PromptFamily] = {
-    task.name: task
-    for task in (
+    family.name: family
+    for family in (
         PromptFamily(
             "started",
             "<|endoftext|> The {noun} started in the year {XX}{YY} and ended in the year {XX}",

@@ -1,4 +1,4 @@
-"""How a greater-than prompt is written and split: tokens, valid years, nouns, templates, positions.
+"""How a greater-than prompt is written and split: tokens, valid years, nouns, templates.
 
 A prompt reads `<|endoftext|> The war lasted from the year 1732 to the year 17`; a model should
 continue it with a two-digit year above 32. Its tokens are, for every noun and every year of the
@@ -12,13 +12,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import pandas as pd
 import torch
-from torch import LongTensor
+from jaxtyping import Int
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PAPER_TEMPLATE = "<|endoftext|> The {noun} lasted from the year {XX}{YY} to the year {XX}"
 NO_SPACE_TEMPLATE = PAPER_TEMPLATE.replace("|> ", "|>")  # BOS and `The`, not ` The`
@@ -29,13 +33,10 @@ PAPER_POSITIONS = (
     "eos", "The", "NOUN", "lasted", "from", "the", "year", "XX1", "YY", "to", "the2", "year2", "END"
 )
 # fmt: on
-PUNCTUATION = {"": "blank", ",": "comma", ".": "dot", ":": "colon", ";": "semicolon", "$": "dollar"}
 YEAR_STRINGS = tuple(f"{y:02d}" for y in range(100))
-
-
 NOUNS_FILE = Path(__file__).parents[1] / "data" / "nouns.txt"
 
-Span = tuple[int, int]
+Span = tuple[int, int]  # first and last + 1 character of a piece of text
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -51,8 +52,8 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[l
     return tokenizer(list(texts), add_special_tokens=False)["input_ids"]
 
 
-def year_tokens(tokenizer: PreTrainedTokenizerBase) -> LongTensor:
-    """Ids [year] of the 100 tokens "00" to "99", without a leading space (section 2).
+def year_tokens(tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, " year"]:
+    """Ids of the 100 tokens "00" to "99", without a leading space (section 2).
 
     Raises ValueError where the tokenizer has no single token for one of them.
     """
@@ -63,7 +64,7 @@ def year_tokens(tokenizer: PreTrainedTokenizerBase) -> LongTensor:
                 f'the tokenizer has no single token for the year "{string}" (it gives '
                 f"{token_texts(tokenizer, tokens)}); use one that splits years as GPT-2's does"
             )
-    return torch.tensor(ids).squeeze(1)  # type: ignore[return-value]
+    return torch.tensor(ids).squeeze(1)
 
 
 def valid_years(
@@ -77,19 +78,17 @@ def valid_years(
     years, whose century 10 is irregular (see the corruption "01"). Raises ValueError for no range.
     """
     if not 100 <= start < end <= 10_000:
-        raise ValueError(
-            f"the years {start} to {end} are no range between 100 and 10000, "
-            "start below end, for example (1100, 1800)"
-        )
+        raise ValueError(f"{start} to {end} is no range within 100 to 10000, e.g. (1100, 1800)")
     years = range(start, end)
     splits = tokenize(tokenizer, [f" {year}" for year in years])
     raw = [y for y, ids in zip(years, splits, strict=True) if is_two_digit(tokenizer, ids)]
-    if not trim:
-        return raw
-    centuries: dict[int, list[int]] = {}
-    for year in raw:
-        centuries.setdefault(year // 100, []).append(year)
-    return [year for century in centuries.values() for year in century[1:-1]]
+    return without_ends(raw) if trim else raw
+
+
+def without_ends(years: Iterable[int]) -> list[int]:
+    """Ascending years, less the first and the last of each century."""
+    centuries = groupby(years, lambda year: year // 100)
+    return [year for _, century in centuries for year in list(century)[1:-1]]
 
 
 def year_range(text: str) -> tuple[int, int]:
@@ -111,6 +110,8 @@ def year_pool(
     ``status`` is "kept", "first or last" (splits well, but left out as `valid_years` says), "one
     token", or "other split", for which no two-digit token is changed or asked for.
     """
+    import pandas as pd
+
     kept, raw = (set(valid_years(tokenizer, start, end, trim=trim)) for trim in (True, False))
     years = range(start, end)
     rows = []
@@ -159,6 +160,22 @@ class Prompt(NamedTuple):
         return self.year % 100
 
 
+def check_template(text: str, required: Sequence[str] = (), optional: Sequence[str] = ()) -> None:
+    """Raise ValueError unless a text asks for an end year, and has the required fields once."""
+    fields = re.findall(r"\{(.*?)\}", text)
+    problem = None
+    if unknown := sorted(set(fields) - {*required, *optional, "XX", "YY"}):
+        problem = f"has the unknown field {{{unknown[0]}}}"
+    elif wrong := [name for name in required if fields.count(name) != 1]:
+        problem = f"does not have {{{wrong[0]}}} once"
+    elif "{XX}{YY}" not in text or fields.count("YY") != 1:
+        problem = "does not write its start year once, as {XX}{YY}"
+    elif not text.endswith("{XX}"):
+        problem = "does not end with {XX}, after which the end year is predicted"
+    if problem:
+        raise ValueError(f"the template {text!r} {problem}; for example {PAPER_TEMPLATE!r}")
+
+
 @dataclass(frozen=True)
 class Template:
     """A sentence with {noun}, a start year {XX}{YY} and a last word {XX} that asks for the end.
@@ -170,90 +187,13 @@ class Template:
     text: str = PAPER_TEMPLATE
 
     def __post_init__(self) -> None:
-        fields = re.findall(r"\{(.*?)\}", self.text)
-        problem = None
-        if unknown := sorted(set(fields) - {"noun", "XX", "YY"}):
-            problem = f"has the unknown field {{{unknown[0]}}}"
-        elif missing := [name for name in ("noun", "XX", "YY") if name not in fields]:
-            problem = f"lacks {' and '.join(f'{{{name}}}' for name in missing)}"
-        elif fields.count("noun") > 1 or fields.count("YY") > 1:
-            problem = "has {noun} or {YY} more than once"
-        elif "{XX}{YY}" not in self.text:
-            problem = "does not write its start year as {XX}{YY}"
-        elif not self.text.endswith("{XX}"):
-            problem = "does not end with {XX}, after which the end year is predicted"
-        if problem:
-            raise ValueError(
-                f"the template {self.text!r} {problem}; "
-                f"a template has {{noun}}, {{XX}}{{YY}} and a last {{XX}}, "
-                f"for example {PAPER_TEMPLATE!r}"
-            )
+        check_template(self.text, required=("noun",))
 
-    def fill(self, prompt: Prompt) -> str:
-        """The prompt's text."""
-        return self.render(prompt)[0]
-
-    def render(self, prompt: Prompt) -> tuple[str, dict[str, Span]]:
-        """The prompt's text, and where in it (first and last+1 character) the fields lie."""
-        text, spans = "", {}
-        for part in re.split(r"(\{noun\}|\{XX\}\{YY\}|\{XX\})", self.text):
-            start = len(text)
-            if part == "{noun}":
-                text += prompt.noun
-                spans["NOUN"] = (start, len(text))
-            elif part == "{XX}{YY}":
-                text += f"{prompt.XX}{YEAR_STRINGS[prompt.YY]}"
-                spans["XX1"], spans["YY"] = (start, len(text) - 2), (len(text) - 2, len(text))
-            elif part == "{XX}":
-                text += str(prompt.end_century)
-            else:
-                text += part
-        return text, spans
-
-
-def name_positions(
-    tokenizer: PreTrainedTokenizerBase, text: str, spans: dict[str, Span]
-) -> tuple[str, ...]:
-    """One unique name per token: the spans' names, `eos`, `END` for the last, else its word.
-
-    A repeated word is numbered: the, the2; punctuation is spelled out: comma. `spans` gives the
-    characters of NOUN, XX1 and YY; each must be exactly one token, or ValueError says how it
-    splits.
-    """
-    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    tokens, offsets = encoding["input_ids"], encoding["offset_mapping"]
-    if tokenizer.decode(tokens, clean_up_tokenization_spaces=False) != text:
-        raise ValueError(
-            f"the tokenizer does not know all of {text!r} (it reads "
-            f"{tokenizer.decode(tokens, clean_up_tokenization_spaces=False)!r}); "
-            "use words of its vocabulary, or GPT-2's own tokenizer"
-        )
-    names: list[str | None] = [None] * len(tokens)
-    for name, (start, end) in spans.items():
-        inside = [i for i, (s, e) in enumerate(offsets) if s < end and e > start]
-        split = [tokens[i] for i in inside]
-        if len(inside) != 1 or token_text(tokenizer, split[0]).strip() != text[start:end]:
-            raise ValueError(
-                f"{text[start:end]!r} ({name}) is not one token in {text!r}: it is split as "
-                f"{token_texts(tokenizer, split)}; choose a word or year that is one token there"
-            )
-        names[inside[0]] = name
-    names[-1] = "END"
-    used = {name for name in names if name} | {"NOUN", "XX1", "YY", "eos"}
-    for i, (start, end) in enumerate(offsets):
-        if names[i]:
-            continue
-        if tokens[i] == tokenizer.eos_token_id and "eos" not in names:
-            names[i] = "eos"
-            continue
-        piece = text[start:end].strip()
-        word = re.sub(r"\W", "", piece) or PUNCTUATION.get(piece, "mark")
-        number = 1
-        while (numbered := word if number == 1 else f"{word}{number}") in used:
-            number += 1
-        names[i] = numbered
-        used.add(numbered)
-    return tuple(name for name in names if name)
+    def fill(self, prompt: Prompt, before: str = "") -> str:
+        """The prompt's text, or what of it comes before a field."""
+        text = self.text.partition(before)[0] if before else self.text
+        text = text.replace("{XX}{YY}", f"{prompt.XX}{YEAR_STRINGS[prompt.YY]}")
+        return text.replace("{XX}", str(prompt.end_century)).replace("{noun}", prompt.noun)
 
 
 def listed(names: Iterable[str]) -> str:

@@ -7,8 +7,9 @@ import random
 from transformers import PreTrainedTokenizerBase
 
 from ..metrics import FIRST_YY, LAST_YY
-from .prompts import NO_SPACE_TEMPLATE, Prompt, Template, load_nouns, tokenize, valid_years
-from .year_dataset import YearDataset, draw_prompts
+from .drawing import draw_prompts
+from .prompts import NO_SPACE_TEMPLATE, Template, load_nouns, tokenize, valid_years, without_ends
+from .year_dataset import YearDataset
 
 YEARS = (1100, 1800)  # centuries 11 to 17, as in the paper's text
 
@@ -37,7 +38,7 @@ def century_prompts(tokenizer: PreTrainedTokenizerBase, n: int, seed: int = 0) -
         century = 11 + int(rng.random() * 7)
         years = [year for year in pool if year // 100 == century]
         prompts += draw_prompts(rng, 1, years, load_nouns(), balanced=False)
-    corrupted = [Prompt(one.noun, one.XX * 100 + 1, one.end_century) for one in prompts]
+    corrupted = [one._replace(year=one.XX * 100 + 1) for one in prompts]
     return YearDataset.from_prompts(
         [template.fill(one) for one in prompts],
         [template.fill(one) for one in corrupted],
@@ -50,8 +51,5 @@ def century_prompts(tokenizer: PreTrainedTokenizerBase, n: int, seed: int = 0) -
 
 def acdc_years(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Its years: of those of each century from 02 to 98, all but the first and the last; 604."""
-    by_century: dict[int, list[int]] = {}
-    for year in valid_years(tokenizer, *YEARS, trim=False):
-        if FIRST_YY <= year % 100 <= LAST_YY:
-            by_century.setdefault(year // 100, []).append(year)
-    return [year for century in by_century.values() for year in century[1:-1]]
+    raw = valid_years(tokenizer, *YEARS, trim=False)
+    return without_ends(year for year in raw if FIRST_YY <= year % 100 <= LAST_YY)

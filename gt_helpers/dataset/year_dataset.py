@@ -4,36 +4,33 @@ from __future__ import annotations
 
 import copy
 import random
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
-from torch import BoolTensor, Tensor
+from jaxtyping import Bool, Int
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from .alignment import aligned, check_words, position_index, template_positions, text_positions
 from .corruptions import CORRUPTIONS, GIVEN, Corruption, find_corruption
+from .drawing import draw_corrupted, draw_prompts
 from .prompts import (
-    PAPER_POSITIONS,
-    PAPER_TEMPLATE,
     YEAR_STRINGS,
-    Prompt,
     Template,
     is_two_digit,
     listed,
     load_nouns,
-    name_positions,
-    token_text,
     token_texts,
     tokenize,
     valid_years,
     year_tokens,
 )
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -48,22 +45,18 @@ class YearDataset:
     prompts on every machine; `corruption` does not influence the clean ones, and a smaller `n`
     gives the first ones. Nothing is written to after construction: a slice, or `take`, gives a new
     dataset. Raises ValueError for whatever does not fit.
-
-    Attributes: clean, corrupted [prompt, position] token ids; years [prompt]; nouns, clean_text,
-    corrupted_text (one str per prompt); positions {name: index}; year_tokens [year]; corruption;
-    template (None for given texts); and the properties XX, YY, valid, changed_positions.
     """
 
-    clean: Tensor
-    corrupted: Tensor
-    years: Tensor
+    clean: Int[Tensor, "prompt position"]  # token ids
+    corrupted: Int[Tensor, "prompt position"]
+    years: Int[Tensor, " prompt"]  # the clean start years
     nouns: list[str]
     clean_text: list[str]
     corrupted_text: list[str]
-    positions: dict[str, int]
-    year_tokens: Tensor
+    positions: dict[str, int]  # {name: index}
+    year_tokens: Int[Tensor, " year"]  # ids of "00" to "99"
     corruption: Corruption
-    template: Template | None
+    template: Template | None  # None for given texts
 
     def __init__(
         self,
@@ -78,28 +71,29 @@ class YearDataset:
         seed: int = 0,
     ) -> None:
         if not isinstance(n, int) or n < 1:
-            raise ValueError(f"n is {n!r}; the number of prompts is 1 or more, for example 490")
+            raise ValueError(f"n is {n!r}; give 1 prompt or more, e.g. 490")
         if not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed is {seed!r}; it is a whole number, 0 or more, for example 0")
+            raise ValueError(f"seed is {seed!r}; give a whole number from 0 on, e.g. 0")
         if not isinstance(template, Template):
             template = Template() if template is None else Template(str(template))
         corruption = find_corruption(corruption)
         pool = _year_pool(tokenizer, years)
         nouns = load_nouns() if nouns is None else _checked_nouns(nouns)
-        names = _check_template(tokenizer, template, nouns, pool[0])
+        names = template_positions(tokenizer, template, nouns, pool[0])
 
         prompts = draw_prompts(random.Random(seed), n, pool, nouns, balanced)
-        corrupted = _corrupt(tokenizer, template, corruption, prompts, nouns, names, seed)
-        self._build(
-            tokenizer,
+        corrupted = draw_corrupted(tokenizer, template, corruption, prompts, nouns, names, seed)
+        built = YearDataset.from_prompts(
             [template.fill(prompt) for prompt in prompts],
             [template.fill(prompt) for prompt in corrupted],
             [prompt.year for prompt in prompts],
+            tokenizer,
             nouns=[prompt.noun for prompt in prompts],
             positions=names,
             corruption=corruption,
             template=template,
         )
+        vars(self).update(vars(built))
 
     @classmethod
     def from_prompts(
@@ -121,31 +115,6 @@ class YearDataset:
         noun occurs first. All prompts must have the same number of tokens and their year at
         XX1 and YY; ValueError names the first that does not. Corrupted may equal clean.
         """
-        dataset = cls.__new__(cls)
-        dataset._build(
-            tokenizer,
-            clean_text,
-            corrupted_text,
-            years,
-            nouns=nouns,
-            positions=positions,
-            corruption=corruption,
-            template=template,
-        )
-        return dataset
-
-    def _build(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        clean_text: Sequence[str],
-        corrupted_text: Sequence[str],
-        years: Sequence[int],
-        *,
-        nouns: Sequence[str] | None,
-        positions: Sequence[str] | None,
-        corruption: Corruption,
-        template: Template | None,
-    ) -> None:
         if isinstance(clean_text, str) or isinstance(corrupted_text, str):
             raise ValueError("the prompts are one text; give a list with one text per prompt")
         clean_text, corrupted_text = list(clean_text), list(corrupted_text)
@@ -154,54 +123,52 @@ class YearDataset:
         if len({len(clean_text), len(corrupted_text), len(years), len(nouns)}) != 1:
             raise ValueError(
                 f"{len(clean_text)} clean texts, {len(corrupted_text)} corrupted texts, "
-                f"{len(years)} years and {len(nouns)} nouns do not match: give one of each per "
-                "prompt"
+                f"{len(years)} years and {len(nouns)} nouns do not match; give as many of each"
             )
         if not years:
-            raise ValueError("a dataset needs 1 prompt or more, but no prompt was given")
+            raise ValueError("a dataset needs 1 prompt or more")
         if positions is None:
-            positions = _infer_positions(tokenizer, clean_text[0], years[0], nouns[0])
-        _check_names(positions)
-        index = {name: i for i, name in enumerate(positions)}
+            positions = text_positions(tokenizer, clean_text[0], years[0], nouns[0])
+        index = position_index(positions)
+        clean = aligned(tokenizer, "clean", clean_text, positions)
+        words = {
+            "YY": [YEAR_STRINGS[year % 100] for year in years],
+            "XX1": [str(year // 100) for year in years],
+            "NOUN": nouns,
+        }
+        for name, expected in words.items():
+            if name in index and all(expected):  # given texts may come without nouns
+                check_words(tokenizer, clean[:, index[name]], expected, clean_text)
 
-        clean = torch.tensor(_aligned(tokenizer, "clean", clean_text, positions))
-        corrupted = torch.tensor(_aligned(tokenizer, "corrupted", corrupted_text, positions))
-        year_ids = year_tokens(tokenizer)
-        expected = {"YY": [YEAR_STRINGS[year % 100] for year in years]}
-        if "XX1" in index:
-            expected["XX1"] = [str(year // 100) for year in years]
-        if "NOUN" in index and all(nouns):
-            expected["NOUN"] = list(nouns)
-        for name, words in expected.items():
-            _check_column(tokenizer, clean[:, index[name]].tolist(), words, name, clean_text)
-
-        vars(self).update(
+        dataset = cls.__new__(cls)
+        vars(dataset).update(
             clean=clean,
-            corrupted=corrupted,
+            corrupted=aligned(tokenizer, "corrupted", corrupted_text, positions),
             years=torch.tensor(years),
             nouns=nouns,
             clean_text=clean_text,
             corrupted_text=corrupted_text,
             positions=index,
-            year_tokens=year_ids,
+            year_tokens=year_tokens(tokenizer),
             corruption=corruption,
             template=template,
         )
+        return dataset
 
     @property
-    def XX(self) -> Tensor:
-        """Century [prompt] of the clean start year."""
+    def XX(self) -> Int[Tensor, " prompt"]:
+        """Century of the clean start year."""
         return self.years // 100
 
     @property
-    def YY(self) -> Tensor:
-        """Last two digits [prompt] of the clean start year; they score the corrupted run too."""
+    def YY(self) -> Int[Tensor, " prompt"]:
+        """Last two digits of the clean start year; they score the corrupted run too."""
         return self.years % 100
 
     @property
-    def valid(self) -> BoolTensor:
-        """Whether an end year is right [prompt, year]: strictly above YY (section 2)."""
-        return torch.arange(100) > self.YY[:, None]  # type: ignore[return-value]
+    def valid(self) -> Bool[Tensor, "prompt year"]:
+        """Whether an end year is right: strictly above YY (section 2)."""
+        return torch.arange(100) > self.YY[:, None]
 
     @property
     def changed_positions(self) -> list[str]:
@@ -226,34 +193,28 @@ class YearDataset:
 
     def __getitem__(self, which: int | slice) -> YearDataset:
         """The dataset of one prompt, or of a slice of them."""
-        if isinstance(which, slice):
-            return self.take(range(len(self))[which])
-        return self.take([range(len(self))[which]])
+        chosen = range(len(self))[which]
+        return self.take(chosen if isinstance(chosen, range) else [chosen])
 
     def take(self, which: Sequence[int] | Tensor) -> YearDataset:
-        """The dataset of some prompts, in this order, by numbers or by a mask [prompt]."""
-        which = torch.as_tensor(which if isinstance(which, Tensor) else list(which)).cpu()
-        if which.dtype == torch.bool and which.shape == (len(self),):
-            which = which.nonzero().squeeze(1)
-        if which.ndim != 1 or not len(which) or which.is_floating_point():
-            raise ValueError(
-                f"no prompt is chosen of {len(self)}; "
-                "choose 1 or more, for example dataset[:10] or dataset.take(dataset.YY < 50)"
-            )
-        if which.dtype == torch.bool or which.min() < -len(self) or which.max() >= len(self):
-            raise ValueError(
-                f"the dataset has {len(self)} prompts; "
-                f"choose numbers from 0 to {len(self) - 1}, or a mask with one entry per prompt"
-            )
+        """The dataset of some prompts, in this order, by numbers or by a mask [prompt].
+
+        Raises ValueError if none is chosen, IndexError for numbers that it does not have.
+        """
+        chosen = torch.arange(len(self))[which.cpu() if isinstance(which, Tensor) else list(which)]
+        if not len(chosen):
+            raise ValueError(f"no prompt of {len(self)} is chosen; give 1 or more, e.g. [:10]")
         part = copy.copy(self)
         for name in ("clean", "corrupted", "years"):
-            vars(part)[name] = getattr(self, name)[which]
+            vars(part)[name] = getattr(self, name)[chosen]
         for name in ("nouns", "clean_text", "corrupted_text"):
-            vars(part)[name] = [getattr(self, name)[i] for i in which.tolist()]
+            vars(part)[name] = [getattr(self, name)[i] for i in chosen.tolist()]
         return part
 
     def to_frame(self) -> pd.DataFrame:
         """One row per prompt: noun, year, XX, YY, clean and corrupted text."""
+        import pandas as pd
+
         columns = {
             "noun": self.nouns,
             "year": self.years.tolist(),
@@ -265,7 +226,7 @@ class YearDataset:
         return pd.DataFrame(columns, index=pd.RangeIndex(len(self), name="prompt"))
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the prompts and what `from_csv` needs to read the same dataset back."""
+        """Write the prompts and, the same in every row, what `from_csv` needs besides."""
         self.to_frame().assign(
             positions=" ".join(self.positions),
             template=self.template.text if self.template else "",
@@ -279,214 +240,50 @@ class YearDataset:
 
         Raises ValueError where a column is missing or a prompt does not fit (see `from_prompts`).
         """
+        import pandas as pd
+
+        # Everything is read as text: a noun may be "null".
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
         if missing := [name for name in ("clean", "corrupted", "year") if name not in frame]:
-            raise ValueError(
-                f"{path} has no column {listed(missing)}; "
-                "a dataset's table has the columns clean, corrupted and year"
-            )
-        if not frame["year"].str.fullmatch(r"\d+").all():
-            raise ValueError(f"{path} has a year that is no number; write it like 1732")
-
-        def constant(column: str) -> str:
-            values = frame[column].unique() if column in frame else []
-            if len(values) > 1:
-                raise ValueError(
-                    f"{path} has {len(values)} different values in the column {column}, where all "
-                    "prompts of a dataset have the same one"
-                )
-            return str(values[0]) if len(values) else ""
-
-        name, description = constant("corruption"), constant("description")
-        corruption = Corruption(name, description) if name else GIVEN
-        if corruption == CORRUPTIONS.get(name):
-            corruption = CORRUPTIONS[name]
-        template = constant("template")
+            raise ValueError(f"{path} has no column {listed(missing)}")
+        first = frame.iloc[0] if len(frame) else pd.Series(dtype=str)
+        read = Corruption(first.get("corruption") or GIVEN.name, first.get("description", ""))
+        known = CORRUPTIONS.get(read.name)  # a family's may have the same name
         return cls.from_prompts(
-            frame["clean"].tolist(),
-            frame["corrupted"].tolist(),
-            frame["year"].astype(int).tolist(),
+            list(frame["clean"]),
+            list(frame["corrupted"]),
+            list(frame["year"]),
             tokenizer,
-            nouns=frame["noun"].tolist() if "noun" in frame else None,
-            positions=constant("positions").split() or None,
-            corruption=corruption,
-            template=Template(template) if template else None,
+            nouns=list(frame["noun"]) if "noun" in frame else None,
+            positions=first.get("positions", "").split() or None,
+            corruption=known if known == read else read,
+            template=Template(first["template"]) if first.get("template") else None,
         )
-
-
-def _pick(rng: random.Random, options: Sequence[T]) -> T:
-    # Only random() is promised to give the same numbers in every Python version.
-    return options[int(rng.random() * len(options))]
-
-
-def draw_prompts(
-    rng: random.Random, n: int, pool: Sequence[int], nouns: Sequence[str], balanced: bool
-) -> list[Prompt]:
-    """``n`` prompts with years of the pool and nouns; balanced, its YYs come in turn."""
-    years_of: dict[int, list[int]] = {}
-    for year in pool:
-        years_of.setdefault(year % 100, []).append(year)
-    YYs = sorted(years_of)
-    prompts = []
-    for i in range(n):
-        year = _pick(rng, years_of[YYs[i % len(YYs)]] if balanced else pool)
-        prompts.append(Prompt(_pick(rng, nouns), year, year // 100))
-    return prompts
-
-
-def _aligned(
-    tokenizer: PreTrainedTokenizerBase, kind: str, texts: Sequence[str], names: Sequence[str]
-) -> list[list[int]]:
-    """Token ids [prompt][position], after checking that every text has one token per name."""
-    ids = tokenize(tokenizer, texts)
-    for text, tokens in zip(texts, ids, strict=True):
-        if len(tokens) != len(names):
-            raise ValueError(
-                f"the {kind} prompt {text!r} has {len(tokens)} tokens "
-                f"({token_texts(tokenizer, tokens)}) where {len(names)} are needed "
-                f"({' '.join(names)}); all prompts must split alike"
-            )
-    return ids
-
-
-def _corrupt(
-    tokenizer: PreTrainedTokenizerBase,
-    template: Template,
-    corruption: Corruption,
-    prompts: Sequence[Prompt],
-    nouns: Sequence[str],
-    names: Sequence[str],
-    seed: int,
-) -> list[Prompt]:
-    """Draw a replacement for each prompt; those that do not fit are drawn again, all in batches."""
-    may_change = names if corruption.may_change is None else corruption.may_change
-    for name in may_change:
-        if name not in names:
-            raise ValueError(
-                f"corruption {corruption.name!r} may change the position {name!r}, which the "
-                f"template does not have; choose from {listed(names)}"
-            )
-    allowed = "any position" if may_change is names else f"only {listed(may_change)}"
-    fixed = [i for i, name in enumerate(names) if name not in may_change]
-    clean = _aligned(tokenizer, "clean", [template.fill(prompt) for prompt in prompts], names)
-    drawn = list(prompts)
-    tried: list[set[Prompt]] = [{prompt} for prompt in prompts]
-    waiting = list(range(len(prompts)))
-    while waiting:
-        for i in waiting:
-            assert corruption.alternatives is not None
-            found = corruption.alternatives(prompts[i], nouns)
-            found = [found] if isinstance(found, Prompt) else list(found)
-            if not all(isinstance(option, Prompt) for option in found):
-                raise ValueError(
-                    f"corruption {corruption.name!r} gives {found!r}; its function must give "
-                    "prompts, for example [prompt._replace(noun='war')]"
-                )
-            options = [option for option in found if option not in tried[i]]
-            if not options:
-                last = template.fill(drawn[i])
-                raise ValueError(
-                    f"corruption {corruption.name!r} has no replacement for "
-                    f"{template.fill(prompts[i])!r} that differs from it, keeps its "
-                    f"{len(names)} tokens and changes {allowed}; the last one "
-                    f"tried was {last!r}: {token_texts(tokenizer, tokenize(tokenizer, [last])[0])}"
-                )
-            # A stream of its own per prompt and attempt: no draw depends on another prompt's.
-            rng = random.Random(f"corruption {seed} {i} {len(tried[i])}")
-            drawn[i] = _pick(rng, options)
-            tried[i].add(drawn[i])
-        ids = tokenize(tokenizer, [template.fill(drawn[i]) for i in waiting])
-        waiting = [
-            i
-            for i, tokens in zip(waiting, ids, strict=True)
-            if len(tokens) != len(names) or any(tokens[p] != clean[i][p] for p in fixed)
-        ]
-    return drawn
 
 
 def _year_pool(
     tokenizer: PreTrainedTokenizerBase, years: tuple[int, int] | Iterable[int]
 ) -> list[int]:
+    if isinstance(years, int | str):
+        raise ValueError(f"years is {years!r}; give a tuple (1100, 1800) or a list of years")
     if isinstance(years, tuple) and len(years) == 2:
         pool = valid_years(tokenizer, *years)
-    elif isinstance(years, int | str):
-        raise ValueError(
-            f"years is {years!r}; give a range as a tuple, (1100, 1800), or a list of years"
-        )
     else:
         pool = sorted({int(year) for year in years})
         for year, ids in zip(pool, tokenize(tokenizer, [f" {y}" for y in pool]), strict=True):
             if year < 100 or not is_two_digit(tokenizer, ids):
                 raise ValueError(
                     f"the year {year} does not split into a century and a two-digit token but as "
-                    f"{token_texts(tokenizer, ids)}; valid_years lists those that do (a range of "
-                    "years is a tuple, for example (1100, 1800))"
+                    f"{token_texts(tokenizer, ids)}; give years of valid_years, e.g. 1732, or a "
+                    "range as a tuple"
                 )
     if not pool:
-        raise ValueError(
-            f"there is no valid year in {years!r}; "
-            "take a range with some, for example (1100, 1800), or a list of years"
-        )
+        raise ValueError(f"there is no valid year in {years!r}; give e.g. (1100, 1800)")
     return pool
 
 
 def _checked_nouns(nouns: Sequence[str]) -> tuple[str, ...]:
     words = () if isinstance(nouns, str) else tuple(nouns)
     if not words or not all(isinstance(word, str) and word for word in words):
-        raise ValueError(f'nouns is {nouns!r}; give a list of 1 or more words, such as ["war"]')
+        raise ValueError(f'nouns is {nouns!r}; give a list of words, e.g. ["war"]')
     return words
-
-
-def _check_template(
-    tokenizer: PreTrainedTokenizerBase, template: Template, nouns: Sequence[str], year: int
-) -> tuple[str, ...]:
-    """The template's position names, after checking that every noun is one token in it."""
-    for noun in nouns:
-        names = name_positions(tokenizer, *template.render(Prompt(noun, year, year // 100)))
-    if template.text == PAPER_TEMPLATE and names != PAPER_POSITIONS:
-        raise ValueError(
-            f"the tokenizer splits the paper's prompt into {' '.join(names)} where GPT-2's gives "
-            f"{' '.join(PAPER_POSITIONS)}; use a tokenizer that splits it alike"
-        )
-    return names
-
-
-def _infer_positions(
-    tokenizer: PreTrainedTokenizerBase, text: str, year: int, noun: str
-) -> tuple[str, ...]:
-    start = text.rfind(str(year))
-    if start < 0 or year < 100:
-        raise ValueError(f"the start year {year} does not occur in {text!r}; give the year in it")
-    end = start + len(str(year))
-    spans = {"XX1": (start, end - 2), "YY": (end - 2, end)}
-    if noun:
-        found = re.search(rf"\b{re.escape(noun)}\b", text)
-        if not found:
-            raise ValueError(f"the noun {noun!r} does not occur in {text!r}; give the noun in it")
-        spans["NOUN"] = found.span()
-    return name_positions(tokenizer, text, spans)
-
-
-def _check_names(names: Sequence[str]) -> None:
-    bad = [name for name in names if not re.fullmatch(r"\w+", name)]
-    if not names or bad or len(set(names)) != len(names) or "YY" not in names or names[-1] != "END":
-        raise ValueError(
-            f"the positions {' '.join(names)!r} do not fit: one different name per token, of "
-            f"letters and digits, YY among them and END the last, for example {PAPER_POSITIONS}"
-        )
-
-
-def _check_column(
-    tokenizer: PreTrainedTokenizerBase,
-    tokens: Sequence[int],
-    words: Sequence[str],
-    name: str,
-    texts: Sequence[str],
-) -> None:
-    first = {pair: i for i, pair in reversed(list(enumerate(zip(tokens, words, strict=True))))}
-    for (token, word), i in first.items():
-        if token_text(tokenizer, token).strip() != word:
-            raise ValueError(
-                f"the token at {name} in {texts[i]!r} is {token_text(tokenizer, token)!r}, "
-                f"not {word!r}; all prompts must have their words at the same positions"
-            )

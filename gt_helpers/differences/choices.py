@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..analysis.logit_lens import direct_effect, logit_lens, processed_output, unembedded, written
+from ..analysis.preview import Preview
 from ..dataset.corruptions import Corruption
 from ..dataset.prompts import ACDC_TEMPLATE, NO_BOS_TEMPLATE, NO_SPACE_TEMPLATE, listed
 from ..dataset.published import eap_ig_prompts
@@ -45,7 +46,6 @@ from ..patching.paper import (
     end_sweeps,
     partial_circuit,
 )
-from ..patching.preview import Preview
 
 Years = tuple[int, int]
 # A tokenizer, the number of prompts, a seed and the pool of start years.

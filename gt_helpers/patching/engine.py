@@ -125,7 +125,7 @@ class PathPatching:
     @property
     def patch_probs(self) -> Float[Tensor, "prompt year"]:
         """Year probabilities of the patch run."""
-        return self.evaluate(Circuit([Edge(Component("all"), LOGITS)])).probs
+        return self._with_edges(Circuit([Edge(Component("all"), LOGITS)])).exp()
 
     # ---- sweeps ---------------------------------------------------------------------------------
 
@@ -255,6 +255,10 @@ class PathPatching:
         """
         if not isinstance(circuit, Circuit):
             raise ValueError("evaluate takes a circuit, e.g. Circuit(['a9.h1 -> logits']).")
+        return Evaluation(circuit.name, self._with_edges(circuit), self.dataset.YY)
+
+    def _with_edges(self, circuit: Circuit) -> Float[Tensor, "prompt year"]:
+        """Log-probabilities with the circuit's edges on the patch run."""
         for source in circuit.sources:
             self.shape.check(source)
         for edge in circuit.edges:
@@ -262,10 +266,9 @@ class PathPatching:
         entering = [edge for edge in circuit.edges if edge.sender in circuit.sources]
         flow = [edge for edge in circuit.edges if edge.sender not in circuit.sources]
         _check_replaced_once(circuit.edges, entering)
-        log_probs = self._collect(
+        return self._collect(
             "answers", lambda chunk: self._answers(chunk, self._arriving(chunk, entering), flow)
         )
-        return Evaluation(circuit.name, log_probs, self.dataset.YY)
 
     def _arriving(self, chunk: _Chunk, entering: Sequence[Edge]) -> Changes:
         """What the sources bring to their receivers, each [1, prompt, d_model]."""

@@ -1,25 +1,23 @@
 """The scorecard: every claim of the paper that a reproduction touches, beside what it measured.
 
-Claims live in ``data/paper_facts.toml``, the functions that measure them in ``measures.py`` and
-``experiment_measures.py``. Nothing is run: everything comes from finished results.
+Nothing is run here: everything comes from finished results. The claims and their measures lie in
+pairs of files beside this one, a pair for a topic (see registry.py).
 """
 
 from __future__ import annotations
 
 import math
 import textwrap
-import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import pandas as pd
 
 from ..formatting import in_words, interval_in_words
-from ..metrics import Measurement, average, ratio
-from . import experiment_measures  # noqa: F401  registers the measures of experiments.py
-from .measures import MEASURES, NotMeasured
+from ..metrics import Measurement, average, recovered
+from . import activation, controls, discovery, edges, neurons, samples
+from .registry import Claim, NotMeasured
 from .results import Results
 
 RULE = (
@@ -35,20 +33,45 @@ COLUMNS = (
 # Experiments of which every claim can also be measured, less well, on the discovery's prompts.
 FALLBACK = ("large", "bos")
 VERDICTS = ("agrees", "disagrees", "not measured", "not comparable")
-_CERTAINTY = {
-    "P2": "quoted second-hand",
-    "CALC": "follows from the definitions",
-    "TL3": "measured by a later reimplementation",
-    "REPO": "inferred from the released code",
-    "INF": "inferred, not quoted",
-}
+THEMES = (  # in the order of the page
+    "What the model does",
+    "Path patching at END",
+    "The circuit",
+    "Path patching at YY",
+    "Attention and logit lens",
+    "Controls of the circuit",
+    "Activation patching",
+    "Prompts and circuit of ACDC's paper",
+    "Other prompt families",
+    "Neurons",
+    "Geometry",
+    "Attribution",
+    "A circuit from the data alone",
+)
+# What samples.toml says of a theme comes before what discovery.toml does.
+TOPICS = tuple(room.topic for room in (samples, discovery, controls, activation, neurons, edges))
+MEASURES = {claim: measure for topic in TOPICS for claim, measure in topic.measures.items()}
 
 
 @cache
-def claims() -> tuple[dict[str, Any], ...]:
-    """The claims of ``data/paper_facts.toml``, in the order of the paper."""
-    text = files("gt_helpers").joinpath("data", "paper_facts.toml").read_text(encoding="utf-8")
-    return tuple(tomllib.loads(text)["claim"])
+def claims() -> tuple[Claim, ...]:
+    """The claims of all topics, in the order of the page.
+
+    Raises ValueError if a claim lacks its measure, or a measure its claim.
+    """
+    for topic in TOPICS:
+        topic.check()
+    every = [claim for topic in TOPICS for claim in topic.claims]
+    return tuple(sorted(every, key=lambda claim: THEMES.index(claim["theme"])))
+
+
+# In the order of the page, but for the discovery: it finds the circuit that the rest is about.
+_BY_NAME = {name: one for topic in TOPICS for name, one in topic.experiments.items()}
+EXPERIMENTS = {
+    name: _BY_NAME[name]
+    for name in ("discovery", *(claim["experiment"] for claim in claims()))
+    if name in _BY_NAME
+}
 
 
 def measurable(results: Results) -> list[str]:
@@ -70,132 +93,142 @@ def scorecard(results: Results, ids: Iterable[str] | None = None) -> pd.DataFram
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _row(claim: dict[str, Any], results: Results) -> dict[str, Any]:
-    row = {
+# ---- one row ----------------------------------------------------------------------------------
+
+
+def _row(claim: Claim, results: Results) -> dict[str, Any]:
+    """A claim beside its measurement; what was not measured is NaN, and the detail says why."""
+    outcome = results.experiments.get(claim["experiment"])
+    settings = outcome.settings if outcome else results.settings
+    found = _measured(claim, results, settings)
+    verdict = _verdict(claim, found, results, settings)
+    sample = "" if math.isnan(found.value) else _in_words(settings)
+    remarks = [*_remarks(claim, found, verdict, settings)]
+    if outcome and sample and claim["experiment"] in FALLBACK:
+        remarks.append(f"measured on {sample}")
+    return {
         "id": claim["id"],
         "theme": claim["theme"],
         "claim": claim["claim"],
         "source": f"{claim['section']}; {certainty_in_words(claim['certainty'])}",
-        "paper": _reported(claim),
+        "paper": claim.get("paper") or in_words(claim["value"], claim["unit"]),
         "reported": claim["value"] if claim["kind"] == "value" else math.nan,
-        "unit": claim["unit"],
-    }
-    outcome = results.experiments.get(claim["experiment"])
-    settings = outcome.settings if outcome else results.settings
-    others = _other_settings(claim, settings)
-    try:
-        if "missing" in claim:
-            raise NotMeasured(claim["missing"])
-        if claim.get("required") and others:
-            raise NotMeasured(f"{others}, which this run has not")
-        found = MEASURES[claim["id"]](results)
-    except NotMeasured as missing:
-        found, verdict = Measurement(math.nan, detail=str(missing)), "not measured"
-    else:
-        verdict = "agrees" if _holds(claim, found.value) else "disagrees"
-    detail = [found.detail] if found.detail else []
-    if limit := _limit(claim):
-        detail.append(f"agrees {limit}")
-    if claim["kind"] == "exact" and found.value:
-        detail.append(f"{found.value:.1e} where 0 is exact")  # too small to be seen in points
-    corruption = settings.get("corruption", "01")
-    if corruption != "01":
-        detail.append(f"these prompts are corrupted by {corruption!r}, the paper's by '01'")
-    if results.settings.get("gpt2_small") is not True or corruption != "01":
-        verdict = "not comparable"
-    elif verdict != "not measured":
-        if not math.isnan(found.low) and _holds(claim, found.low) != _holds(claim, found.high):
-            detail.append("the interval crosses the limit, so the verdict is open")
-        elif claim["kind"] == "value" and verdict == "disagrees" and _overlaps(claim, found):
-            detail.append("the interval meets the tolerance, so the verdict is open")
-        if others and not claim.get("required"):
-            detail.append(others)
-    sample = "" if math.isnan(found.value) else _setting(settings)
-    if outcome and sample and claim["experiment"] in FALLBACK:
-        detail.append(f"measured on {sample}")
-    return row | {
         "measured": found.value,
         "low": found.low,
         "high": found.high,
         "verdict": verdict,
-        "detail": "; ".join(detail),
+        "unit": claim["unit"],
+        "detail": "; ".join(filter(None, remarks)),
         "sample": sample,
     }
 
 
-def _holds(claim: dict[str, Any], value: float) -> bool:
-    """Whether a measured number agrees with the claim, by its kind; NaN never does."""
-    rounding = 1e-9  # the limit itself still agrees
+def _measured(claim: Claim, results: Results, settings: dict[str, Any]) -> Measurement:
+    """The measurement of a claim, or NaN with the reason in its detail."""
+    try:
+        if "missing" in claim:
+            raise NotMeasured(claim["missing"])
+        if claim.get("required") and (others := _other_prompts(claim, settings)):
+            raise NotMeasured(f"{others}, which this run has not")
+        return MEASURES[claim["id"]](results)
+    except NotMeasured as reason:
+        return Measurement(math.nan, detail=str(reason))
+
+
+def _verdict(claim: Claim, found: Measurement, results: Results, settings: dict[str, Any]) -> str:
+    if results.settings.get("gpt2_small") is not True or _corruption(settings) != "01":
+        return "not comparable"
+    if math.isnan(found.value):
+        return "not measured"
+    return "agrees" if _holds(claim, found.value) else "disagrees"
+
+
+def _remarks(
+    claim: Claim, found: Measurement, verdict: str, settings: dict[str, Any]
+) -> Iterator[str]:
+    """What a reader of the numbers and the verdict must know."""
+    yield found.detail
+    yield _limits_in_words(claim)
+    if claim["kind"] == "exact" and found.value > 0:
+        yield f"{found.value:.1e} where 0 is exact"  # too small to be seen in points
+    if (corruption := _corruption(settings)) != "01":
+        yield f"these prompts are corrupted by {corruption!r}, the paper's by '01'"
+    if verdict in ("agrees", "disagrees"):
+        low, high = _limits(claim)
+        if not math.isnan(found.low) and _holds(claim, found.low) != _holds(claim, found.high):
+            yield "the interval crosses the limit, so the verdict is open"
+        elif claim["kind"] == "value" and verdict == "disagrees":
+            if found.low <= high and found.high >= low:
+                yield "the interval meets the tolerance, so the verdict is open"
+        if not claim.get("required"):
+            yield _other_prompts(claim, settings)
+
+
+def _limits(claim: Claim) -> tuple[float, float]:
+    """The smallest and the largest measurement that agree with a claim."""
     match claim["kind"]:
         case "value":
-            return abs(value - claim["value"]) <= claim["tolerance"] + rounding
+            return claim["value"] - claim["tolerance"], claim["value"] + claim["tolerance"]
         case "above":
-            return value >= claim["value"] - rounding
+            return claim["value"], math.inf
         case "below":
-            return value <= claim["value"] + rounding
+            return -math.inf, claim["value"]
+        case "between":
+            return claim["range"][0], claim["range"][1]
         case "order" | "sign":
-            return value > 0
+            return math.ulp(0.0), math.inf  # from the smallest number above 0 on
         case "exact":
-            return value == 0
-        case "between":
-            low, high = claim["range"]
-            return low - rounding <= value <= high + rounding
-    raise ValueError(
-        f"The claim {claim['id']!r} has the kind {claim['kind']!r}; allowed are value, above, "
-        "below, between, order, sign and exact."
-    )
+            return 0.0, 0.0
 
 
-def _overlaps(claim: dict[str, Any], found: Measurement) -> bool:
-    low, high = (claim["value"] + sign * claim["tolerance"] for sign in (-1, 1))
-    return found.low <= high and found.high >= low
+def _holds(claim: Claim, value: float) -> bool:
+    """Whether a measured number agrees with the claim; NaN never does."""
+    low, high = _limits(claim)
+    # A limit itself still agrees, however it is rounded; for a margin 0 does not.
+    rounding = 0.0 if claim["kind"] in ("order", "sign", "exact") else 1e-9
+    return low - rounding <= value <= high + rounding
 
 
-def _reported(claim: dict[str, Any]) -> str:
-    """What is reported, in the claim's own words or as its value; limits are this project's."""
-    return claim.get("paper") or in_words(claim["value"], claim["unit"])
-
-
-def _limit(claim: dict[str, Any]) -> str:
-    """The limits that a claim's measurement is held against, in words, or an empty string."""
-
-    def words(*keys: float) -> list[str]:
-        return [in_words(key, claim["unit"]) for key in keys]
-
+def _limits_in_words(claim: Claim) -> str:
+    low, high = (in_words(end, claim["unit"]) for end in _limits(claim))
     match claim["kind"]:
-        case "value":
-            low, high = words(
-                claim["value"] - claim["tolerance"], claim["value"] + claim["tolerance"]
-            )
-            return f"from {low} to {high}"
-        case "above" | "below":
-            return f"{claim['kind']} {words(claim['value'])[0]}"
-        case "between":
-            return "from {} to {}".format(*words(*claim["range"]))
+        case "value" | "between":
+            return f"agrees from {low} to {high}"
+        case "above":
+            return f"agrees above {low}"
+        case "below":
+            return f"agrees below {high}"
     return ""
 
 
+_CERTAINTY = {
+    "P2": "quoted second-hand",
+    "CALC": "follows from the definitions",
+    "TL3": "measured by a later reimplementation",
+    "REPO": "inferred from the released code",
+    "INF": "inferred, not quoted",
+}
+
+
 def certainty_in_words(tag: str) -> str:
-    """A certainty tag of the facts file in words: "P2 x3" is "quoted second-hand, 3 sources"."""
+    """A claim's certainty in words: "P2 x3" is "quoted second-hand, 3 sources"."""
     kind, _, times = tag.partition(" x")
     return _CERTAINTY[kind] + (f", {times} sources" if times else "")
 
 
-def _other_settings(claim: dict[str, Any], settings: dict[str, Any]) -> str:
-    """The data behind a reported value, if they differ from those measured, or an empty string."""
+def _corruption(settings: dict[str, Any]) -> str:
+    return settings.get("corruption", "01")
+
+
+def _other_prompts(claim: Claim, settings: dict[str, Any]) -> str:
+    """The prompts behind a reported value, if they differ from those measured, or nothing."""
     reported = claim.get("setting", {})
-    ours = {key: settings.get(key) for key in reported}
-    if all(_listed(ours[key]) == _listed(value) for key, value in reported.items()):
-        return ""
-    return f"reported on {_setting(reported)}"
+    same = all(settings.get(key) == value for key, value in reported.items())
+    return "" if same else f"reported on {_in_words(reported)}"
 
 
-def _listed(value: object) -> object:
-    """A tuple as a list, as JSON gives it back; anything else unchanged."""
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _setting(setting: dict[str, Any]) -> str:
+def _in_words(setting: dict[str, Any]) -> str:
+    """Prompts in words: "490 prompts, balanced, years 1100-1799"."""
     parts = []
     if setting.get("prompts"):
         parts.append(f"{setting['prompts']:,} prompts")
@@ -206,6 +239,9 @@ def _setting(setting: dict[str, Any]) -> str:
     if setting.get("note"):
         parts.append(setting["note"])
     return ", ".join(parts)
+
+
+# ---- the table --------------------------------------------------------------------------------
 
 
 def sample_of(table: pd.DataFrame) -> str:
@@ -248,6 +284,7 @@ EVALUATIONS = {
     "full": "full circuit",
     "reverse": "reverse of the partial circuit",
 }
+_HEADLINE = ("prob_diff", "cutoff_sharpness", "recovered", "recovered_above_corrupted")
 
 
 def headline_numbers(results: Results) -> pd.DataFrame:
@@ -262,25 +299,20 @@ def headline_numbers(results: Results) -> pd.DataFrame:
     found = results.evaluations
     order = [*(name for name in EVALUATIONS if name in found), *found]
     diffs = {name: found[name].prob_diff.double() for name in order}
+    clean, corrupted = diffs.get("clean"), diffs.get("corrupted")
     rows = []
     for name, diff in diffs.items():
-        numbers = {
-            "prob_diff": average(diff),
-            "cutoff_sharpness": average(found[name].cutoff_sharpness),
-            "recovered": Measurement(math.nan),
-            "recovered_above_corrupted": Measurement(math.nan),
-        }
-        if not name.startswith(("clean", "corrupted", "reverse")) and "clean" in diffs:
-            numbers["recovered"] = ratio(diff, diffs["clean"])
-            if "corrupted" in diffs:
-                numbers["recovered_above_corrupted"] = ratio(
-                    diff - diffs["corrupted"], diffs["clean"] - diffs["corrupted"]
-                )
+        numbers = dict.fromkeys(_HEADLINE, Measurement(math.nan))
+        numbers["prob_diff"] = average(diff)
+        numbers["cutoff_sharpness"] = average(found[name].cutoff_sharpness)
+        if not name.startswith(("clean", "corrupted", "reverse")) and clean is not None:
+            numbers["recovered"] = recovered(diff, clean)
+            if corrupted is not None:
+                numbers["recovered_above_corrupted"] = recovered(diff, clean, corrupted)
         row: dict[str, Any] = {"evaluation": name}
         for metric, number in numbers.items():
             row |= {metric: number.value, f"{metric}_low": number.low}
             row[f"{metric}_high"] = number.high
         rows.append(row)
-    metrics = ("prob_diff", "cutoff_sharpness", "recovered", "recovered_above_corrupted")
-    columns = [f"{metric}{end}" for metric in metrics for end in ("", "_low", "_high")]
+    columns = [f"{metric}{end}" for metric in _HEADLINE for end in ("", "_low", "_high")]
     return pd.DataFrame(rows, columns=["evaluation", *columns])

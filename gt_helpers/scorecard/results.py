@@ -10,13 +10,16 @@ import datetime
 import json
 import platform
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -27,20 +30,20 @@ from ..model.load import is_gpt2_small
 from ..model.transformer import Transformer
 from ..patching.engine import Evaluation, Sweep
 from ..patching.paper import CircuitParts
-from ..processes import is_main, world_size, write_tensors
+from ..processes import Tensors, is_main, resumable, world_size, write_tensors
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one experiment of ``experiments.py`` measured: named tensors, and on which data.
+    """What one experiment beyond the discovery measured: named tensors, and on which data.
 
     ``settings`` says which prompts: their number, seed, years, whether balanced, the template.
     """
 
     settings: dict[str, Any]
-    tensors: dict[str, Tensor]
+    tensors: Tensors
 
 
 @dataclass
@@ -49,21 +52,20 @@ class Results:
 
     ``settings`` says how: model, gpt2_small, prompts, seed, years, device, versions. ``sweeps`` are
     keyed "logits", "m11", ..., "q", "k", "v", "m0@YY", ...; ``evaluations`` "clean", "corrupted",
-    "partial", "full", "reverse". ``softmax_of_mean`` [YY, year] holds the probabilities of the mean
-    logits of equal YY, the paper's other averaging order. Of the clean prompts, ``attention``
-    [layer, head, prompt] is every head's from END to YY, and ``lens`` holds the logit lens
-    [YY, year] of components by their labels. ``experiments`` are those beyond the discovery of the
-    circuit, by their names in ``experiments.py``.
+    "partial", "full", "reverse". ``softmax_of_mean`` holds the probabilities of the mean logits of
+    equal YY, the paper's other averaging order. Of the clean prompts, ``attention`` is every head's
+    from END to YY, and ``lens`` holds the logit lens of components by their labels. ``experiments``
+    are those beyond the discovery of the circuit, by their names.
     """
 
     settings: dict[str, Any]
-    YY: Tensor
+    YY: Int[Tensor, " prompt"]
     parts: CircuitParts | None = None
     sweeps: dict[str, Sweep] = field(default_factory=dict)
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
-    softmax_of_mean: Tensor | None = None
-    attention: Tensor | None = None
-    lens: dict[str, Tensor] = field(default_factory=dict)
+    softmax_of_mean: Float[Tensor, "YY year"] | None = None
+    attention: Float[Tensor, "layer head prompt"] | None = None
+    lens: dict[str, Float[Tensor, "YY year"]] = field(default_factory=dict)
     experiments: dict[str, Outcome] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -75,17 +77,6 @@ class Results:
         if not is_main():
             return
         folder.mkdir(parents=True, exist_ok=True)
-        routes = {}
-        for name, sweep in self.sweeps.items():
-            routes[name] = {
-                "receivers": sweep.receivers,
-                "via": sweep.via,
-                "senders": sweep.senders,
-                "n_layers": sweep.shape.n_layers,
-                "n_heads": sweep.shape.n_heads,
-                "positions": sweep.shape.positions,
-                "parallel": sweep.shape.parallel,
-            }
         for name, tensors in self._tensors():
             path = folder / f"{name}.safetensors"
             if not path.exists():
@@ -94,7 +85,7 @@ class Results:
             "format": FORMAT,
             "settings": self.settings,
             "parts": asdict(self.parts) if self.parts else None,
-            "sweeps": routes,
+            "sweeps": {name: _route(sweep) for name, sweep in self.sweeps.items()},
             "evaluations": {key: e.name for key, e in self.evaluations.items()},
             "experiments": {name: outcome.settings for name, outcome in self.experiments.items()},
             "seconds": self.seconds,
@@ -103,11 +94,10 @@ class Results:
         temporary.write_text(json.dumps(text, indent=1) + "\n")
         temporary.replace(folder / "results.json")
 
-    def _tensors(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        prompts = {"YY": self.YY}
+    def _tensors(self) -> Iterator[tuple[str, Tensors]]:
+        """Each file's name and what it holds."""
         if self.softmax_of_mean is not None:
-            prompts["softmax_of_mean"] = self.softmax_of_mean
-            yield "behaviour", prompts
+            yield "behaviour", {"YY": self.YY, "softmax_of_mean": self.softmax_of_mean}
         for name, sweep in self.sweeps.items():
             yield f"sweep_{name}", {"values": sweep.values}
         for name, evaluation in self.evaluations.items():
@@ -141,53 +131,79 @@ def load_results(folder: str | Path) -> Results:
             f"{path} has format {text.get('format')!r}, this version reads {FORMAT}; run reproduce "
             "again into another folder, e.g. --out new-results."
         )
+
+    def tensors(name: str) -> Tensors:
+        file = folder / f"{name}.safetensors"
+        return load_file(file) if file.exists() else {}
+
     evaluations = {
         key: Evaluation(name, **load_file(folder / f"evaluation_{key}.safetensors"))
         for key, name in text["evaluations"].items()
     }
     sweeps = {
-        key: Sweep(
-            receivers=tuple(route["receivers"]),
-            via=tuple(route["via"]),
-            senders=tuple(route["senders"]),
-            values=load_file(folder / f"sweep_{key}.safetensors")["values"],
-            shape=Shape(
-                route["n_layers"],
-                route["n_heads"],
-                tuple(route["positions"]),
-                route.get("parallel", False),
-            ),
-        )
+        key: _sweep(route, load_file(folder / f"sweep_{key}.safetensors")["values"])
         for key, route in text["sweeps"].items()
     }
-    behaviour, attention, lens = (
-        load_file(path) if (path := folder / f"{name}.safetensors").exists() else {}
-        for name in ("behaviour", "attention", "lens")
-    )
+    behaviour = tensors("behaviour")
     any_YY = next((e.YY for e in evaluations.values()), torch.zeros(0, dtype=torch.int64))
     return Results(
         settings=text["settings"],
         YY=behaviour.get("YY", any_YY),
-        parts=_parts(text["parts"]) if text["parts"] else None,
+        parts=CircuitParts(**_with_tuples(text["parts"])) if text["parts"] else None,
         sweeps=sweeps,
         evaluations=evaluations,
         softmax_of_mean=behaviour.get("softmax_of_mean"),
-        attention=attention.get("END_to_YY"),
-        lens=lens,
+        attention=tensors("attention").get("END_to_YY"),
+        lens=tensors("lens"),
         experiments={
-            name: Outcome(settings, load_file(path))
-            for name, settings in text.get("experiments", {}).items()
-            if (path := folder / f"experiment_{name}.safetensors").exists()
+            name: Outcome(settings, found)
+            for name, settings in text.get("experiments", {}).items()  # older folders have none
+            if (found := tensors(f"experiment_{name}"))
         },
         seconds=text["seconds"],
     )
 
 
-def _parts(saved: dict[str, Any]) -> CircuitParts:
-    members: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()
-    }
-    return CircuitParts(**members)
+def _route(sweep: Sweep) -> dict[str, Any]:
+    """All of a sweep but its values, as JSON keeps it."""
+    names = {"receivers": sweep.receivers, "via": sweep.via, "senders": sweep.senders}
+    return names | asdict(sweep.shape)
+
+
+def _sweep(route: dict[str, Any], values: Float[Tensor, "sender prompt"]) -> Sweep:
+    """The inverse of `_route`."""
+    shape = {key: route.pop(key) for key in asdict(Shape(0, 0, ())) if key in route}
+    return Sweep(**_with_tuples(route), values=values, shape=Shape(**_with_tuples(shape)))
+
+
+def _with_tuples(saved: dict[str, Any]) -> dict[str, Any]:
+    """What JSON gives back as lists was tuples."""
+    return {key: tuple(one) if isinstance(one, list) else one for key, one in saved.items()}
+
+
+@dataclass
+class Run:
+    """A run in progress: its model and prompts, and the folder that keeps what is finished."""
+
+    model: Transformer
+    dataset: YearDataset
+    results: Results
+    folder: Path
+    say: Callable[[str], None]
+
+    @contextmanager
+    def step(self, name: str, kept_as: str | None = None) -> Iterator[None]:
+        """One step, timed, and saved at the end of the block.
+
+        Until then the folder keeps what each process has finished, under the step's name or under
+        ``kept_as``, which says all that it depends on beyond the folder's settings.
+        """
+        started = time.perf_counter()
+        with resumable(kept_as or name, self.folder):
+            yield
+            self.results.seconds[name] = round(time.perf_counter() - started, 2)
+            self.results.save(self.folder)
+        self.say(f"  {name}: {self.results.seconds[name]:.1f} s")
 
 
 _PACKAGES = ("torch", "transformer_lens", "transformers", "numpy", "pandas", "plotly")
@@ -220,16 +236,9 @@ def new_results(
         "check_report": model.check_report,
         "versions": {
             "python": platform.python_version(),
-            **{name: _version(name) for name in _PACKAGES},
+            **{name: version(name) for name in _PACKAGES},
         },
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python -m gt_helpers", *sys.argv[1:]]),
     }
     return Results(settings, dataset.YY)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"

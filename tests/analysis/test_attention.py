@@ -1,4 +1,4 @@
-"""Attention against TransformerLens' own patterns, the cached heads, and the key axis."""
+"""Unit: attention against TransformerLens' own patterns, the cached heads, and the key axis."""
 
 from __future__ import annotations
 
@@ -22,52 +22,52 @@ def tokens() -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def run(tokens: torch.Tensor, tmp_path_factory: pytest.TempPathFactory) -> ActivationCache:
+def cache(tokens: torch.Tensor, tmp_path_factory: pytest.TempPathFactory) -> ActivationCache:
     folder = save_random_gpt2(tmp_path_factory.mktemp("random"))
     return cache_activations(load_model(folder, "cpu", torch.float64), tokens)
 
 
-def moved(run: ActivationCache, layer: int, head: int) -> torch.Tensor:
+def moved(cache: ActivationCache, layer: int, head: int) -> torch.Tensor:
     """What a head would move from every position [prompt, position, d_model], head by head."""
-    block = run.model.blocks[layer]
-    normalised = block.ln1(run.stream[layer])
+    block = cache.model.blocks[layer]
+    normalised = block.ln1(cache.stream[layer])
     values = torch.einsum("npd,de->npe", normalised, block.W_V[head]) + block.b_V[head]
     return torch.einsum("npe,ed->npd", values, block.W_O[head])
 
 
-def test_rows_sum_to_1_and_look_at_nothing_later(run: ActivationCache) -> None:
+def test_rows_sum_to_1_and_look_at_nothing_later(cache: ActivationCache) -> None:
     for layer, head in HEADS:
-        pattern = attention_pattern(run, f"a{layer}.h{head}")
+        pattern = attention_pattern(cache, f"a{layer}.h{head}")
         assert pattern.shape == (N_PROMPTS, N_POSITIONS, N_POSITIONS)
         ones = torch.ones(N_PROMPTS, N_POSITIONS, dtype=pattern.dtype)
         torch.testing.assert_close(pattern.sum(-1), ones, **EXACT)
         assert (pattern.triu(1) == 0).all() and (pattern.tril() >= 0).all()
 
 
-def test_pattern_times_what_is_moved_is_the_heads_output(run: ActivationCache) -> None:
+def test_pattern_times_what_is_moved_is_the_heads_output(cache: ActivationCache) -> None:
     for layer, head in HEADS:
-        output = attention_pattern(run, f"a{layer}.h{head}") @ moved(run, layer, head)
-        cached = run.z[layer, :, :, head] @ run.model.blocks[layer].W_O[head]
+        output = attention_pattern(cache, f"a{layer}.h{head}") @ moved(cache, layer, head)
+        cached = cache.z[layer, :, :, head] @ cache.model.blocks[layer].W_O[head]
         torch.testing.assert_close(output, cached, **EXACT)
 
 
 def test_patterns_of_mini_are_transformer_lens_own(tokens: torch.Tensor) -> None:
     model = load_model("mini", "cpu")
-    run = cache_activations(model, tokens)
-    _, cache = model.bridge.run_with_cache(
+    cache = cache_activations(model, tokens)
+    _, theirs = model.bridge.run_with_cache(
         tokens, names_filter=lambda name: name.endswith("hook_pattern")
     )
     for layer, head in ((0, 3), (5, 1), (11, 11)):
-        own = cache[f"blocks.{layer}.attn.hook_pattern"][:, head]
-        pattern = attention_pattern(run, f"a{layer}.h{head}")
+        own = theirs[f"blocks.{layer}.attn.hook_pattern"][:, head]
+        pattern = attention_pattern(cache, f"a{layer}.h{head}")
         torch.testing.assert_close(pattern, own, atol=1e-5, rtol=0)
 
 
-def test_value_weighting_multiplies_the_keys_columns(run: ActivationCache) -> None:
+def test_value_weighting_multiplies_the_keys_columns(cache: ActivationCache) -> None:
     for layer, head in HEADS:
-        plain = attention_pattern(run, f"a{layer}.h{head}")
-        weighted = attention_pattern(run, f"a{layer}.h{head}", value_weighted=True)
-        norm = moved(run, layer, head).norm(dim=-1)
+        plain = attention_pattern(cache, f"a{layer}.h{head}")
+        weighted = attention_pattern(cache, f"a{layer}.h{head}", value_weighted=True)
+        norm = moved(cache, layer, head).norm(dim=-1)
         # The norm of each summand of the head's output, one key at a time.
         for key in range(N_POSITIONS):
             torch.testing.assert_close(weighted[..., key], plain[..., key] * norm[:, key, None])
@@ -78,17 +78,17 @@ def test_value_weighting_multiplies_the_keys_columns(run: ActivationCache) -> No
 @pytest.mark.parametrize("value_weighted", [False, True])
 @pytest.mark.parametrize(("query", "key"), [(5, 2), (3, 3), (4, 0), (0, 0)])
 def test_map_is_one_cell_of_every_heads_pattern(
-    run: ActivationCache,
+    cache: ActivationCache,
     monkeypatch: pytest.MonkeyPatch,
     query: int,
     key: int,
     value_weighted: bool,
 ) -> None:
-    monkeypatch.setattr(attention, "_PROMPTS", 2)  # chunks of 2, 2 and 1
-    found = attention_map(run, query, key, value_weighted)
+    monkeypatch.setattr(attention, "PROMPTS_AT_ONCE", 2)  # chunks of 2, 2 and 1
+    found = attention_map(cache, query, key, value_weighted)
     assert found.shape == (3, 3, N_PROMPTS)
     for layer, head in HEADS:
-        pattern = attention_pattern(run, f"a{layer}.h{head}", value_weighted)
+        pattern = attention_pattern(cache, f"a{layer}.h{head}", value_weighted)
         torch.testing.assert_close(found[layer, head], pattern[:, query, key], **EXACT)
 
 
@@ -100,14 +100,14 @@ def test_by_head_names_the_entries() -> None:
 
 
 @pytest.mark.parametrize("name", ["m3", "embed", "a1.h1.v", "head 7", "a3.h0", "a0.h3"])
-def test_refuses_what_is_no_head(run: ActivationCache, name: str) -> None:
+def test_refuses_what_is_no_head(cache: ActivationCache, name: str) -> None:
     with pytest.raises(ValueError, match=r"e\.g\.|write|allowed"):
-        attention_pattern(run, name)
+        attention_pattern(cache, name)
 
 
 @pytest.mark.parametrize(("query", "key"), [(2, 3), (6, 0), (3, -1)])
 def test_refuses_positions_that_no_head_looks_between(
-    run: ActivationCache, query: int, key: int
+    cache: ActivationCache, query: int, key: int
 ) -> None:
     with pytest.raises(ValueError, match=f"No head looks from position {query} to position {key}"):
-        attention_map(run, query, key)
+        attention_map(cache, query, key)

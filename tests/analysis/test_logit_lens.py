@@ -1,4 +1,4 @@
-"""The logit lens against Hugging Face's modules, direct effects against the logits, the numbers."""
+"""Unit: the logit lens against Hugging Face's modules, direct effects, the numbers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DTYPES = (torch.float32, torch.float64)
 
 
 @pytest.fixture(scope="module")
-def runs() -> dict[torch.dtype, tuple[ActivationCache, YearDataset]]:
+def caches() -> dict[torch.dtype, tuple[ActivationCache, YearDataset]]:
     found = {}
     for dtype in DTYPES:
         model = load_model("mini", device="cpu", dtype=dtype)
@@ -51,105 +51,105 @@ def runs() -> dict[torch.dtype, tuple[ActivationCache, YearDataset]]:
     return found
 
 
-def components(run: ActivationCache) -> list[str]:
-    shape = Shape(run.model.n_layers, run.model.n_heads, ("END",))
+def components(cache: ActivationCache) -> list[str]:
+    shape = Shape(cache.model.n_layers, cache.model.n_heads, ("END",))
     return [node.label for node in shape.senders("END")]
 
 
 @pytest.mark.parametrize("name", ["a7.h10", "m10", "embed", "m11@END"])
-def test_the_lens_is_the_whole_final_norm_of_the_component_alone(runs: dict, name: str) -> None:
-    run, data = runs[torch.float64]
-    hf = run.model.bridge.original_model
+def test_the_lens_is_the_whole_final_norm_of_the_component_alone(caches: dict, name: str) -> None:
+    cache, data = caches[torch.float64]
+    hf = cache.model.bridge.original_model
     parts = {
-        "a7.h10": run.z[7, :, -1, 10] @ run.model.blocks[7].W_O[10],
-        "m10": run.mlp[10, :, -1],
+        "a7.h10": cache.z[7, :, -1, 10] @ cache.model.blocks[7].W_O[10],
+        "m10": cache.mlp[10, :, -1],
         "embed": hf.transformer.wte(data.clean[:, -1]) + hf.transformer.wpe(torch.tensor(12)),
-        "m11": run.mlp[11, :, -1],
+        "m11": cache.mlp[11, :, -1],
     }
     written = parts[name.removesuffix("@END")].double()
     expected = hf.lm_head(hf.transformer.ln_f(written))[:, data.year_tokens]
-    lens = logit_lens(run, name, data.year_tokens)
+    lens = logit_lens(cache, name, data.year_tokens)
     torch.testing.assert_close(lens, expected, atol=1e-10, rtol=0)
 
 
-def test_the_lens_forgets_the_size_of_what_is_written(runs: dict) -> None:
-    run, data = runs[torch.float64]
-    larger = ActivationCache(run.model, run.start, run.stream, run.z, 3 * run.mlp)
-    norm = run.model.ln_final
-    assert run.mlp[10, :, -1].var(-1).min() > 1e3 * norm.eps
-    lens, other = (logit_lens(r, "m10", data.year_tokens) for r in (run, larger))
+def test_the_lens_forgets_the_size_of_what_is_written(caches: dict) -> None:
+    cache, data = caches[torch.float64]
+    larger = ActivationCache(cache.model, cache.start, cache.stream, cache.z, 3 * cache.mlp)
+    norm = cache.model.ln_final
+    assert cache.mlp[10, :, -1].var(-1).min() > 1e3 * norm.eps
+    lens, other = (logit_lens(r, "m10", data.year_tokens) for r in (cache, larger))
     torch.testing.assert_close(lens, other, atol=1e-2, rtol=0)
-    effect, triple = (direct_effect(r, "m10", data.year_tokens) for r in (run, larger))
+    effect, triple = (direct_effect(r, "m10", data.year_tokens) for r in (cache, larger))
     torch.testing.assert_close(3 * effect, triple)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(DTYPES[0], 1e-4), (DTYPES[1], 1e-10)])
 def test_direct_effects_add_up_to_the_logits(
-    runs: dict, dtype: torch.dtype, tolerance: float
+    caches: dict, dtype: torch.dtype, tolerance: float
 ) -> None:
-    run, data = runs[dtype]
-    effects = [direct_effect(run, name, data.year_tokens) for name in components(run)]
+    cache, data = caches[dtype]
+    effects = [direct_effect(cache, name, data.year_tokens) for name in components(cache)]
     assert len(effects) == 12 * 13 + 1
-    biases = bias_effect(run, data.year_tokens)
-    logits = torch.cat(list(end_logits(run.model, data.clean)))[:, data.year_tokens]
+    biases = bias_effect(cache, data.year_tokens)
+    logits = torch.cat(list(end_logits(cache.model, data.clean)))[:, data.year_tokens]
     total = torch.stack(effects).sum(0) + biases
     torch.testing.assert_close(total, logits, atol=tolerance, rtol=0)
     assert (logits - (total - biases)).abs().max() > 0.01  # the biases' share is not nothing
 
 
-def test_a_run_that_keeps_more_positions_gives_the_same(runs: dict) -> None:
-    run, data = runs[torch.float32]
-    longer = cache_activations(run.model, data.clean)
+def test_a_cache_that_keeps_more_positions_gives_the_same(caches: dict) -> None:
+    cache, data = caches[torch.float32]
+    longer = cache_activations(cache.model, data.clean)
     for read in (logit_lens, direct_effect):
         for name in ("a7.h10", "m10", "embed"):
-            ours, theirs = (read(r, name, data.year_tokens) for r in (run, longer))
+            ours, theirs = (read(r, name, data.year_tokens) for r in (cache, longer))
             torch.testing.assert_close(ours, theirs)
 
 
-def test_the_depth_view_ends_at_the_models_answer(runs: dict) -> None:
-    run, data = runs[torch.float32]
-    names, probs = depth_view(run, data.year_tokens)
+def test_the_depth_view_ends_at_the_models_answer(caches: dict) -> None:
+    cache, data = caches[torch.float32]
+    names, probs = depth_view(cache, data.year_tokens)
     assert probs.shape == (25, 12, 100)
     assert names[:3] == ["embed", "a0", "m0"] and names[-1] == "m11"
-    logits = torch.cat(list(end_logits(run.model, data.clean)))
+    logits = torch.cat(list(end_logits(cache.model, data.clean)))
     answer = logits.softmax(-1)[:, data.year_tokens]
     torch.testing.assert_close(probs[-1], answer, atol=1e-5, rtol=0)
 
 
-def test_the_depth_view_is_the_model_cut_short(runs: dict) -> None:
-    run, data = runs[torch.float64]
-    names, probs = depth_view(run, data.year_tokens)
-    hf, cache = run.model.bridge.original_model, {}
+def test_the_depth_view_is_the_model_cut_short(caches: dict) -> None:
+    cache, data = caches[torch.float64]
+    names, probs = depth_view(cache, data.year_tokens)
+    hf, stages = cache.model.bridge.original_model, {}
     hooks = [
         block.ln_2.register_forward_pre_hook(
-            lambda _, given, layer=layer: cache.__setitem__(f"a{layer}", given[0][:, -1])
+            lambda _, given, layer=layer: stages.__setitem__(f"a{layer}", given[0][:, -1])
         )
         for layer, block in enumerate(hf.transformer.h)
     ]
     streams = hf(data.clean, output_hidden_states=True).hidden_states
     for hook in hooks:
         hook.remove()
-    cache |= {f"m{layer}": streams[layer + 1][:, -1] for layer in range(11)}
+    stages |= {f"m{layer}": streams[layer + 1][:, -1] for layer in range(11)}
     for stage in ("a0", "m0", "a7", "m9"):
-        logits = hf.lm_head(hf.transformer.ln_f(cache[stage]))
+        logits = hf.lm_head(hf.transformer.ln_f(stages[stage]))
         expected = logits.softmax(-1)[:, data.year_tokens]
         torch.testing.assert_close(probs[names.index(stage)], expected, atol=1e-9, rtol=0)
 
 
-def test_relative_to_00_starts_at_zero(runs: dict) -> None:
-    run, data = runs[torch.float32]
-    lens = logit_lens(run, "m10", data.year_tokens)
+def test_relative_to_00_starts_at_zero(caches: dict) -> None:
+    cache, data = caches[torch.float32]
+    lens = logit_lens(cache, "m10", data.year_tokens)
     relative = relative_to_00(lens)
     assert (relative[:, 0] == 0).all()
     torch.testing.assert_close(relative[:, 7], lens[:, 7] - lens[:, 0])
 
 
 @pytest.mark.parametrize("name", ["logits", "all", "a7.h10@YY", "m12", "a0.h12", "a7.h10.v", 7])
-def test_what_has_no_lens_is_refused(runs: dict, name: str) -> None:
-    run, data = runs[torch.float32]
+def test_what_has_no_lens_is_refused(caches: dict, name: str) -> None:
+    cache, data = caches[torch.float32]
     for read in (logit_lens, direct_effect):
         with pytest.raises(ValueError, match=r"e\.g\.|allowed|write"):
-            read(run, name, data.year_tokens)
+            read(cache, name, data.year_tokens)
 
 
 # ---- the numbers, on tables of which they are known -------------------------------------------
@@ -262,10 +262,10 @@ def test_a_row_without_variance_has_no_step() -> None:
     assert step_correlation(torch.ones(97, 100)) == 0
 
 
-def test_lens_numbers_is_a_table(runs: dict) -> None:
-    run, data = runs[torch.float32]
+def test_lens_numbers_is_a_table(caches: dict) -> None:
+    cache, data = caches[torch.float32]
     tables = {
-        name: mean_by_YY(logit_lens(run, name, data.year_tokens), data.YY)
+        name: mean_by_YY(logit_lens(cache, name, data.year_tokens), data.YY)
         for name in ("a7.h10", "m10")
     }
     frame = lens_numbers(tables)

@@ -1,4 +1,4 @@
-"""Neurons against Hugging Face's modules and the engine: all together are the MLP, one is one."""
+"""Unit: neurons against Hugging Face's modules and the engine: all together are the MLP."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ def dataset(model: Transformer) -> YearDataset:
 
 
 @pytest.fixture(scope="module")
-def runs(model: Transformer, dataset: YearDataset) -> tuple[ActivationCache, ActivationCache]:
+def caches(model: Transformer, dataset: YearDataset) -> tuple[ActivationCache, ActivationCache]:
     return cache_activations(model, dataset.clean), cache_activations(model, dataset.corrupted)
 
 
 @pytest.fixture(scope="module")
-def m10(runs: tuple[ActivationCache, ActivationCache], dataset: YearDataset) -> Neurons:
-    return Neurons(*runs, dataset, "m10")
+def m10(caches: tuple[ActivationCache, ActivationCache], dataset: YearDataset) -> Neurons:
+    return Neurons(*caches, dataset, "m10")
 
 
 @pytest.mark.parametrize("mlp", ["m0", "m9", "m10", "m11"])
 def test_all_neurons_together_are_the_mlp(
     model: Transformer,
-    runs: tuple[ActivationCache, ActivationCache],
+    caches: tuple[ActivationCache, ActivationCache],
     dataset: YearDataset,
     mlp: str,
 ) -> None:
-    neurons = Neurons(*runs, dataset, mlp)
+    neurons = Neurons(*caches, dataset, mlp)
     sweep = PathPatching(model, dataset).sweep("logits")
     expected = sweep.values[sweep.senders.index(f"{mlp}@END")]
     found = neurons.joint_effect(range(len(neurons)))
@@ -103,9 +103,9 @@ def test_one_neuron_is_one_vector_in_the_final_stream(
 
 @torch.no_grad()
 def test_in_the_last_mlp_a_direct_effect_is_the_whole_effect(
-    model: Transformer, runs: tuple[ActivationCache, ActivationCache], dataset: YearDataset
+    model: Transformer, caches: tuple[ActivationCache, ActivationCache], dataset: YearDataset
 ) -> None:
-    neurons = Neurons(*runs, dataset, "m11")
+    neurons = Neurons(*caches, dataset, "m11")
     hf, chosen = model.bridge.original_model, [3, 200]
     corrupted, _ = activations(model, dataset.corrupted, 11)
 
@@ -138,8 +138,8 @@ def test_effects_are_the_joint_effects_of_groups_of_one(m10: Neurons) -> None:
 def test_float32_is_as_exact_as_float32_can_be(m10: Neurons) -> None:
     model = load_model("mini", device="cpu")
     data = YearDataset(model.tokenizer, 10)
-    runs = [cache_activations(model, tokens, start=12) for tokens in (data.clean, data.corrupted)]
-    effects = Neurons(*runs, data, "m10").effects()
+    caches = [cache_activations(model, tokens, start=12) for tokens in (data.clean, data.corrupted)]
+    effects = Neurons(*caches, data, "m10").effects()
     torch.testing.assert_close(effects.double(), m10.effects(), atol=2e-6, rtol=0)
 
 
@@ -147,7 +147,7 @@ def test_blocks_change_nothing_and_the_bar_ends_full(
     m10: Neurons, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = m10.effects()
-    monkeypatch.setattr(module, "_PROMPTS", 3)
+    monkeypatch.setattr(module, "PROMPTS_AT_ONCE", 6)
     monkeypatch.setattr(module, "_CPU_BLOCK", (3 * 501 * 5, 501))
     bars = []
 
@@ -207,13 +207,17 @@ def test_the_mlp_to_look_into() -> None:
 
 
 def test_mistakes_are_named(
-    m10: Neurons, runs: tuple[ActivationCache, ActivationCache], dataset: YearDataset
+    m10: Neurons, caches: tuple[ActivationCache, ActivationCache], dataset: YearDataset
 ) -> None:
-    for name, message in (("a7.h10", "no MLP"), ("m10@YY", "at END"), ("m12", "layers 0 to 11")):
+    for name, message in (
+        ("a7.h10", "no MLP"),
+        ("m10@YY", "'YY'.*END"),
+        ("m12", "layers 0 to 11"),
+    ):
         with pytest.raises(ValueError, match=message):
-            Neurons(*runs, dataset, name)
+            Neurons(*caches, dataset, name)
     with pytest.raises(ValueError, match="10 and 10 prompts, the dataset 4"):
-        Neurons(*runs, dataset[:4])
+        Neurons(*caches, dataset[:4])
     for wrong in ([384], [-1], [[1]]):
         with pytest.raises(ValueError, match="neurons 0 to 383"):
             m10.joint_effect(wrong)

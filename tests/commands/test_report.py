@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_results import AGREEING, YY
 from plotly.offline import get_plotlyjs
-from scorecard.test_claims import AGREEING, YY
 
 from gt_helpers.patching.paper import CircuitParts, circuit_senders
 from gt_helpers.report import report_html, route_in_words, route_title, write_report

@@ -1,9 +1,11 @@
-"""The main job end to end on the embedded model: files, continuation, mistakes in the arguments."""
+"""Unit: the main job end to end on the embedded model: files, continuation, mistakes."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -13,24 +15,25 @@ import torch
 from gt_helpers import reproduce as module
 from gt_helpers.__main__ import main
 from gt_helpers.dataset.year_dataset import YearDataset
-from gt_helpers.metrics import per_YY_probs
-from gt_helpers.model.cache import end_logits
+from gt_helpers.metrics import mean_by_YY
+from gt_helpers.model import cache
 from gt_helpers.model.load import load_model
-from gt_helpers.patching.circuits import Circuit
 from gt_helpers.patching.engine import PathPatching
-from gt_helpers.patching.paper import PAPER, find_circuit, partial_circuit
+from gt_helpers.patching.paper import PAPER
 from gt_helpers.reproduce import open_run, reproduce
 from gt_helpers.scorecard import discovery
 from gt_helpers.scorecard.discovery import softmax_of_mean_logits
 from gt_helpers.scorecard.results import load_results
 
 PROMPTS = 24
+COMMAND = ["reproduce", "--model", "mini", "--prompts", str(PROMPTS), "--seed", "3"]
+quietly = partial(reproduce, "mini", PROMPTS, seed=3, device="cpu", say=lambda line: None)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
-    reproduce("mini", PROMPTS, seed=3, out=out, device="cpu", say=lambda line: None)
+    quietly(out=out)
     return out
 
 
@@ -71,7 +74,7 @@ def test_a_finished_run_is_not_computed_again(
     monkeypatch.setattr(discovery, "softmax_of_mean_logits", refuse)
     monkeypatch.setattr(discovery, "looks_and_writes", refuse)
     lines: list[str] = []
-    reproduce("mini", PROMPTS, seed=3, out=folder, device="cpu", say=lines.append)
+    quietly(out=folder, say=lines.append)
     assert any("already finished" in line for line in lines)
 
 
@@ -88,8 +91,7 @@ def test_an_interrupted_run_keeps_what_it_finished_and_continues(
         return sweep(self, *arguments, **more)
 
     monkeypatch.setattr(PathPatching, "sweep", interrupted)
-    command = ["reproduce", "--model", "mini", "--prompts", str(PROMPTS), "--seed", "3"]
-    command += ["--out", str(tmp_path), "--device", "cpu"]
+    command = [*COMMAND, "--out", str(tmp_path), "--device", "cpu"]
     assert main(command) == 130
     assert len(load_results(tmp_path).sweeps) == 2
     assert "This run is not complete" in (tmp_path / "report.html").read_text()
@@ -107,60 +109,38 @@ def test_an_interrupted_run_keeps_what_it_finished_and_continues(
 
 def test_a_run_interrupted_at_once_still_knows_its_prompts(tmp_path: Path) -> None:
     for _ in range(2):
-        _, dataset, results, _ = open_run("mini", 4, 0, (1100, 1800), tmp_path, "cpu", print)
-        assert torch.equal(results.YY, dataset.YY)
-
-
-def test_a_folder_from_before_attention_and_lens_loads_and_continues(
-    folder: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(folder, tmp_path / "run")
-    for name in ("attention", "lens"):
-        (tmp_path / "run" / f"{name}.safetensors").unlink()
-    old = load_results(tmp_path / "run")
-    assert old.attention is None and old.lens == {}
-    reproduce("mini", PROMPTS, seed=3, out=tmp_path / "run", device="cpu", say=lambda line: None)
-    torch.testing.assert_close(
-        load_results(tmp_path / "run").attention, load_results(folder).attention
-    )
+        run = open_run("mini", 4, 0, (1100, 1800), tmp_path, "cpu", print)
+        assert torch.equal(run.results.YY, run.dataset.YY)
 
 
 def test_attention_and_lens_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model("mini", device="cpu")
     dataset = YearDataset(model.tokenizer, PROMPTS)
     attention, lens = discovery.looks_and_writes(model, dataset, ["a7.h10", "m10"])
-    monkeypatch.setattr(discovery, "_PROMPTS", 7)
+    monkeypatch.setattr(cache, "PROMPTS_AT_ONCE", 7)
     in_chunks = discovery.looks_and_writes(model, dataset, ["a7.h10", "m10"])
     torch.testing.assert_close(in_chunks[0], attention)
     torch.testing.assert_close(in_chunks[1], lens, equal_nan=True, atol=1e-5, rtol=1e-4)
 
 
-def test_another_settings_folder_is_not_overwritten(
-    folder: Path, capsys: pytest.CaptureFixture
-) -> None:
-    before = (folder / "results.json").read_text()
-    command = ["reproduce", "--model", "mini", "--prompts", "5", "--out", str(folder)]
-    assert main(command) == 2
-    assert "other settings (prompts, seed)" in capsys.readouterr().err
-    assert (folder / "results.json").read_text() == before
-
-
 def test_tensors_of_an_unknown_run_are_not_mixed_in(folder: Path, tmp_path: Path) -> None:
     shutil.copy(folder / "sweep_v.safetensors", tmp_path)
     with pytest.raises(ValueError, match="holds sweep_v.safetensors but no results.json"):
-        reproduce("mini", PROMPTS, out=tmp_path, device="cpu", say=lambda line: None)
+        quietly(out=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sweep_v.safetensors"]
 
 
-def test_a_run_is_not_continued_with_other_weights(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changed", ["weights", "prompts"])
+def test_a_folder_of_other_settings_is_not_overwritten(
+    changed: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     shutil.copytree(folder, tmp_path / "run")
     text = json.loads((folder / "results.json").read_text())
-    text["settings"]["weights"] = "others"
-    (tmp_path / "run" / "results.json").write_text(json.dumps(text))
-    with pytest.raises(ValueError, match=r"other settings \(weights\)"):
-        reproduce(
-            "mini", PROMPTS, seed=3, out=tmp_path / "run", device="cpu", say=lambda line: None
-        )
+    text["settings"][changed] = "others"
+    (tmp_path / "run" / "results.json").write_text(before := json.dumps(text))
+    assert main([*COMMAND, "--out", str(tmp_path / "run")]) == 2
+    assert re.search(rf"other settings \({changed}\).*e\.g\.", capsys.readouterr().err)
+    assert (tmp_path / "run" / "results.json").read_text() == before
 
 
 def test_without_a_model_it_says_which_it_takes(
@@ -231,6 +211,19 @@ def test_arguments_that_do_not_parse(
     assert sentence in capsys.readouterr().err
 
 
+def test_a_folder_from_before_experiments_and_parallel_models_loads(
+    folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "run")
+    text = json.loads((folder / "results.json").read_text())
+    del text["experiments"]
+    for route in text["sweeps"].values():
+        del route["parallel"]
+    (tmp_path / "run" / "results.json").write_text(json.dumps(text))
+    old, new = load_results(tmp_path / "run"), load_results(folder)
+    assert old.experiments == {} and old.sweeps["v"].shape == new.sweeps["v"].shape
+
+
 def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no results\.json"):
         load_results(tmp_path)
@@ -239,18 +232,10 @@ def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
         load_results(tmp_path)
 
 
-def test_a_found_circuit_takes_one_line() -> None:
-    model = load_model("mini", device="cpu")
-    patching = PathPatching(model, YearDataset(model.tokenizer, 20))
-    circuit = partial_circuit(find_circuit(patching.sweep))
-    found = patching.reversed().evaluate(circuit).prob_diff.mean()
-    assert found > patching.reversed().evaluate(Circuit()).prob_diff.mean() + 0.5
-
-
 def test_softmax_of_mean_logits_streams_over_batches(folder: Path) -> None:
     model = load_model("mini", device="cpu")
     dataset = YearDataset(model.tokenizer, 150)
-    logits = torch.cat(list(end_logits(model, dataset.clean)))
-    expected = per_YY_probs(logits, dataset.YY, "softmax_of_mean", dataset.year_tokens)
+    logits = torch.cat(list(cache.end_logits(model, dataset.clean)))
+    expected = mean_by_YY(logits, dataset.YY).softmax(-1)[:, dataset.year_tokens]
     measured = softmax_of_mean_logits(model, dataset)
     torch.testing.assert_close(measured, expected, atol=1e-6, rtol=0)

@@ -1,27 +1,16 @@
-"""The ten prompt families: tokens, what is changed, masks, and what is measured on them."""
+"""Unit: the ten prompt families: tokens, what is changed, masks."""
 
 from __future__ import annotations
 
 import random
-from itertools import pairwise
 
-import pandas as pd
 import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from gt_helpers import views as plots
-from gt_helpers.analysis.generalization import compare_effects, family_summary, study_family
 from gt_helpers.dataset import families
 from gt_helpers.dataset.families import FAMILIES, ITEMS, PromptFamily, arithmetic_step
 from gt_helpers.dataset.prompts import tokenize
-from gt_helpers.dataset.year_dataset import YearDataset
-from gt_helpers.metrics import prob_diff, prob_diff_below
-from gt_helpers.model.load import load_model
-from gt_helpers.patching import paper
-from gt_helpers.patching.engine import PathPatching
-from gt_helpers.patching.paper import PAPER, CircuitParts, full_circuit, partial_circuit
-from gt_helpers.views import tables, widgets
 
 Tokenizer = PreTrainedTokenizerBase
 
@@ -46,9 +35,9 @@ EOS = "<|endoftext|> "
 @pytest.mark.parametrize("name", OPTIONS)
 def test_length_mask_text_and_the_one_change(name: str, gpt2_tokenizer: Tokenizer) -> None:
     length, prompts, asks, text = OPTIONS[name]
-    task = FAMILIES[name]
-    dataset = task.dataset(gpt2_tokenizer)
-    assert (dataset.clean.shape, task.asks) == ((prompts, length), asks)
+    family = FAMILIES[name]
+    dataset = family.dataset(gpt2_tokenizer)
+    assert (dataset.clean.shape, family.asks) == ((prompts, length), asks)
     assert dataset.YY.unique().tolist() == dataset.YY.tolist()  # one of every YY
     YYs = set(range(2, 99)) - (ONE_TOKEN_BC if name == "BC" else set())
     assert set(dataset.YY.tolist()) == YYs
@@ -71,8 +60,8 @@ def test_the_families_are_in_the_papers_order_and_miss_no_family() -> None:
 def test_mini_splits_every_family_as_gpt2_does(
     tokenizer: Tokenizer, gpt2_tokenizer: Tokenizer
 ) -> None:
-    for task in FAMILIES.values():
-        ours, theirs = task.dataset(tokenizer, seed=3), task.dataset(gpt2_tokenizer, seed=3)
+    for family in FAMILIES.values():
+        ours, theirs = family.dataset(tokenizer, seed=3), family.dataset(gpt2_tokenizer, seed=3)
         assert ours.clean_text == theirs.clean_text
         assert ours.positions == theirs.positions
         assert ours.changed_positions == theirs.changed_positions
@@ -136,30 +125,15 @@ def test_positions_have_names_that_mean_the_same_in_every_prompt(tokenizer: Toke
 
 
 def test_seeds_and_sizes(tokenizer: Tokenizer) -> None:
-    task = FAMILIES["started"]
-    one, again, other = (task.dataset(tokenizer, 300, seed) for seed in (0, 0, 1))
+    family = FAMILIES["started"]
+    one, again, other = (family.dataset(tokenizer, 300, seed) for seed in (0, 0, 1))
     assert one.clean_text == again.clean_text != other.clean_text
-    assert len(task.dataset(tokenizer, 5)) == 5
+    assert len(family.dataset(tokenizer, 5)) == 5
     assert torch.bincount(one.YY)[2:].tolist() == [4] * 9 + [3] * 88  # 300 = 3 * 97 + 9
     with pytest.raises(ValueError, match="has 97 different prompts, fewer than n=98"):
         FAMILIES["smaller"].dataset(tokenizer, 98)
-    with pytest.raises(ValueError, match="1 or more"):
-        task.dataset(tokenizer, 0)
-
-
-def test_below_is_the_mirror_of_above() -> None:
-    probs = torch.rand(3, 7, 100, dtype=torch.float64) / 100
-    YY = torch.tensor([0, 1, 2, 50, 97, 98, 99])
-    for i, year in enumerate(YY.tolist()):
-        expected = probs[:, i, :year].sum(-1) - probs[:, i, year:].sum(-1)
-        torch.testing.assert_close(prob_diff_below(probs, YY)[:, i], expected)
-    mirrored = prob_diff_below(probs.flip(-1), 99 - YY)
-    torch.testing.assert_close(mirrored, prob_diff(probs, YY))
-    both = prob_diff(probs, YY) + prob_diff_below(probs, YY)  # YY itself is wrong in both
-    own = probs[:, torch.arange(7), YY]
-    torch.testing.assert_close(both, -2 * own)
-    with pytest.raises(ValueError, match="100 years"):
-        prob_diff_below(probs[..., :99], YY)
+    with pytest.raises(ValueError, match="n is 0.*e.g. 97"):
+        family.dataset(tokenizer, 0)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +143,7 @@ def test_below_is_the_mirror_of_above() -> None:
         ("The {noun} lasted from 17{YY} to {XX}", "start year once, as {XX}{YY}"),
         ("{XX}{YY}, {XX}{YY}, {XX}", "start year once, as {XX}{YY}"),
         ("The {city} grew from {XX}{YY} to {XX}", "unknown field {city}"),
-        ("{earlier}, {XX}{YY}, {XX}", "give {earlier} and the function, or neither"),
+        ("{earlier}, {XX}{YY}, {XX}", "unknown field {earlier}"),
     ],
 )
 def test_a_template_that_does_not_fit_is_refused(template: str, message: str) -> None:
@@ -178,144 +152,11 @@ def test_a_template_that_does_not_fit_is_refused(template: str, message: str) ->
 
 
 def test_a_template_that_splits_unevenly_is_refused(tokenizer: Tokenizer) -> None:
-    task = PromptFamily("mine", "{XX}{YY} and {XX}", nouns=("war",), years=(1000, 1100))
+    family = PromptFamily("mine", "{XX}{YY} and {XX}", nouns=("war",), years=(1000, 1100))
     with pytest.raises(ValueError, match="all prompts must split alike|one token"):
-        task.dataset(tokenizer)  # without a space, 1027 is one token
-
-
-# ------------------------------------------------------------------------------- what is measured
-
-PARTS = CircuitParts(("a5.h1", "a7.h10", "a9.h1"), ("m8", "m9", "m10"), ("m0",), ("embed",))
-
-
-@pytest.fixture(scope="module")
-def patching(tokenizer: Tokenizer) -> PathPatching:
-    return PathPatching(load_model("mini", "cpu"), FAMILIES["ended"].dataset(tokenizer, 12))
-
-
-def test_study_and_summary_use_the_familys_own_metric(patching: PathPatching) -> None:
-    task, YY = FAMILIES["ended"], patching.dataset.YY
-    found = study_family(task, patching, PARTS)
-    assert list(found.log_probs) == ["clean", "corrupted", "partial", "reverse"]
-    torch.testing.assert_close(found.log_probs["corrupted"].exp(), patching.patch_probs)
-    expected = prob_diff_below(patching.base_probs, YY)
-    torch.testing.assert_close(found.score("clean"), expected)
-    alone = patching.reversed().evaluate(partial_circuit(PARTS)).probs
-    torch.testing.assert_close(found.score("partial"), prob_diff_below(alone, YY))
-    torch.testing.assert_close(
-        found.sweep.values, patching.sweep("logits", metric=prob_diff_below).values
-    )
-    (row,) = family_summary([found]).to_dict("records")
-    assert row["clean"] == pytest.approx(float(expected.mean()), abs=1e-6)
-    ratio = float(found.score("partial").mean() / expected.mean())
-    assert row["recovered"] == pytest.approx(ratio, abs=1e-5)
-    assert row["recovered_low"] <= row["recovered"] <= row["recovered_high"]
-    gap = expected - found.score("corrupted")
-    above = float((found.score("partial") - found.score("corrupted")).mean() / gap.mean())
-    assert row["above_corrupted"] == pytest.approx(above, abs=1e-5)
-    assert row["change"] == pytest.approx(row["reverse"] - row["clean"], abs=1e-6)
-    top = patching.base_probs.argmax(-1)
-    assert row["top_right"] == float((top < YY).double().mean())
-    assert row["top_YY"] == float((top == YY).double().mean())
-
-
-def test_study_refuses_what_it_cannot_do(patching: PathPatching) -> None:
-    with pytest.raises(ValueError, match="clean base"):
-        study_family(FAMILIES["ended"], patching.reversed(), PARTS)
-    with pytest.raises(ValueError, match="no heads"):
-        study_family(FAMILIES["ended"], patching, CircuitParts((), ("m8",), (), ()))
-
-
-def test_no_ratio_without_a_behaviour(tokenizer: Tokenizer) -> None:
-    # mini answers no year at all after "BC": nothing to recover.
-    patching = PathPatching(load_model("mini", "cpu"), FAMILIES["BC"].dataset(tokenizer, 12))
-    (row,) = family_summary([study_family(FAMILIES["BC"], patching, PARTS)]).to_dict("records")
-    assert abs(row["clean"]) < 0.01
-    if row["clean_low"] <= 0 <= row["clean_high"]:
-        assert row["recovered"] != row["recovered"]
-
-
-def test_the_sequence_circuit_has_every_chain_of_its_five_mlps() -> None:
-    parts = paper.with_components(PAPER)
-    assert parts.heads == tuple(sorted((*PAPER.heads, "a6.h1", "a7.h11"), key=_place))
-    assert parts.mlps == ("m7", "m8", "m9", "m10", "m11")
-    links = set(partial_circuit(parts).links)
-    chain = ["a6.h1@END", *(f"{mlp}@END" for mlp in parts.mlps), "logits"]
-    assert {f"{a} -> {b}" for a, b in pairwise(chain)} <= links
-    assert "a7.h11@END -> m7@END" in links and "a8.h8@END -> m7@END" not in links
-    assert paper.with_components(PAPER, []) == PAPER
-    assert len(full_circuit(parts)) > len(full_circuit(PAPER))
-    with pytest.raises(ValueError, match="no head and no MLP"):
-        paper.with_components(PAPER, ["embed"])
-
-
-def _place(name: str) -> tuple[int, int]:
-    layer, head = name[1:].split(".h")
-    return int(layer), int(head)
-
-
-def test_effects_of_several_sweeps_beside_each_other(patching: PathPatching) -> None:
-    sweeps = {"one": patching.sweep("logits"), "two": patching.sweep("m9", via=["m10"])}
-    frame = compare_effects(sweeps, ["m10", "a9.h1"], others=1)
-    assert list(frame.index) == ["one", "two"]
-    assert {"m10", "a9.h1"} < set(frame.columns) and len(frame.columns) in (3, 4)
-    for name, sweep in sweeps.items():
-        values = dict(zip(sweep.senders, sweep.values.mean(-1).tolist(), strict=True))
-        strongest = max(values, key=lambda sender: abs(values[sender])).split("@")[0]
-        assert strongest in frame.columns
-        assert frame.loc[name, "a9.h1"] == pytest.approx(values["a9.h1@END"])
-    with pytest.raises(ValueError, match="no sender 'm12'"):
-        compare_effects(sweeps, ["m12"])
-    with pytest.raises(ValueError, match="one or more sweeps"):
-        compare_effects({})
-
-
-def test_a_family_of_ones_own_in_five_lines(patching: PathPatching, tokenizer: Tokenizer) -> None:
-    mine = PromptFamily("mine", "<|endoftext|> The {noun} began in {XX}{YY} and ended in {XX}")
-    dataset = mine.dataset(tokenizer, 4)
-    table = family_summary([study_family(mine, PathPatching(patching.model, dataset), PARTS)])
-    assert table.loc[0, "expects"] == "not in the paper"
-    assert isinstance(dataset, YearDataset) and dataset.changed_positions == ["YY"]
+        family.dataset(tokenizer)  # without a space, 1027 is one token
 
 
 def test_random_numbers_do_not_depend_on_the_python_version() -> None:
     drawn = families._random_years(1732, range(1702, 1799), random.Random("random 0"))
     assert drawn == [1774, 1704, 1769, 1746]
-
-
-# -------------------------------------------------------------------- figures, tables, explorer
-
-
-def test_effects_heatmap_scales_every_row() -> None:
-    effects = pd.DataFrame([[-0.2, 0.1], [0.0, 0.0]], index=["one", "two"], columns=["m8", "m9"])
-    (drawn,) = plots.effects_heatmap(effects, "title").data
-    assert drawn.z.tolist() == [[-1.0, 0.5], [0.0, 0.0]]
-    assert (drawn.zmin, drawn.zmax) == (-1, 1) and drawn.customdata[0][0] == "−20.000"
-    assert drawn.colorscale[0][1] == "rgb(103,0,31)"  # red for negative
-    (drawn,) = plots.effects_heatmap(effects, zmax=0.4).data
-    assert drawn.z.tolist() == [[-0.5, 0.25], [0.0, 0.0]]
-
-
-def test_tables_show_a_dash_where_there_is_no_ratio(patching: PathPatching) -> None:
-    frame = family_summary([study_family(FAMILIES["ended"], patching, PARTS)])
-    shown = tables.family_recovery(frame.assign(recovered=float("nan")))
-    assert "<b>ended</b>" in shown and "&lt; YY" in shown and ">–<" in shown
-    shown = tables.family_behaviour(frame)
-    assert f"{100 * frame.loc[0, 'clean']:.1f} %".replace("-", "−") in shown
-    assert "the circuit fires" in shown
-
-
-def test_explorer_shows_every_family_and_ones_own(patching: PathPatching) -> None:
-    mine = PromptFamily("mine", "<|endoftext|> {XX}{YY} to {XX}")
-    explorer = widgets.family_explorer(patching.model, PARTS, [mine])
-    assert explorer.controls["family"].options == ("mine", *FAMILIES)
-    assert "into m8" in explorer.controls["shown"].options
-    assert "<b>mine</b>" in explorer.text.value
-    for shown in ("into the logits", "into m9"):
-        explorer.controls["shown"].value = shown
-        assert 'data-state="done"' in explorer.state.value, explorer.state.value
-    sweep = study_family(
-        mine, PathPatching(patching.model, mine.dataset(patching.model.tokenizer)), PARTS
-    )
-    drawn = explorer.draw(family="mine", shown="into the logits").figure
-    assert drawn.data[0].zmax == pytest.approx(float(sweep.sweep.effect.abs().max()), rel=1e-4)

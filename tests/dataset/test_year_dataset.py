@@ -1,4 +1,4 @@
-"""The prompts against the paper's: tokens, years, sampling, corruptions, and clear errors."""
+"""Unit: the prompts against the paper's: tokens, years, sampling, corruptions, and clear errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from gt_helpers.dataset.corruptions import CORRUPTIONS, Corruption
 from gt_helpers.dataset.prompts import (
+    NO_BOS_TEMPLATE,
     PAPER_POSITIONS,
-    PAPER_TEMPLATE,
     YEAR_STRINGS,
     Prompt,
     Template,
@@ -58,23 +57,10 @@ def dataset(tokenizer: Tokenizer) -> YearDataset:
 
 def same(a: YearDataset, b: YearDataset) -> bool:
     """Whether two datasets agree in every attribute."""
-    tensors = all(
-        torch.equal(getattr(a, name), getattr(b, name))
-        for name in ("clean", "corrupted", "years", "year_tokens", "XX", "YY", "valid")
+    return all(
+        torch.equal(one, vars(b)[name]) if isinstance(one, torch.Tensor) else one == vars(b)[name]
+        for name, one in vars(a).items()
     )
-    others = all(
-        getattr(a, name) == getattr(b, name)
-        for name in (
-            "nouns",
-            "clean_text",
-            "corrupted_text",
-            "positions",
-            "corruption",
-            "template",
-            "changed_positions",
-        )
-    )
-    return tensors and others
 
 
 # ------------------------------------------------------------------------- tokens and years
@@ -145,20 +131,17 @@ def test_prompt_has_gpt2s_ids(gpt2_tokenizer: Tokenizer) -> None:
     ids = [50256, 383, 1175, 15436, 422, 262, 614, 1596, 2624, 284, 262, 614, 1596]
     assert dataset.clean.tolist() == [ids]
     assert dataset.corrupted.tolist() == [[*ids[:8], 486, *ids[9:]]]
-    plain = YearDataset(
-        gpt2_tokenizer,
-        1,
-        years=[1732],
-        nouns=["war"],
-        template=PAPER_TEMPLATE[len("<|endoftext|> ") :],
-    )
+    plain = YearDataset(gpt2_tokenizer, 1, years=[1732], nouns=["war"], template=NO_BOS_TEMPLATE)
     assert plain.clean.tolist() == [[464, *ids[2:]]]
+    assert tuple(plain.positions) == PAPER_POSITIONS[1:]
 
 
 # ---------------------------------------------------------------------------- the dataset
 
 
 def test_shapes_and_positions(dataset: YearDataset, tokenizer: Tokenizer) -> None:
+    assert set(dataset.years.tolist()) <= set(valid_years(tokenizer))
+    assert set(dataset.XX.tolist()) == set(range(11, 18))
     assert len(dataset) == 490
     assert dataset.clean.shape == dataset.corrupted.shape == (490, 13)
     assert dataset.clean.dtype == dataset.years.dtype == dataset.year_tokens.dtype == torch.int64
@@ -200,11 +183,6 @@ def test_unbalanced_sampling_is_uniform_over_the_pool(tokenizer: Tokenizer) -> N
     assert len(set(dataset.nouns)) == 120
 
 
-def test_default_pool_is_the_papers_text(tokenizer: Tokenizer, dataset: YearDataset) -> None:
-    assert set(dataset.years.tolist()) <= set(valid_years(tokenizer))
-    assert set(dataset.XX.tolist()) == set(range(11, 18))
-
-
 def test_balanced_cycles_over_the_YYs_that_exist(tokenizer: Tokenizer) -> None:
     dataset = YearDataset(tokenizer, 5, years=[1745, 1732, 1645])
     assert dataset.YY.tolist() == [32, 45, 32, 45, 32]
@@ -243,13 +221,6 @@ def test_dataset_cannot_be_assigned_to(dataset: YearDataset) -> None:
         dataset.years = torch.zeros(1)  # type: ignore[misc]
 
 
-def test_frame(dataset: YearDataset) -> None:
-    frame = dataset.to_frame()
-    assert list(frame) == ["noun", "year", "XX", "YY", "clean", "corrupted"]
-    assert len(frame) == 490
-    assert (frame["XX"] * 100 + frame["YY"] == frame["year"]).all()
-
-
 # ---------------------------------------------------------------------------- corruptions
 
 
@@ -267,7 +238,6 @@ def test_corruption_changes_what_it_says(
     assert torch.equal(dataset.clean[:, -1], dataset.corrupted[:, -1])
     assert tokenizer(dataset.corrupted_text)["input_ids"] == dataset.corrupted.tolist()
     assert dataset.corruption.name == name
-    assert dataset.corruption.describe().startswith(f"{name}: ")
 
 
 def test_clean_prompts_do_not_depend_on_the_corruption(
@@ -322,26 +292,20 @@ def test_own_corruption(tokenizer: Tokenizer) -> None:
 
 
 def test_corruption_errors(tokenizer: Tokenizer) -> None:
-    with pytest.raises(
-        ValueError, match="'02' is no corruption.*'01', 'smaller', 'random', 'noun'"
-    ):
-        YearDataset(tokenizer, 5, corruption="02")
-    with pytest.raises(ValueError, match="'01' has no replacement for .*1701"):
-        YearDataset(tokenizer, 5, years=[1701])
-    with pytest.raises(ValueError, match=r"(?s)'noun' has no replacement.*changes only 'NOUN'"):
-        YearDataset(tokenizer, 5, nouns=["war"], corruption="noun")
-
     def century_start(prompt: Prompt, nouns: object) -> Prompt:
         return prompt._replace(year=prompt.XX * 100)
 
-    with pytest.raises(ValueError, match="'00' has no replacement.*13 tokens.*' 1700'"):
-        YearDataset(tokenizer, 1, years=[1732], corruption=Corruption("00", "", century_start))
+    start = Corruption("00", "", century_start)
     wrong = Corruption("wrong", "", lambda prompt, nouns: ["text"])  # type: ignore[list-item]
-    with pytest.raises(ValueError, match="'wrong' gives .*'text'"):
-        YearDataset(tokenizer, 1, corruption=wrong)
-    nowhere = Corruption("nowhere", "", century_start, may_change=("XX2",))
-    with pytest.raises(ValueError, match="position 'XX2'.*choose from 'eos'"):
-        YearDataset(tokenizer, 1, corruption=nowhere)
+    for options, message in (
+        ({"corruption": "02"}, "'02' is no corruption.*'01', 'smaller', 'random', 'noun'"),
+        ({"years": [1701]}, "'01' has no replacement for .*1701"),
+        ({"nouns": ["war"], "corruption": "noun"}, "'noun' has no replacement.*only 'NOUN'"),
+        ({"years": [1732], "corruption": start}, "'00' has no replacement.*13 tokens.*' 1700'"),
+        ({"corruption": wrong}, "'wrong' gives .*'text'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            YearDataset(tokenizer, 5, **options)  # type: ignore[arg-type]
 
 
 # --------------------------------------------------------------------- own nouns, templates
@@ -360,64 +324,53 @@ def test_own_nouns_and_template(gpt2_tokenizer: Tokenizer) -> None:
     assert set(dataset.nouns) <= {"war", "peace"}
 
 
-def test_template_without_eos(tokenizer: Tokenizer) -> None:
-    text = PAPER_TEMPLATE.removeprefix("<|endoftext|> ")
-    dataset = YearDataset(tokenizer, 5, template=text)
-    assert tuple(dataset.positions) == PAPER_POSITIONS[1:]
-    assert dataset.clean.shape == (5, 12)
-
-
-def test_noun_errors(tokenizer: Tokenizer, gpt2_tokenizer: Tokenizer) -> None:
-    with pytest.raises(ValueError, match="'blitzkrieg' .*split as ' blitz' . 'k' . 'rieg'"):
-        YearDataset(gpt2_tokenizer, nouns=["war", "blitzkrieg"])
-    for nouns in ("war", [], ["war", 3], [""]):
-        with pytest.raises(ValueError, match="nouns is .*give a list of 1 or more words"):
-            YearDataset(tokenizer, nouns=nouns)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("The {noun} lasted to {XX}", "lacks {YY}"),
-        ("The war lasted from {XX}{YY} to {XX}", "lacks {noun}"),
-        ("", "lacks {noun} and {XX} and {YY}"),
-        ("The {noun} of {YY} lasted to {XX}", "start year as {XX}{YY}"),
-        ("The {noun} from {XX}{YY} to {XX}{YY} {XX}", "more than once"),
+        ("The war lasted from {XX}{YY} to {XX}", "does not have {noun} once"),
+        ("The {noun} lasted to {XX}", "start year once, as {XX}{YY}"),
+        ("The {noun} of {YY} lasted to {XX}", "start year once, as {XX}{YY}"),
+        ("The {noun} from {XX}{YY} to {XX}{YY} {XX}", "start year once, as {XX}{YY}"),
         ("The {noun} lasted from {XX}{YY} to {XX}.", "does not end with {XX}"),
         ("The {noun} in {place} from {XX}{YY} to {XX}", "unknown field {place}"),
     ],
 )
 def test_template_errors(text: str, problem: str) -> None:
-    with pytest.raises(ValueError, match="the template") as error:
+    with pytest.raises(ValueError, match=f"the template .*{problem}.*for example"):
         Template(text)
-    assert problem in str(error.value)
-    assert PAPER_TEMPLATE in str(error.value)
 
 
-def test_argument_errors(tokenizer: Tokenizer, dataset: YearDataset) -> None:
-    for n in (0, -3, 2.5):
-        with pytest.raises(ValueError, match="n is .* 1 or more"):
-            YearDataset(tokenizer, n)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="seed is None"):
-        YearDataset(tokenizer, seed=None)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="no valid year in .1100, 1101"):
-        YearDataset(tokenizer, years=(1100, 1101))
-    with pytest.raises(ValueError, match="no valid year in "):
-        YearDataset(tokenizer, years=[])
-    with pytest.raises(ValueError, match="1700 does not split .* but as ' 1700'"):
-        YearDataset(tokenizer, years=[1732, 1700])
-    with pytest.raises(ValueError, match="years is 1732"):
-        YearDataset(tokenizer, years=1732)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="1800 to 1100 are no range"):
-        YearDataset(tokenizer, years=(1800, 1100))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *(({"n": n}, f"n is {n}.*e.g. 490") for n in (0, -3, 2.5)),
+        ({"seed": None}, "seed is None.*e.g. 0"),
+        ({"years": (1100, 1101)}, "no valid year in .1100, 1101"),
+        ({"years": []}, "no valid year in "),
+        ({"years": [1732, 1700]}, "1700 does not split .* but as ' 1700'.*e.g. 1732"),
+        ({"years": 1732}, "years is 1732"),
+        ({"years": (1800, 1100)}, "1800 to 1100 is no range.*e.g. .1100, 1800"),
+        *(({"nouns": n}, 'nouns is .*e.g. ."war"') for n in ("war", [], ["war", 3], [""])),
+    ],
+)
+def test_argument_errors(tokenizer: Tokenizer, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        YearDataset(tokenizer, **options)
+
+
+def test_a_noun_of_several_tokens_is_refused(gpt2_tokenizer: Tokenizer) -> None:
+    with pytest.raises(ValueError, match="'blitzkrieg' .*split as ' blitz' . 'k' . 'rieg'"):
+        YearDataset(gpt2_tokenizer, nouns=["war", "blitzkrieg"])
+
+
+def test_what_a_dataset_does_not_have(dataset: YearDataset) -> None:
     with pytest.raises(ValueError, match="no position 'XX2'; choose 'eos', 'The', 'NOUN'"):
         dataset.position("XX2")
-    with pytest.raises(ValueError, match="no prompt is chosen of 490"):
+    with pytest.raises(ValueError, match="no prompt of 490.*e.g."):
         dataset[490:]
-    with pytest.raises(ValueError, match="numbers from 0 to 489"):
-        dataset.take([490])
-    with pytest.raises(IndexError):
-        dataset[490]
+    for choose in (lambda: dataset[490], lambda: dataset.take([490])):
+        with pytest.raises(IndexError):
+            choose()
 
 
 def test_tokenizers_that_split_otherwise_are_refused(gpt2_tokenizer: Tokenizer) -> None:
@@ -455,31 +408,22 @@ def test_given_prompts(tokenizer: Tokenizer) -> None:
 
 def test_given_prompt_errors(tokenizer: Tokenizer, dataset: YearDataset) -> None:
     clean, years = dataset.clean_text[:3], dataset.years[:3].tolist()
-
-    def build(clean_text: list, corrupted: list, years: list, **options: list) -> None:
-        YearDataset.from_prompts(clean_text, corrupted, years, tokenizer, **options)  # type: ignore[arg-type]
-
-    with pytest.raises(ValueError, match="3 clean texts, 2 corrupted texts"):
-        build(clean, clean[:2], years)
-    with pytest.raises(ValueError, match="needs 1 prompt or more"):
-        build([], [], [])
-    with pytest.raises(ValueError, match="the prompts are one text"):
-        build("text", clean, years)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="the corrupted prompt 'The war' has 2 tokens"):
-        build(clean, [*clean[:2], "The war"], years)
-    with pytest.raises(ValueError, match="the start year 1111 does not occur"):
-        build(clean, clean, [1111, *years[1:]])
-    with pytest.raises(ValueError, match="the token at YY in .* is '03', not '44'"):
-        build(clean, clean, [years[0], 1444, years[2]])
-    with pytest.raises(ValueError, match="the token at XX1 in .* is ' 14', not '17'"):
-        build(clean, clean, [years[0], 1703, years[2]])
-    with pytest.raises(ValueError, match="the noun 'treaty' does not occur"):
-        build(clean, clean, years, nouns=["treaty"] * 3)
+    for texts, corrupted, given, options, message in (
+        (clean, clean[:2], years, {}, "3 clean texts, 2 corrupted texts"),
+        ([], [], [], {}, "needs 1 prompt or more"),
+        ("text", clean, years, {}, "the prompts are one text"),
+        (clean, [*clean[:2], "The war"], years, {}, "corrupted prompt 'The war' has 2 tokens"),
+        (clean, clean, [1111, *years[1:]], {}, "the start year 1111 does not occur"),
+        (clean, clean, [years[0], 1444, years[2]], {}, "has '03' where '44' is needed"),
+        (clean, clean, [years[0], 1703, years[2]], {}, "has ' 14' where '17' is needed"),
+        (clean, clean, years, {"nouns": ["treaty"] * 3}, "the noun 'treaty' does not occur"),
+        (clean, clean, years, {"positions": ["a", "YY", "END"]}, "where 3 are needed"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            YearDataset.from_prompts(texts, corrupted, given, tokenizer, **options)
     for positions in ([*PAPER_POSITIONS[:-1], "YY"], ["a b", "YY", "END"], ["a", "END"], []):
         with pytest.raises(ValueError, match="the positions .* do not fit"):
-            build(clean, clean, years, positions=positions)
-    with pytest.raises(ValueError, match="where 3 are needed"):
-        build(clean, clean, years, positions=["a", "YY", "END"])
+            YearDataset.from_prompts(clean, clean, years, tokenizer, positions=positions)
 
 
 @pytest.mark.parametrize("corruption", CORRUPTIONS)
@@ -493,13 +437,8 @@ def test_csv_round_trip(tokenizer: Tokenizer, tmp_path: Path, corruption: str) -
 
 def test_csv_round_trip_of_own_prompts(gpt2_tokenizer: Tokenizer, tmp_path: Path) -> None:
     own = Corruption('own, "quoted"', "a, b", lambda prompt, nouns: prompt._replace(noun="null"))
-    dataset = YearDataset(
-        gpt2_tokenizer,
-        7,
-        nouns=["war"],
-        template=' "Well,\nthe {noun}," from {XX}{YY} to {XX}',
-        corruption=own,
-    )
+    text = ' "Well,\nthe {noun}," from {XX}{YY} to {XX}'
+    dataset = YearDataset(gpt2_tokenizer, 7, nouns=["war"], template=text, corruption=own)
     dataset.to_csv(tmp_path / "prompts.csv")
     assert same(YearDataset.from_csv(tmp_path / "prompts.csv", gpt2_tokenizer), dataset)
     given = YearDataset.from_prompts(["17 1732 17"], ["17 1701 17"], [1732], gpt2_tokenizer)
@@ -517,20 +456,15 @@ def test_csv_with_three_columns(tokenizer: Tokenizer, dataset: YearDataset, tmp_
 
 
 def test_csv_errors(tokenizer: Tokenizer, dataset: YearDataset, tmp_path: Path) -> None:
-    path = tmp_path / "prompts.csv"
-    frame = dataset[:3].to_frame()
-    frame.drop(columns="corrupted").to_csv(path)
-    with pytest.raises(ValueError, match="no column 'corrupted'"):
-        YearDataset.from_csv(path, tokenizer)
-    frame.assign(year="early").to_csv(path)
-    with pytest.raises(ValueError, match="a year that is no number"):
-        YearDataset.from_csv(path, tokenizer)
-    frame.assign(corruption=["01", "01", "noun"]).to_csv(path)
-    with pytest.raises(ValueError, match="2 different values in the column corruption"):
-        YearDataset.from_csv(path, tokenizer)
-    pd.DataFrame({"clean": [], "corrupted": [], "year": []}).to_csv(path)
-    with pytest.raises(ValueError, match="needs 1 prompt or more"):
-        YearDataset.from_csv(path, tokenizer)
+    path, frame = tmp_path / "prompts.csv", dataset[:3].to_frame()
+    for wrong, message in (
+        (frame.drop(columns="corrupted"), "no column 'corrupted'"),
+        (frame.assign(year="early"), "'early'"),
+        (frame[:0], "needs 1 prompt or more"),
+    ):
+        wrong.to_csv(path)
+        with pytest.raises(ValueError, match=message):
+            YearDataset.from_csv(path, tokenizer)
 
 
 def test_the_papers_recorded_prompts(gpt2_tokenizer: Tokenizer, reference: Path) -> None:

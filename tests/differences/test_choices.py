@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gt_helpers.analysis.logit_lens import direct_effect, logit_lens
+from gt_helpers.analysis.preview import TOLERANCE
 from gt_helpers.dataset.prompts import valid_years
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.differences.choices import (
@@ -28,7 +29,6 @@ from gt_helpers.patching.activation import activation_patching
 from gt_helpers.patching.circuits import Circuit
 from gt_helpers.patching.engine import PathPatching
 from gt_helpers.patching.paper import CircuitParts, partial_circuit
-from gt_helpers.patching.preview import TOLERANCE
 
 PARTS = CircuitParts(("a0.h2", "a7.h5"), ("m10", "m11"), ("embed", "m0"), ("embed",))
 N = 12

@@ -62,8 +62,9 @@ from gt_helpers.analysis.geometry import (
 from gt_helpers.analysis.logit_lens import bias_effect, depth_view, direct_effect
 from gt_helpers.analysis.neurons import Neurons
 from gt_helpers.edges.attribution import eap
-from gt_helpers.edges.effects import EdgeScores, _Above, edge_effects, sender_changes
+from gt_helpers.edges.effects import edge_effects
 from gt_helpers.edges.graph import EdgeGraph, evaluate_edges
+from gt_helpers.edges.rerun import Rerun, sender_changes
 from gt_helpers.metrics import prob_diff
 from gt_helpers.model.cache import cache_activations
 from gt_helpers.model.components import component, edges, inputs
@@ -246,13 +247,13 @@ def test_live_edges_equal_the_literal_evaluation(case: Case) -> None:
     assert (measured - case.engine.base_log_probs).abs().max() > 1e-2
 
 
-def test_effects_of_single_edges_and_their_slopes(case: Case, tmp_path: Path) -> None:
+def test_effects_of_single_edges_and_their_slopes(case: Case) -> None:
     """Each edge alone is a circuit of it and all downstream; EAP is its slope at the base run."""
     graph, YY, step = EdgeGraph.of(case.engine), case.prompts.YY, 1e-5
     exact, slopes = edge_effects(case.engine, graph, budget=12), eap(case.engine, graph)
     before = prob_diff(case.engine.base_probs, YY)
     ((base, patch, _),) = case.engine.caches(100)
-    changes = sender_changes(base, patch, graph.nodes)
+    changes = sender_changes(base, patch)
     for number in exact.measured.nonzero().flatten().tolist():
         _, sender, receiver = graph.index[number].tolist()
         entering = graph.circuit([number]).edges
@@ -263,13 +264,11 @@ def test_effects_of_single_edges_and_their_slopes(case: Case, tmp_path: Path) ->
         )
         close(exact.values[number], case.engine.evaluate(circuit).prob_diff - before)
         moved = torch.stack([step * changes[sender], -step * changes[sender]])
-        streams = _Above(graph, base, graph.inputs[receiver]).final_stream(moved)
+        streams = Rerun(base).final_stream(graph.inputs[receiver], moved)
         more, less = case.model.log_probs(streams, case.prompts.year_tokens).exp()
         slope = (prob_diff(more, YY) - prob_diff(less, YY)) / (2 * step)
         torch.testing.assert_close(slopes.values[number], slope, atol=1e-7, rtol=0)
     assert slopes.values.abs().max() > 1e-3
-    slopes.save(tmp_path / "slopes.safetensors")
-    assert EdgeScores.load(tmp_path / "slopes.safetensors").graph == graph
 
 
 def test_patching_nothing_and_everything(case: Case) -> None:
@@ -430,8 +429,9 @@ def test_norms(case: Case) -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(2, 5, case.model.d_model, generator=generator, dtype=torch.float64)
     norm = case.model.ln_final
+    final = case.modules.hf.get_submodule(case.family.final)  # not to be loaded in_double
     with in_double():
-        close(norm(x), case.modules.hf.get_submodule(case.family.final)(x))
+        close(norm(x), final(x))
     frozen = norm.frozen_at(x)
     assert isinstance(frozen, FrozenNorm)
     close(frozen(x), norm(x))

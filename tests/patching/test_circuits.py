@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from gt_helpers.analysis.controls import leave_out, random_circuits, random_parts
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.metrics import bootstrap_ci
 from gt_helpers.model.components import Shape, component
 from gt_helpers.model.transformer import Transformer
 from gt_helpers.patching.circuits import Circuit
-from gt_helpers.patching.controls import leave_out, random_circuits, random_parts
 from gt_helpers.patching.engine import PathPatching
 from gt_helpers.patching.paper import PAPER, CircuitParts, full_circuit, partial_circuit
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gt_helpers.analysis.attention import attention_pattern
 from gt_helpers.analysis.logit_lens import logit_lens
-from gt_helpers.metrics import mean_by_YY, per_YY_probs, prob_diff
+from gt_helpers.metrics import mean_by_YY, prob_diff
 from gt_helpers.model.cache import cache_activations, end_logits
 from gt_helpers.model.load import load_model
 from gt_helpers.model.transformer import Transformer
@@ -71,7 +71,7 @@ def test_prob_diff_of_clean_and_01_prompts(patching: PathPatching, golden: dict)
 def test_both_averaging_orders(patching: PathPatching, golden: dict) -> None:
     data = patching.dataset
     logits = torch.cat(list(end_logits(patching.model, data.clean)))
-    of_mean = per_YY_probs(logits, data.YY, "softmax_of_mean", data.year_tokens)
+    of_mean = mean_by_YY(logits, data.YY).softmax(-1)[:, data.year_tokens]
     torch.testing.assert_close(of_mean, golden["probs"], atol=5e-5, rtol=0)
     mean_of = mean_by_YY(patching.base_probs, data.YY)
     torch.testing.assert_close(mean_of, golden["probs_mean_of_softmax"], atol=5e-5, rtol=0)

@@ -1,4 +1,4 @@
-"""Every verdict can be won and lost: made-up results that meet all claims, then break one each."""
+"""Unit: every verdict can be won and lost, by made-up results of which one thing is changed."""
 
 from __future__ import annotations
 
@@ -6,133 +6,61 @@ import copy
 import math
 import re
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from made_results import (
+    AGREEING,
+    ALL,
+    EAP,
+    HEADS,
+    LATE,
+    NINETEEN,
+    OTHERS,
+    SEVEN,
+    SHAPE,
+    YY,
+    N,
+    a_sweep,
+    constant,
+    evaluation,
+    grid,
+    lenses,
+    log_probs,
+    recovered,
+)
 from torch import Tensor
 
 from gt_helpers.formatting import in_words, interval_in_words
 from gt_helpers.metrics import bootstrap_ci
-from gt_helpers.model.components import Shape, component, inputs
+from gt_helpers.model.components import Shape, component
 from gt_helpers.patching.engine import Evaluation, Sweep
-from gt_helpers.patching.paper import PAPER
+from gt_helpers.report import write_scorecard
 from gt_helpers.scorecard.claims import (
     COLUMNS,
+    EXPERIMENTS,
+    MEASURES,
+    THEMES,
+    TOPICS,
     VERDICTS,
-    _row,
     certainty_in_words,
     claims,
     headline_numbers,
     measurable,
+    sample_of,
     scorecard,
     to_text,
 )
-from gt_helpers.scorecard.measures import MEASURES
-from gt_helpers.scorecard.results import Results
+from gt_helpers.scorecard.registry import Topic
+from gt_helpers.scorecard.results import Results, load_results
 
-N = 40
-YY = torch.tensor([60] * 4 + [9, 60] + list(range(26, 60)))
-SHAPE = Shape(12, 12, ("eos", "The", "NOUN", "lasted", "from", "XX1", "YY", "to", "END"))
-SEVEN = ("a5.h1", "a5.h5", "a6.h9", "a7.h10", "a8.h8", "a8.h11", "a9.h1")
-LATE = ("m8", "m9", "m10", "m11")
+Change = Callable[[Results], None]
 
 
-def evaluation(
-    name: str, diff: float | Tensor, sharpness: float | Tensor = 0.0, mass: float = 0.999
-) -> Evaluation:
-    """An evaluation with these probability differences and cutoff sharpnesses, exactly."""
-    diffs, sharp = (torch.as_tensor(x, dtype=torch.float64).expand(N) for x in (diff, sharpness))
-    probs = torch.zeros(N, 100, dtype=torch.float64)
-    for i, y in enumerate(YY.tolist()):
-        valid, invalid = (mass + diffs[i]) / 2, (mass - diffs[i]) / 2
-        before = torch.clamp(invalid / (y + 1), min=0.012)
-        after = before + sharp[i]
-        probs[i, :y] = probs[i, y] = (invalid - before) / y
-        probs[i, y - 1] = before
-        probs[i, y + 1 :] = (valid - after) / (98 - y)
-        probs[i, y + 1] = after
-    assert (probs > 0).all()
-    return Evaluation(name, probs.log(), YY)
-
-
-def a_sweep(
-    receivers: list[str], at: str, effects: dict[str, float], via: tuple[str, ...]
-) -> Sweep:
-    senders = SHAPE.senders(at)
-    jitter = torch.linspace(-1e-4, 1e-4, N, dtype=torch.float64)
-    values = torch.zeros(len(senders), N, dtype=torch.float64)
-    targets = inputs(receivers)
-    for i, sender in enumerate(senders):
-        if any(SHAPE.reaches(sender, target) for target in targets):
-            values[i] = effects.get(sender.label, 0.0005) + jitter
-    return Sweep(tuple(receivers), via, tuple(s.name for s in senders), values, SHAPE)
-
-
-def lenses() -> dict[str, Tensor]:
-    """Logit lenses [YY, year] of the shapes that the paper describes."""
-    after = torch.arange(100) - torch.arange(2, 99)[:, None]
-    shapes = {"diagonal": after == 0, "peak": after.abs() <= 4, "step": after > 0}
-    shapes["band"] = (after > 0) & (after <= 50)
-    of = {"a7.h10": "diagonal", "a8.h11": "diagonal", "m8": "peak", "m9": "step", "m10": "step"}
-    return {name: shapes[kind].double() for name, kind in (of | {"m11": "band"}).items()}
-
-
-def agreeing_results() -> Results:
-    """Results that meet every claim, as a run on GPT-2 small would."""
-    rare = torch.arange(N) < 4
-    clean = torch.where(rare, 0.244, 0.879)
-    sharpness = 0.06 + 0.0711 * torch.tensor([1.0, -1.0]).repeat(N // 2)
-    corrupted = torch.where(torch.arange(N) < 6, 0.3, -0.5906)
-    evaluations = {
-        "clean": evaluation("clean", clean, sharpness),
-        "corrupted": evaluation("corrupted", corrupted, -0.001),
-        "partial": evaluation("partial", 0.726, 0.08),
-        "full": evaluation("full", 0.715, 0.07),
-        "reverse": evaluation("reverse", -0.366, -0.001),
-    }
-    values = {f"m{i}": -0.03 for i in (1, 2, 3)} | dict.fromkeys(("a0.h1", "a0.h3", "a0.h5"), -0.02)
-    early = {"m0": -0.2, "a0.h1": -0.05, "embed": -0.3}
-    six = dict.fromkeys(SEVEN[:-1], -0.03)
-    heads_values = tuple(f"{head}.v[YY]" for head in SEVEN)
-    ends: dict[str, dict[str, float]] = {
-        "logits": {
-            **{"m8": -0.05, "m9": -0.2, "m10": -0.4, "m11": -0.1},
-            **{"a9.h1": -0.06, "a10.h7": 0.02},
-        },
-        "m11": {"m8": -0.01, "m9": -0.02, "m10": -0.05, "a9.h1": -0.01},
-        "m10": {"m8": -0.02, "m9": -0.05, "a9.h1": -0.03},
-        "m9": {"m8": -0.08, "a9.h1": -0.1},
-        "m8": six,
-    }
-    sweeps = {
-        name: a_sweep([name], "END", effects, LATE[LATE.index(name) + 1 :] if name in LATE else ())
-        for name, effects in ends.items()
-    }
-    sevens: dict[str, dict[str, float]] = {"q": {}, "k": {"m0": -0.01}, "v": {"m0": -0.3, **values}}
-    for part, effects in sevens.items():
-        sweeps[part] = a_sweep([f"{head}.{part}" for head in SEVEN], "YY", effects, LATE)
-    for name in ("m3", "m2", "m1"):
-        sweeps[f"{name}@YY"] = a_sweep([f"{name}@YY"], "YY", early, (*heads_values, *LATE))
-    sweeps["m0@YY"] = a_sweep(["m0@YY"], "YY", {"embed": -0.5}, (*heads_values, *LATE))
-    settings = {
-        "model": "gpt2-small",
-        "gpt2_small": True,
-        "prompts": N,
-        "years": [1100, 1800],
-        "balanced": True,
-    }
-    attention = torch.full((12, 12, N), 0.1, dtype=torch.float64)
-    for head in map(component, SEVEN):
-        attention[head.layer, head.head] = torch.where(YY < 10, 0.6, 0.8)
-    return Results(settings, YY, PAPER, sweeps, evaluations, attention=attention, lens=lenses())
-
-
-AGREEING = agreeing_results()
-
-
-def effect(sweep: str, sender: str, value: float) -> Callable[[Results], None]:
+def effect(sweep: str, sender: str, value: float) -> Change:
     def change(results: Results) -> None:
         found = results.sweeps[sweep]
         found.values[found.senders.index(sender)] = value
@@ -140,58 +68,77 @@ def effect(sweep: str, sender: str, value: float) -> Callable[[Results], None]:
     return change
 
 
-def answers(
-    name: str, diff: float | Tensor, sharpness: float | Tensor = 0.0, mass: float = 0.999
-) -> Callable[[Results], None]:
+def answered(
+    name: str, diff: float | Tensor, sharpness: float = 0.0, mass: float = 0.999
+) -> Change:
     def change(results: Results) -> None:
         results.evaluations[name] = evaluation(name, diff, sharpness, mass)
 
     return change
 
 
-def flat_steps(results: Results) -> None:
-    years = torch.full((N, 100), 0.00999, dtype=torch.float64)
-    results.evaluations["clean"] = Evaluation("clean", years.log(), YY)
+def in_all_years(fill: float, at_YY_plus_5: float) -> Change:
+    def change(results: Results) -> None:
+        probs = torch.full((N, 100), fill, dtype=torch.float64)
+        probs[torch.arange(N), YY + 5] = at_YY_plus_5
+        results.evaluations["clean"] = Evaluation("clean", probs.log(), YY)
+
+    return change
 
 
-def one_year(results: Results) -> None:
-    probs = torch.full((N, 100), 0.001, dtype=torch.float64)
-    probs[torch.arange(N), YY + 5] = 0.9
-    results.evaluations["clean"] = Evaluation("clean", probs.log(), YY)
-
-
-def looks(layer: int, head: int, low: float, high: float) -> Callable[[Results], None]:
+def looks(layer: int, head: int, low: float, high: float) -> Change:
     def change(results: Results) -> None:
         results.attention[layer, head] = torch.where(YY < 10, low, high)
 
     return change
 
 
-def writes(name: str, like: str) -> Callable[[Results], None]:
+def writes(name: str, like: str) -> Change:
     def change(results: Results) -> None:
         results.lens[name] = -lenses()["m11"] if like == "later" else lenses()[like]
 
     return change
 
 
+def sets(experiment: str, name: str, value: Tensor) -> Change:
+    def change(results: Results) -> None:
+        results.experiments[experiment].tensors[name] = value
+
+    return change
+
+
+def score(experiment: str, name: str, value: float) -> Change:
+    return sets(experiment, name, constant(value)[0])
+
+
+def answer(experiment: str, run: str, diff: float | Tensor, sharpness: float = 0.0) -> Change:
+    return sets(experiment, run, log_probs(diff, sharpness))
+
+
+def site(name: str, index: int, share: float) -> Change:
+    def change(results: Results) -> None:
+        results.experiments["activation"].tensors[name][index] = recovered(share)[0]
+
+    return change
+
+
+def head(name: str, share: float) -> Change:
+    node = component(name)
+    return site("heads@END", 12 * node.layer + node.head, share)
+
+
 ALTERNATING = torch.tensor([0.7, -0.7]).repeat(N // 2)
 
 # For every claim one change of the results that makes it fail.
-BREAKING: dict[str, Callable[[Results], None]] = {
-    "clean_prob_diff": answers("clean", 0.79),
-    "clean_prob_diff_sd": answers("clean", 0.817),
-    "clean_cutoff_sharpness": answers("clean", 0.817, 0.05),
-    "clean_cutoff_sharpness_sd": answers("clean", 0.817, 0.06),
-    "clean_prob_diff_balanced": answers("clean", 0.83),
-    "corrupted_prob_diff": answers("corrupted", -0.5),
-    "year_mass": answers("corrupted", -0.457, -0.001, 0.99),
-    "top_year_valid": answers("clean", ALTERNATING),
-    "top_year_valid_corrupted": answers("corrupted", ALTERNATING),
-    "prob_diff_positive": answers("clean", ALTERNATING),
-    "prob_diff_positive_corrupted": answers("corrupted", ALTERNATING),
-    "invalid_mass": answers("clean", 0.70),
-    "heatmap_maximum": one_year,
-    "step_at_YY": flat_steps,
+BREAKING: dict[str, Change] = {
+    "year_mass": answered("corrupted", -0.457, -0.001, 0.99),
+    "top_year_valid": answered("clean", ALTERNATING),
+    "top_year_valid_corrupted": answered("corrupted", ALTERNATING),
+    "prob_diff_positive": answered("clean", ALTERNATING),
+    "prob_diff_positive_corrupted": answered("corrupted", ALTERNATING),
+    "invalid_mass": answered("clean", 0.70),
+    "heatmap_maximum": in_all_years(0.001, 0.9),
+    "step_at_YY": in_all_years(0.00999, 0.00999),
     "logits_senders": effect("logits", "a3.h3@END", -0.07),
     "logits_strongest": effect("logits", "m9@END", -0.5),
     "logits_a9h1_alone": effect("logits", "a8.h8@END", 0.04),
@@ -203,12 +150,6 @@ BREAKING: dict[str, Callable[[Results], None]] = {
     "m9_top_mlp": effect("m9", "m7@END", -0.2),
     "m8_top_heads": effect("m8", "a6.h1@END", -0.04),
     "unreachable": effect("m8", "m8@END", 1e-9),
-    "partial_prob_diff": answers("partial", 0.76, 0.08),
-    "partial_recovered": answers("partial", 0.77, 0.08),
-    "partial_cutoff_sharpness": answers("partial", 0.727, 0.095),
-    "partial_sharper": answers("partial", 0.727, 0.05),
-    "reverse_prob_diff": answers("reverse", -0.30, -0.001),
-    "reverse_sign": answers("reverse", 0.1, -0.001),
     "values_first": effect("v", "m1@YY", -0.4),
     "values_senders": effect("v", "a0.h4@YY", -0.025),
     "values_over_keys": effect("k", "m0@YY", -0.5),
@@ -216,8 +157,6 @@ BREAKING: dict[str, Callable[[Results], None]] = {
     "m0_reads_embedding": effect("m0@YY", "a0.h5@YY", 0.1),
     "early_top_mlp": effect("m2@YY", "m1@YY", -0.3),
     "early_top_head": effect("m3@YY", "a1.h1@YY", -0.06),
-    "full_prob_diff": answers("full", 0.66),
-    "full_below_partial": answers("full", 0.74),
     "attention_to_YY": looks(8, 11, 0.4, 0.4),
     "attention_a7h10_dip": looks(7, 10, 0.9, 0.8),
     "lens_heads_diagonal": writes("a8.h11", like="m9"),
@@ -225,28 +164,101 @@ BREAKING: dict[str, Callable[[Results], None]] = {
     "lens_m8_peak": writes("m8", like="later"),
     "lens_m8_no_step": writes("m8", like="m9"),
     "lens_m11_band": writes("m11", like="later"),
+    "clean_prob_diff": answer("large", "clean", 0.79),
+    "clean_prob_diff_sd": answer("large", "clean", 0.817),
+    "clean_cutoff_sharpness": answer("large", "clean", 0.817, 0.05),
+    "clean_cutoff_sharpness_sd": answer("large", "clean", 0.817, 0.06),
+    "partial_prob_diff": answer("large", "partial", 0.76),
+    "partial_recovered": answer("large", "partial", 0.77),
+    "partial_cutoff_sharpness": answer("large", "partial", 0.727, 0.095),
+    "partial_sharper": answer("large", "partial", 0.727, 0.05),
+    "reverse_prob_diff": answer("large", "reverse", -0.3),
+    "reverse_sign": answer("large", "reverse", 0.1),
+    "full_prob_diff": answer("large", "full", 0.66),
+    "full_below_partial": answer("large", "full", 0.74),
+    "clean_prob_diff_balanced": answer("bos", "clean", 0.83),
+    "corrupted_prob_diff": answer("bos", "corrupted", -0.5),
+    "values_only": score("controls", "values_only", 0.7),
+    "m8_indirect": score("controls", "indirect_m8", 0.75),
+    "m9_balanced": score("controls", "indirect_m9", 0.75),
+    "shifted_heads": score("controls", "shifted", 0.7),
+    "one_mlp": score("controls", "one_mlp", 0.7),
+    "random_circuits": score("controls", "random_1", 0.7),
+    "last_mlp_alike": score("activation", "last_mlp", 0.51),
+    "century_clean_prob_diff": score("activation", "clean", 0.75),
+    "century_corrupted_prob_diff": score("activation", "corrupted", -0.4),
+    **{f"denoise_{name}": head(name, share + 0.03) for name, share in HEADS.items()},
+    "denoise_order": head("a4.h4", 0.03),
+    "denoise_circuit": sets("activation", "together", recovered(0.9)),
+    "denoise_m0@YY": site("mlps@YY", 0, 0.8),
+    "denoise_m10": site("mlps@END", 10, 0.6),
+    "denoise_m9": site("mlps@END", 9, 0.6),
+    "denoise_m8": site("mlps@END", 8, 0.1),
+    "denoise_m11": site("mlps@END", 11, 0.0),
+    "denoise_other_mlps": site("mlps@YY", 5, -0.08),
+    "stream8_YY": site("stream@YY", 8, 0.7),
+    "stream8_END": site("stream@END", 8, 0.3),
+    "stream10_END": site("stream@END", 10, 0.9),
+    "best_receiver": site("q@END", 3, 0.06),
+    "acdc_clean": answer("acdc", "clean", 0.80),
+    "acdc_corrupted": answer("acdc", "corrupted", -0.5),
+    "acdc_circuit": answer("acdc", "circuit", 0.6),
+    "acdc_kl": answer("acdc", "circuit", 0.3, 0.1),
+    "started_recovered": answer("families", "started_partial", 0.7),
+    "price_recovered": answer("families", "price_partial", 0.59),
+    "sequence_recovered": answer("families", "sequence_partial", 0.7),
+    "sequence_gain": answer("families", "sequence_extended", 0.7),
+    "ended_negative": answer("families", "ended_clean", -0.5),
+    "ended_impaired": answer("families", "ended_reverse", 0.7),
+    "BC_negative": answer("families", "BC_clean", -0.5),
+    "BC_impaired": answer("families", "BC_reverse", 0.7),
+    "smaller_repeats": answer("families", "smaller_clean", 0.8),
+    "neurons_near_zero": sets("neurons", "effects", constant(*[-0.01] * 20, *[0.0] * 80)),
+    "neurons_joint": sets("neurons", "ten_added", torch.full((97, 100), 1.4)),
+    "neurons_single": sets("neurons", "lens_single", torch.stack([lenses()["m9"]] * 10)),
+    "neurons_sum": sets("neurons", "lens_sum", torch.stack([lenses()["m8"]] * 2)),
+    **{f"eap_{n}": score("attribution", f"eap_{n}", share + 0.07) for n, share in EAP.items()},
+    **{f"eap_ig_{n}": score("attribution", f"eap_ig_{n}", EAP[n] - 0.1) for n in EAP},
+    "eap_ig_better": score("attribution", "eap_300", 0.76),
+    "eap_precision": sets("attribution", "eap_top", grid(*NINETEEN[2:])),
+    "eap_recall": sets("attribution", "eap_top", grid(*NINETEEN[5:])),
+    "eap_ig_precision": sets("attribution", "eap_ig_top", grid(*NINETEEN[1:])),
+    "eap_ig_recall": sets("attribution", "eap_ig_top", grid(*NINETEEN[3:])),
+    "edges_heads": sets("edges", "found@END", grid(*SEVEN[3:], *LATE)),
+    "edges_late_mlps": sets("edges", "found@END", grid(*SEVEN, "m8", "m9", "m10")),
+    "edges_early": sets("edges", "found@YY", grid("m0", "m1", "a0.h1")),
+    "edges_precision": sets("edges", "found@the2", grid(*OTHERS, value=2.0)),
+    "edges_recovered": score("edges", "found", 0.3),
+    "edges_above_corrupted": score("edges", "found", 0.1),
 }
+MISSING = {claim["id"] for claim in claims() if "missing" in claim}
 
 
 def card(results: Results) -> pd.DataFrame:
-    return scorecard(results, measurable(results)).set_index("id")
+    return scorecard(results).set_index("id")
 
 
-def changed(change: Callable[[Results], None]) -> Results:
-    results = copy.deepcopy(AGREEING)
+def changed(change: Change, results: Results = ALL) -> Results:
+    results = copy.deepcopy(results)
     change(results)
     return results
 
 
-def test_claims_measures_and_tests_name_the_same() -> None:
+def unmeasured(table: pd.DataFrame) -> set[str]:
+    return set(table.index[table["verdict"] == "not measured"]) - MISSING
+
+
+# ---- claims and verdicts ----------------------------------------------------------------------
+
+
+def test_claims_are_whole_and_each_can_be_broken() -> None:
     ids = [claim["id"] for claim in claims()]
-    assert len(ids) == len(set(ids))
-    assert {claim["id"] for claim in claims() if "missing" not in claim} == set(MEASURES)
-    assert set(measurable(AGREEING)) == set(BREAKING)
+    assert len(ids) == len(set(ids)) == 116
+    assert set(ids) - MISSING == set(MEASURES) == set(BREAKING)
+    assert list(dict.fromkeys(claim["theme"] for claim in claims())) == list(THEMES)
     for claim in claims():
-        assert {"theme", "claim", "section", "kind", "unit", "certainty", "experiment"} <= set(
-            claim
-        )
+        assert claim["experiment"] in EXPERIMENTS or claim["id"] in MISSING
+        assert {"claim", "section", "unit"} <= claim.keys()
         assert "value" in claim or "paper" in claim
         assert ("value" in claim) == (claim["kind"] in ("value", "above", "below"))
         assert ("tolerance" in claim) == (claim["kind"] == "value")
@@ -254,9 +266,24 @@ def test_claims_measures_and_tests_name_the_same() -> None:
         assert certainty_in_words(claim["certainty"])
 
 
-def test_results_like_the_papers_agree_everywhere() -> None:
-    table = scorecard(AGREEING, measurable(AGREEING))
+@pytest.mark.parametrize("less", ["a measure", "a claim"])
+def test_a_claim_without_a_measure_is_refused_and_the_reverse(less: str) -> None:
+    topic = Topic("controls")
+    topic.measures = dict(TOPICS[2].measures)
+    topic.check()
+    if less == "a measure":
+        del topic.measures["one_mlp"]
+    else:
+        topic.claims = [claim for claim in topic.claims if claim["id"] != "one_mlp"]
+    with pytest.raises(ValueError, match=r"controls.toml .*one_mlp.*e\.g\. @topic"):
+        topic.check()
+
+
+@pytest.mark.parametrize("results", [AGREEING, ALL], ids=["discovery", "all"])
+def test_results_like_the_papers_agree_everywhere(results: Results) -> None:
+    table = scorecard(results, measurable(results))
     assert tuple(table.columns) == COLUMNS
+    assert len(table) == (47 if results is AGREEING else 114)
     wrong = table[table["verdict"] != "agrees"]
     assert wrong.empty, wrong[["id", "measured", "detail"]].to_string()
     bounded = table.dropna(subset=["low"])
@@ -266,34 +293,92 @@ def test_results_like_the_papers_agree_everywhere() -> None:
 
 @pytest.mark.parametrize("claim", BREAKING)
 def test_every_verdict_can_fail(claim: str) -> None:
-    row = _row(next(c for c in claims() if c["id"] == claim), changed(BREAKING[claim]))
-    assert row["verdict"] == "disagrees", (claim, row["measured"])
+    row = scorecard(changed(BREAKING[claim]), [claim]).iloc[0]
+    assert row["verdict"] == "disagrees", row["measured"]
+
+
+def test_without_the_large_sample_the_discovery_counts() -> None:
+    table = card(changed(answered("partial", 0.76, 0.08), AGREEING))
+    assert table.loc["partial_prob_diff", "verdict"] == "disagrees"
+    assert "; reported on 10,000 prompts" in table.loc["partial_prob_diff", "detail"]
+
+
+def test_another_model_is_not_comparable_but_measured() -> None:
+    table = card(changed(lambda results: results.settings.update(gpt2_small=False), AGREEING))
+    assert set(table["verdict"]) == {"not comparable"}
+    assert table.loc["clean_prob_diff", "measured"] == pytest.approx(0.8155, abs=1e-3)
+    assert table.loc["clean_prob_diff", "paper"] == "81.7 %"
+
+
+def test_another_corruption_gets_no_verdict() -> None:
+    table = card(changed(lambda results: results.settings.update(corruption="smaller"), AGREEING))
+    assert table.loc["partial_prob_diff", "verdict"] == "not comparable"
+    assert "corrupted by 'smaller'" in table.loc["partial_prob_diff", "detail"]
+    assert math.isfinite(table.loc["partial_prob_diff", "measured"])
+
+
+def test_values_of_other_data_are_not_compared_where_that_matters() -> None:
+    table = card(changed(lambda results: results.settings.update(years=[1000, 1900]), AGREEING))
+    assert table.loc["corrupted_prob_diff", "verdict"] == "not measured"
+    assert "years 1100-1799, which this run has not" in table.loc["corrupted_prob_diff", "detail"]
+    assert table.loc["clean_prob_diff", "verdict"] == "agrees"
+    assert "10,000 prompts, unbalanced" in table.loc["clean_prob_diff", "detail"]
+
+
+@pytest.mark.parametrize(
+    ("diff", "verdict"), [(0.707, "agrees"), (0.747, "agrees"), (0.7065, "disagrees")]
+)
+def test_the_rule_for_values_is_the_tolerance(diff: float, verdict: str) -> None:
+    table = card(changed(answer("large", "partial", diff, 0.08)))
+    assert table.loc["partial_prob_diff", "verdict"] == verdict
+
+
+def test_an_interval_over_the_limit_leaves_the_verdict_open() -> None:
+    spread = torch.linspace(-0.2, 0.2, N)
+    row = card(changed(answer("large", "partial", 0.75 + spread, 0.08))).loc["partial_prob_diff"]
+    assert row["verdict"] == "disagrees" and "open" in row["detail"]
+    assert "open" not in card(ALL).loc["partial_prob_diff", "detail"]
+
+
+# ---- what is missing --------------------------------------------------------------------------
 
 
 def test_what_was_not_measured_is_said() -> None:
-    empty = Results(AGREEING.settings, torch.zeros(0, dtype=torch.int64))
-    table = scorecard(empty)
+    table = scorecard(Results(AGREEING.settings, torch.zeros(0, dtype=torch.int64)))
     assert set(table["verdict"]) == {"not measured"}
     assert table["measured"].isna().all() and table["detail"].str.len().min() > 5
 
 
-@pytest.mark.parametrize("missing", ["sweep m9", "sweep m0@YY", "evaluation corrupted"])
-def test_missing_experiments_cost_only_their_own_claims(missing: str) -> None:
-    results = copy.deepcopy(AGREEING)
-    kind, name = missing.split()
-    del (results.sweeps if kind == "sweep" else results.evaluations)[name]
+@pytest.mark.parametrize(
+    ("kind", "name", "gone"),
+    [
+        ("sweeps", "m9", {"m9_top_head", "m9_top_mlp"}),
+        ("sweeps", "m0@YY", {"m0_reads_embedding"}),
+        (
+            "evaluations",
+            "corrupted",
+            {"year_mass", "top_year_valid_corrupted", "prob_diff_positive_corrupted"},
+        ),
+        *(
+            ("experiments", name, {c["id"] for c in claims() if c["experiment"] == name})
+            for name in sorted(set(EXPERIMENTS) - {"discovery", "large", "bos"})
+        ),
+        ("attention", None, {"attention_to_YY", "attention_a7h10_dip"}),
+        ("lens", None, {claim for claim in MEASURES if claim.startswith("lens")}),
+    ],
+)
+def test_missing_results_cost_only_their_own_claims(
+    kind: str, name: str | None, gone: set[str]
+) -> None:
+    results = copy.deepcopy(ALL)
+    if name:
+        del getattr(results, kind)[name]
+    else:
+        setattr(results, kind, {} if kind == "lens" else None)
     table = card(results)
-    gone = set(table.index[table["verdict"] == "not measured"])
-    expected = {
-        "sweep m9": {"m9_top_head", "m9_top_mlp"},
-        "sweep m0@YY": {"m0_reads_embedding"},
-        "evaluation corrupted": {
-            *("corrupted_prob_diff", "year_mass"),
-            *("top_year_valid_corrupted", "prob_diff_positive_corrupted"),
-        },
-    }
-    assert gone == expected[missing]
-    assert set(table.loc[~table.index.isin(gone), "verdict"]) == {"agrees"}
+    assert unmeasured(table) == gone
+    words = name or {"lens": "logit lens of"}.get(kind, kind)
+    assert table.loc[list(gone), "detail"].str.contains(f"{words.split('@')[0]}.* is missing").all()
 
 
 def test_an_mlp_received_at_END_is_not_taken_for_the_one_at_YY() -> None:
@@ -301,15 +386,6 @@ def test_an_mlp_received_at_END_is_not_taken_for_the_one_at_YY() -> None:
     del results.sweeps["m3@YY"]
     results.sweeps["m3"] = a_sweep(["m3"], "END", {}, ())
     assert card(results).loc["early_top_head", "verdict"] == "not measured"
-
-
-def test_another_model_is_not_comparable_but_measured() -> None:
-    results = copy.deepcopy(AGREEING)
-    results.settings["gpt2_small"] = False
-    table = card(results)
-    assert set(table["verdict"]) == {"not comparable"}
-    assert table.loc["clean_prob_diff", "measured"] == pytest.approx(0.8155, abs=1e-3)
-    assert table.loc["clean_prob_diff", "paper"] == "81.7 %"
 
 
 def test_a_smaller_model_has_no_a9h1() -> None:
@@ -321,47 +397,14 @@ def test_a_smaller_model_has_no_a9h1() -> None:
     assert table.loc["logits_senders", "verdict"] == "not measured"
     assert "no m8" in table.loc["logits_senders", "detail"]
 
-
-def test_values_of_other_data_are_not_compared_where_that_matters() -> None:
-    results = copy.deepcopy(AGREEING)
-    results.settings["years"] = [1000, 1900]
+    results = copy.deepcopy(ALL)
+    for name in ("mlps@END", "heads@END"):
+        tensors = results.experiments["activation"].tensors
+        tensors[name] = tensors[name][:6]
+    del results.experiments["controls"].tensors["random_0"]
     table = card(results)
-    assert table.loc["corrupted_prob_diff", "verdict"] == "not measured"
-    assert "years 1100-1799, which this run has not" in table.loc["corrupted_prob_diff", "detail"]
-    assert table.loc["clean_prob_diff", "verdict"] == "agrees"
-    assert "10,000 prompts, unbalanced" in table.loc["clean_prob_diff", "detail"]
-
-
-def test_the_rule_for_values_is_the_tolerance() -> None:
-    for diff, verdict in ((0.707, "agrees"), (0.747, "agrees"), (0.7065, "disagrees")):
-        table = card(changed(answers("partial", diff, 0.08)))
-        assert table.loc["partial_prob_diff", "verdict"] == verdict
-
-
-def test_an_interval_over_the_limit_leaves_the_verdict_open() -> None:
-    spread = torch.linspace(-0.2, 0.2, N)
-    table = card(changed(answers("partial", 0.75 + spread, 0.08)))
-    assert table.loc["partial_prob_diff", "verdict"] == "disagrees"
-    assert "open" in table.loc["partial_prob_diff", "detail"]
-    assert "open" not in card(AGREEING).loc["partial_prob_diff", "detail"]
-
-
-def test_a_verdict_rests_on_the_numbers_beside_it() -> None:
-    row = card(AGREEING).loc["m9_top_head"]
-    assert row["measured"] == pytest.approx(0.1)  # heads above it have no effect
-    assert "a9.h1 −10.00 pp" in row["detail"]
-    row = card(AGREEING).loc["clean_prob_diff"]
-    mean, low, high = bootstrap_ci(AGREEING.evaluations["clean"].prob_diff)
-    assert [row["measured"], row["low"], row["high"]] == [float(mean), float(low), float(high)]
-
-
-def test_lens_and_attention_cost_only_their_own_claims() -> None:
-    results = copy.deepcopy(AGREEING)
-    results.attention, results.lens = None, {}
-    table = card(results)
-    gone = table.index[table["verdict"] == "not measured"]
-    assert set(gone) == {claim for claim in table.index if claim.startswith(("attention", "lens"))}
-    assert "logit lens of m8 is missing" in table.loc["lens_m8_peak", "detail"]
+    assert "the model has no a9.h1" in table.loc["denoise_a9.h1", "detail"]
+    assert "not defined for this model" in table.loc["random_circuits", "detail"]
 
 
 def test_claims_about_low_YYs_need_some() -> None:
@@ -372,6 +415,32 @@ def test_claims_about_low_YYs_need_some() -> None:
     assert table.loc["attention_a7h10_dip", "verdict"] == "not measured"
     assert table.loc["lens_m11_band", "verdict"] == "not measured"
     assert table.loc["lens_mlps_triangle", "verdict"] == "agrees"
+
+
+@pytest.mark.parametrize(
+    ("experiment", "name", "claim"),
+    [
+        ("families", "price_clean", "price_recovered"),
+        ("large", "clean", "partial_recovered"),
+    ],
+)
+def test_a_circuit_recovers_nothing_of_no_score(experiment: str, name: str, claim: str) -> None:
+    sign = torch.tensor([0.5, -0.5]).repeat(N // 2)
+    row = card(changed(answer(experiment, name, sign))).loc[claim]
+    assert row["verdict"] == "not measured" and "cannot be told from 0" in row["detail"]
+
+
+# ---- numbers and words ------------------------------------------------------------------------
+
+
+def test_a_verdict_rests_on_the_numbers_beside_it() -> None:
+    table = card(AGREEING)
+    row = table.loc["m9_top_head"]
+    assert row["measured"] == pytest.approx(0.1)  # heads above it have no effect
+    assert "a9.h1 −10.00 pp" in row["detail"]
+    row = table.loc["clean_prob_diff"]
+    mean, low, high = bootstrap_ci(AGREEING.evaluations["clean"].prob_diff)
+    assert [row["measured"], row["low"], row["high"]] == [float(mean), float(low), float(high)]
 
 
 def test_the_interval_of_a_gap_between_groups_is_about_its_standard_error() -> None:
@@ -395,6 +464,63 @@ def test_a_triangle_that_is_the_same_for_every_YY_is_told_apart() -> None:
     assert row["measured"] == 1 and "mean rows: 0.0 % and 100.0 %" in row["detail"]
 
 
+def test_a_neuron_without_any_preference_makes_no_step() -> None:
+    rows = -torch.arange(97.0)[:, None].expand(97, 100)  # the same for all years, by YY
+    row = card(changed(sets("neurons", "lens_single", torch.stack([rows] * 10)))).loc[
+        "neurons_single"
+    ]
+    assert abs(row["measured"]) < 1e-9 and row["verdict"] == "agrees"
+
+
+def test_the_sample_is_named() -> None:
+    table = card(ALL)
+    detail = table.loc["clean_prob_diff", "detail"]
+    assert detail.endswith("; measured on 10,000 prompts, unbalanced, years 1000-1899")
+    assert table.loc["corrupted_prob_diff", "detail"].endswith("years 1100-1799, written so")
+    assert sample_of(table[table["theme"] == "Neurons"]) == f"{N} prompts"
+    assert sample_of(table) == ""  # they differ
+
+
+@pytest.mark.parametrize(
+    ("claim", "paper", "limits"),
+    [
+        ("clean_prob_diff", "81.7 %", "agrees from 80.7 % to 82.7 %"),
+        ("price_recovered", "88.9 %", "agrees from 80.0 % to 95.0 %"),
+        ("acdc_kl", "0.078", "agrees from 0.058 to 0.098"),
+        ("one_mlp", "worse", "agrees above +10.00 pp"),
+        ("neurons_single", "none does", "agrees below 90.0 %"),
+    ],
+)
+def test_limits_stand_apart_from_what_is_reported(claim: str, paper: str, limits: str) -> None:
+    row = card(ALL).loc[claim]
+    assert row["paper"] == paper and limits in row["detail"]
+
+
+def test_what_was_found_edge_by_edge_is_said() -> None:
+    table = card(ALL)
+    detail = table.loc["edges_heads", "detail"]
+    assert detail.startswith("12 heads and MLPs were found at END; not a5.h1")
+    # 17 of the circuit's 18 are the strongest of 20
+    assert table.loc["edges_precision", "measured"] == pytest.approx(17 / 18)
+    assert "17 of 18, and 17 of all 20 that were found" in table.loc["edges_precision", "detail"]
+    assert "the full circuit: 88.8 %" in table.loc["edges_recovered", "detail"]
+    row = table.loc["edges_above_corrupted"]
+    assert row["measured"] == pytest.approx(1.15 / 1.25) and "92.8 %" in row["detail"]
+
+
+def test_the_edges_of_attribution_are_counted() -> None:
+    table = card(ALL)
+    row = table.loc["eap_ig_200"]
+    assert row["detail"].startswith("190 of the edges are on a path to the logits; 94.6 % of the")
+    assert "80 % of the way" in row["detail"] and "reported on 1,000 prompts" in row["detail"]
+    assert "way" not in table.loc["eap_200", "detail"]
+    assert table.loc["eap_recall", "detail"].startswith("17 of 19")
+    assert table.loc["eap_ig_better", "detail"] == "narrowest: 300 edges"
+
+
+# ---- the table --------------------------------------------------------------------------------
+
+
 def test_headline_numbers_name_both_conventions() -> None:
     table = headline_numbers(AGREEING).set_index("evaluation")
     clean, corrupted, partial = (
@@ -411,21 +537,37 @@ def test_headline_numbers_name_both_conventions() -> None:
 
 
 def test_to_text_has_every_claim_and_a_count() -> None:
-    text = to_text(scorecard(changed(BREAKING["m9_top_head"])))
+    text = to_text(scorecard(changed(BREAKING["m9_top_head"], AGREEING)))
     assert "Into m9, a9.h1 is the top head" in text
     assert re.search(r"81\.6 %  agrees\n +75\.\d to 86\.\d\n", text)  # the interval below it
-    rest = len(claims()) - len(BREAKING)
-    assert text.endswith(f"agrees: {len(BREAKING) - 1}, disagrees: 1, not measured: {rest}")
-    assert all(claim["theme"].upper() in text for claim in claims())
+    assert text.endswith("agrees: 46, disagrees: 1, not measured: 69")
+    assert all(theme.upper() in text for theme in THEMES)
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_the_table_survives_csv(tmp_path: Path) -> None:
-    table = scorecard(AGREEING)
+def test_tables_and_results_survive_the_folder(tmp_path: Path) -> None:
+    table = scorecard(ALL)
     table.to_csv(tmp_path / "scorecard.csv", index=False)
     read = pd.read_csv(tmp_path / "scorecard.csv", keep_default_na=False, na_values={"low": ""})
     assert list(read["verdict"]) == list(table["verdict"])
     assert set(read["verdict"]) <= set(VERDICTS)
+    ALL.save(tmp_path)
+    loaded = load_results(tmp_path)
+    assert loaded.experiments.keys() == ALL.experiments.keys()
+    pd.testing.assert_frame_equal(scorecard(loaded), table)
+    loaded.drop("neurons", tmp_path)
+    loaded.save(tmp_path)
+    assert "neurons" not in load_results(tmp_path).experiments
+
+
+def test_the_files_of_a_scorecard_name_the_model(tmp_path: Path) -> None:
+    for model, is_gpt2_small in (("gpt2-small", True), ("<b>", False)):
+        results = copy.deepcopy(ALL)
+        results.settings |= {"model": model, "gpt2_small": is_gpt2_small}
+        write_scorecard(results, scorecard(results), tmp_path)
+        page, text = ((tmp_path / f"scorecard.{end}").read_text() for end in ("html", "txt"))
+        assert f"<h1>{escape(model)}</h1>" in page and "Activation patching" in page
+        assert all(("not GPT-2 small" in one) != is_gpt2_small for one in (page, text))
 
 
 def test_numbers_in_words() -> None:
@@ -437,22 +579,3 @@ def test_numbers_in_words() -> None:
     assert in_words(-0.0784, "number") == "−0.078"
     assert interval_in_words(-0.01, 0.02, "points") == "−1.00 to +2.00"
     assert interval_in_words(math.nan, 0.0, "share") == "–"
-
-
-def test_sweeps_of_the_fabrication_are_shaped_like_real_ones() -> None:
-    sweep = AGREEING.sweeps["m9"]
-    assert sweep.effect.shape == (12, 13) and component(sweep.senders[-1]).kind == "embed"
-
-
-def test_another_corruption_gets_no_verdict() -> None:
-    results = copy.deepcopy(AGREEING)
-    results.settings["corruption"] = "smaller"
-    table = card(results)
-    assert table.loc["partial_prob_diff", "verdict"] == "not comparable"
-    assert "corrupted by 'smaller'" in table.loc["partial_prob_diff", "detail"]
-    assert math.isfinite(table.loc["partial_prob_diff", "measured"])
-
-
-def test_limits_stand_apart_from_what_is_reported() -> None:
-    row = card(copy.deepcopy(AGREEING)).loc["clean_prob_diff"]
-    assert row["paper"] == "81.7 %" and "agrees from 80.7 % to 82.7 %" in row["detail"]

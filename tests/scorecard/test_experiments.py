@@ -1,4 +1,4 @@
-"""The scorecard's command and its experiments on the embedded model, with few prompts."""
+"""Unit: the scorecard's command and its experiments on the embedded model, with few prompts."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import torch
 
 from gt_helpers import reproduce
 from gt_helpers.__main__ import main
-from gt_helpers.dataset.published import acdc_years, century_prompts, eap_ig_prompts
+from gt_helpers.dataset.published import YEARS, eap_ig_prompts
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.edges.attribution import eap
 from gt_helpers.edges.discovery import discover_circuit, greedy_edges
 from gt_helpers.edges.graph import EdgeGraph, evaluate_edges
 from gt_helpers.metrics import prob_diff
+from gt_helpers.model import cache
 from gt_helpers.model.load import load_model
 from gt_helpers.model.transformer import Transformer
-from gt_helpers.patching.controls import mlp_paths
 from gt_helpers.patching.engine import PathPatching
-from gt_helpers.patching.paper import PAPER, acdc_circuit, full_circuit, partial_circuit
+from gt_helpers.patching.paper import PAPER, full_circuit, partial_circuit
 from gt_helpers.reproduce import run_scorecard
-from gt_helpers.scorecard import experiments as module
-from gt_helpers.scorecard.claims import claims
-from gt_helpers.scorecard.experiments import EXPERIMENTS, answers
+from gt_helpers.scorecard import activation, edges, neurons, registry
+from gt_helpers.scorecard.claims import EXPERIMENTS, claims
+from gt_helpers.scorecard.registry import circuit_log_probs
 from gt_helpers.scorecard.results import load_results
 
 PROMPTS, FEW, THRESHOLD = 12, 8, 0.02
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("scorecard")
     with pytest.MonkeyPatch.context() as patch:
         # Of few prompts the default keeps what is next to nothing, and takes hundreds of sweeps.
-        patch.setattr(module, "discover_circuit", partial(discover_circuit, threshold=THRESHOLD))
+        patch.setattr(edges, "discover_circuit", partial(discover_circuit, threshold=THRESHOLD))
         assert main(["scorecard", "--model", "mini", *SIZES, "--out", str(out)]) == 0
     return out
 
@@ -65,23 +65,20 @@ def test_what_is_there_is_not_measured_again(folder: Path, monkeypatch: pytest.M
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("measured again")
 
-    for name in ("answers", "activation_patching", "cache_activations", "eap", "discover_circuit"):
-        monkeypatch.setattr(module, name, refuse)
+    for room, name in (
+        (registry, "PathPatching"),
+        (activation, "activation_patching"),
+        (neurons, "cache_activations"),
+        (edges, "PathPatching"),
+    ):
+        monkeypatch.setattr(room, name, refuse)
     monkeypatch.setattr(PathPatching, "sweep", refuse)
-    said: list[str] = []
-    table, _ = run_scorecard(
-        "mini",
-        PROMPTS,
-        out=folder,
-        device="cpu",
-        at_most=5,
-        only=["leace_prob_diff"],
-        say=said.append,
-    )
+    again = partial(run_scorecard, "mini", PROMPTS, out=folder, device="cpu", say=lambda line: None)
+    table, _ = again(at_most=5, only=["leace_prob_diff"])
     assert list(table["id"]) == ["leace_prob_diff"]
-    run_scorecard("mini", PROMPTS, out=folder, device="cpu", at_most=5, say=said.append)
+    again(at_most=5)
     with pytest.raises(AssertionError, match="measured again"):  # more prompts are
-        run_scorecard("mini", PROMPTS, out=folder, device="cpu", at_most=9, say=said.append)
+        again(at_most=9)
 
 
 def test_an_interrupted_scorecard_continues(
@@ -94,7 +91,7 @@ def test_an_interrupted_scorecard_continues(
     for name in ("large", "acdc"):
         (tmp_path / "run" / f"experiment_{name}.safetensors").unlink()
     command = ["scorecard", "--model", "mini", *SIZES, "--out", str(tmp_path / "run")]
-    acdc = dataclasses.replace(EXPERIMENTS["acdc"], measure=interrupt)
+    acdc = dataclasses.replace(EXPERIMENTS["acdc"], run=interrupt)
     with monkeypatch.context() as patch:
         patch.setitem(EXPERIMENTS, "acdc", acdc)
         assert main(command) == 130
@@ -128,7 +125,7 @@ def test_what_an_experiment_cannot_measure_is_said(
         raise ValueError("no heads")
 
     monkeypatch.setitem(
-        EXPERIMENTS, "families", dataclasses.replace(EXPERIMENTS["families"], measure=refuse)
+        EXPERIMENTS, "families", dataclasses.replace(EXPERIMENTS["families"], run=refuse)
     )
     said: list[str] = []
     run_scorecard("mini", 4, out=tmp_path, device="cpu", only=["smaller_repeats"], say=said.append)
@@ -163,19 +160,14 @@ def test_an_unknown_claim_is_refused(capsys: pytest.CaptureFixture) -> None:
     assert "no claim 'nonsense'; known are clean_prob_diff" in capsys.readouterr().err
 
 
-def test_every_claim_names_an_experiment() -> None:
-    for claim in claims():
-        assert claim["experiment"] in EXPERIMENTS or "missing" in claim
-
-
 def test_streamed_answers_are_the_engines(
     model: Transformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = YearDataset(model.tokenizer, 10, balanced=False)
     circuit = partial_circuit()
     patching = PathPatching(model, dataset)
-    monkeypatch.setattr(module, "_PROMPTS", 4)
-    found = answers(model, dataset, {"in": circuit}, {"out": circuit})
+    monkeypatch.setattr(cache, "PROMPTS_AT_ONCE", 4)
+    found = circuit_log_probs(model, dataset, {"in": circuit}, {"out": circuit})
     expected = {
         "clean": patching.base_log_probs,
         "corrupted": patching.reversed().base_log_probs,
@@ -186,24 +178,9 @@ def test_streamed_answers_are_the_engines(
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_direct_and_indirect_paths_are_those_of_the_sweeps(model: Transformer) -> None:
-    patching = PathPatching(model, YearDataset(model.tokenizer, 6))
-    paths = mlp_paths(["m8", "m9", "m10", "m11"])
-    assert list(paths) == ["m8", "m9", "m10"]
-    clean = prob_diff(patching.base_probs, patching.dataset.YY)
-    for name, sweep in (("direct", patching.sweep("logits")), ("indirect", patching.sweep("m11"))):
-        change = patching.evaluate(paths["m10"][name]).prob_diff - clean
-        expected = sweep.values[sweep.senders.index("m10@END")]
-        torch.testing.assert_close(change, expected, atol=1e-6, rtol=0)
-    assert {edge.name for edge in paths["m9"]["indirect"].edges} == {
-        *("m9@END -> m10@END", "m9@END -> m11@END", "m10@END -> m11@END"),
-        *("m10@END -> logits", "m11@END -> logits"),
-    }
-
-
 def test_attributions_circuits_grow_by_the_scores(model: Transformer, folder: Path) -> None:
     found = load_results(folder).experiments["attribution"].tensors
-    patching = PathPatching(model, eap_ig_prompts(model.tokenizer, FEW, 0, module.YEARS))
+    patching = PathPatching(model, eap_ig_prompts(model.tokenizer, FEW, 0, YEARS))
     graph, denoising = EdgeGraph.of(patching), patching.reversed()
     clean = prob_diff(patching.base_probs, patching.dataset.YY)
     torch.testing.assert_close(found["clean"], clean)
@@ -225,7 +202,7 @@ def test_attributions_circuits_grow_by_the_scores(model: Transformer, folder: Pa
 def test_the_circuit_that_was_found_is_kept(model: Transformer, folder: Path) -> None:
     results = load_results(folder)
     found = results.experiments["edges"].tensors
-    dataset = YearDataset(model.tokenizer, FEW, years=module.YEARS)
+    dataset = YearDataset(model.tokenizer, FEW, years=YEARS)
     patching = PathPatching(model, dataset)
     circuit = discover_circuit(patching, THRESHOLD)
     graph, denoising = EdgeGraph.of(patching, summed=False), patching.reversed()
@@ -243,36 +220,3 @@ def test_the_circuit_that_was_found_is_kept(model: Transformer, folder: Path) ->
             expected = [max(strengths.get(name, [0])) for name in (*names, f"m{layer}@{place}")]
             assert found[f"found@{place}"][layer].tolist() == pytest.approx(expected)
     assert len(circuit) > 5 and "embed@YY" in circuit.components
-
-
-def test_acdc_has_its_edges_and_its_prompts(model: Transformer) -> None:
-    assert len(acdc_circuit(["YY"])) == 235  # and 27 from heads to their own q, k and v make 262
-    dataset = YearDataset(model.tokenizer, 4, template=module.ACDC_TEMPLATE)
-    assert list(dataset.positions).index("YY") == 7 and dataset.clean.shape == (4, 10)
-    circuit = acdc_circuit(["YY", "to", "END"])
-    assert {source.name for source in circuit.sources} == {"embed@YY", "embed@to", "embed@END"}
-    every = acdc_circuit(list(dataset.positions))
-    back = PathPatching(model, dataset).reversed()
-    # Positions before YY are the same in both runs.
-    torch.testing.assert_close(
-        back.evaluate(circuit).log_probs, back.evaluate(every).log_probs, atol=1e-5, rtol=1e-4
-    )
-
-
-def test_acdc_has_604_years(gpt2_tokenizer) -> None:
-    years = acdc_years(gpt2_tokenizer)
-    assert len(years) == 604 and {1603, 1697} <= set(years)
-    assert not {1602, 1698} & set(years)
-
-
-def test_centuries_are_uniform(model: Transformer) -> None:
-    dataset = century_prompts(model.tokenizer, 700, seed=1)
-    counts = torch.bincount(dataset.XX)[11:]
-    assert len(counts) == 7 and counts.min() > 70 and counts.max() < 130
-    assert dataset.changed_positions == ["YY"]
-    assert dataset.clean_text[0].startswith("<|endoftext|>The ")
-    assert dataset.corrupted_text == [
-        text.replace(str(year), f"{year // 100}01", 1)
-        for text, year in zip(dataset.clean_text, dataset.years.tolist(), strict=True)
-    ]
-    assert century_prompts(model.tokenizer, 5, seed=1).clean_text == dataset.clean_text[:5]

@@ -1,4 +1,4 @@
-"""The benchmarks run on a tiny model, and what they time is right."""
+"""Unit: the benchmarks run on a tiny model, and what they time is right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""publish, and the setup cell that it writes into the notebooks: without a network."""
+"""Unit: publish, and the setup cell that it writes into the notebooks, without a network."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def git(folder: Path, *arguments: str) -> None:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A project of two notebooks, not published."""
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "tools").mkdir()
+    for folder in ("notebooks", "tools", "docs"):
+        (tmp_path / folder).mkdir()
     shutil.copy(CELL, tmp_path / "tools")
-    for name, title in (("01_a.ipynb", "1. First"), ("02_b.ipynb", "2. Second")):
+    for name, title in (("01_a.ipynb", "1. First"), ("02_b.ipynb", '2. "Second"')):
         cells = [
             {"cell_type": "markdown", "id": "t", "metadata": {}, "source": f"# {title}\n\n{TEXT}"},
             {"cell_type": "code", "id": "c", "metadata": {}, "source": "print(1)", "outputs": []},
@@ -36,60 +36,50 @@ def root(tmp_path: Path) -> Path:
         notebook = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
         (tmp_path / "notebooks" / name).write_text(notebook_text(notebook), encoding="utf-8")
     (tmp_path / "README.md").write_text(
-        "# Title\n<!-- notebooks -->\nold\n<!-- end of notebooks -->\nThe end.\n"
+        "<!-- notebooks -->\nold\n<!-- end of notebooks -->\nEnd.\n"
     )
-    (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "02_b.png").touch()
     publish.stamp_all(tmp_path)
     return tmp_path
 
 
-def cells(root: Path, name: str = "02_b.ipynb") -> list[str]:
-    return [source(cell) for cell in read_notebook(root / "notebooks" / name)["cells"]]
+def cells(root: Path) -> list[str]:
+    return [source(cell) for cell in read_notebook(root / "notebooks" / "02_b.ipynb")["cells"]]
 
 
 def test_before_an_address_is_known_a_notebook_says_how_to_use_it(root: Path) -> None:
-    assert cells(root) == [
-        f"# 2. Second\n\n{publish._NO_ADDRESS}\n\n{TEXT}",
-        CELL.read_text().rstrip("\n"),
-        "print(1)",
-    ]
-    assert "zip" in publish._NO_ADDRESS and publish._NO_ADDRESS.count(".") == 1
+    title, setup, code = cells(root)
+    assert title == f'# 2. "Second"\n\n{publish._NO_ADDRESS}\n\n{TEXT}'
+    assert (setup, code) == (CELL.read_text().rstrip("\n"), "print(1)")
     assert (root / "README.md").read_text() == (
-        "# Title\n<!-- notebooks -->\n| notebook | question | |\n|---|---|---|\n"
+        "<!-- notebooks -->\n| notebook | question | |\n|---|---|---|\n"
         "| [1. First](notebooks/01_a.ipynb) | Why é? |  |\n"
-        "| [2. Second](notebooks/02_b.ipynb) | Why é? "
-        '| <img src="docs/02_b.png" width="280" alt="2. Second"> |\n'
-        "<!-- end of notebooks -->\nThe end.\n"
+        '| [2. "Second"](notebooks/02_b.ipynb) | Why é? '
+        '| <img src="docs/02_b.png" width="280" alt="2. &quot;Second&quot;"> |\n'
+        "<!-- end of notebooks -->\nEnd.\n"
     )
     assert publish.stamp_all(root) == []
 
 
-def test_quotes_in_a_title_do_not_end_the_picture_s_name(root: Path) -> None:
-    row = publish._row(root / "notebooks" / "02_b.ipynb", '# 2. "Second"\n**Why?**', root)
-    assert row.startswith('| [2. "Second"](notebooks/02_b.ipynb) | Why? |')
-    assert 'alt="2. &quot;Second&quot;"' in row
-
-
 def test_publish_writes_the_address_everywhere_and_once(root: Path) -> None:
     changed = publish.publish("jane/greater-than", "dev", root)
-    assert [str(path.relative_to(root)) for path in changed] == [
-        "tools/setup_cell.py",
-        "notebooks/01_a.ipynb",
-        "notebooks/02_b.ipynb",
+    assert [path.name for path in changed] == [
+        "setup_cell.py",
+        "01_a.ipynb",
+        "02_b.ipynb",
         "README.md",
     ]
-    title, setup, code = cells(root)
+    title, setup, _ = cells(root)
+    badge = title.split("\n")[2]
     link = "colab.research.google.com/github/jane/greater-than/blob/dev/notebooks/02_b.ipynb"
-    first, blank, badge, *rest = title.split("\n")
-    assert (first, blank, rest) == ("# 2. Second", "", ["", TEXT])
     assert badge.startswith("[![Open In Colab](") and badge.endswith(f"](https://{link})")
-    assert 'REPOSITORY, BRANCH = "jane/greater-than", "dev"' in setup and code == "print(1)"
-    assert f"| [2. Second](notebooks/02_b.ipynb)<br>{badge} |" in (root / "README.md").read_text()
+    assert title == f'# 2. "Second"\n\n{badge}\n\n{TEXT}'
+    assert 'REPOSITORY, BRANCH = "jane/greater-than", "dev"' in setup
+    assert f"(notebooks/02_b.ipynb)<br>{badge} |" in (root / "README.md").read_text()
 
     assert publish.publish("jane/greater-than", "dev", root) == []
     assert len(publish.publish("joe/other", "main", root)) == 4
-    assert all("jane" not in text for text in cells(root))
+    assert "jane" not in "".join(cells(root))
 
 
 @pytest.mark.parametrize(
@@ -110,16 +100,14 @@ def test_publish_asks_git(url: str, root: Path) -> None:
 @pytest.mark.parametrize(
     ("repository", "branch", "message"),
     [
-        ("jane", "main", "'jane' is no address; give OWNER/NAME"),
-        ('jane/x"', "main", "is no address"),
-        ("https://github.com/jane/x", "main", "is no address"),
-        ("jane/x", "a b", "'a b' is no name of a branch"),
-        (None, "main", "git names no GitHub remote 'origin' here; give the address"),
+        ("jane", "main", "'jane'.*OWNER/NAME"),
+        ('jane/x"', "main", "'jane/x\"'"),
+        ("https://github.com/jane/x", "main", "https://.*OWNER/NAME"),
+        ("jane/x", "a b", "'a b'.*e.g. main"),
+        (None, "main", "'origin'.*OWNER/NAME"),
     ],
 )
-def test_publish_refuses(
-    repository: str | None, branch: str, message: str, root: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_publish_refuses(repository: str | None, branch: str, message: str, root: Path) -> None:
     git(root, "init")
     before = cells(root)
     with pytest.raises(ValueError, match=message):
@@ -129,7 +117,7 @@ def test_publish_refuses(
 
 def test_the_command_says_what_was_wrong(capsys: pytest.CaptureFixture[str]) -> None:
     assert publish.main(["jane"]) == 2
-    assert capsys.readouterr().err.startswith("publish: 'jane' is no address")
+    assert capsys.readouterr().err.startswith("publish: 'jane'")
 
 
 # --- the setup cell ------------------------------------------------------------------------------
@@ -147,18 +135,14 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
-def run_cell(folder: Path, times: int = 1, repository: str = "", **variables: str) -> str:
-    """Run the setup cell some times in one Python; returns the last line of what it says."""
+def run_cell(folder: Path, repository: str = "", **variables: str) -> str:
+    """Run the setup cell twice in one Python; returns the last line of what it says."""
     cell = CELL.read_text().replace('BRANCH = ""', f'BRANCH = "{repository}"')
-    code = f"for _ in range({times}):\n    exec({cell!r}, {{}})\n"
+    command = [sys.executable, "-c", f"for _ in range(2):\n    exec({cell!r}, {{}})\n"]
     environment = {**os.environ, "PYTHONPATH": "", **variables}
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True
-    )
-    lines = (result.stdout if result.returncode == 0 else result.stderr).splitlines()
-    if result.returncode == 0:
-        assert len(lines) == times
-    return lines[-1]
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    said = result.stderr if result.returncode else result.stdout
+    return said.splitlines()[-1]
 
 
 def pack(project: Path, file: Path, top: str) -> None:
@@ -167,14 +151,9 @@ def pack(project: Path, file: Path, top: str) -> None:
             archive.write(path, Path(top) / path.relative_to(project))
 
 
-def test_the_setup_cell_is_short() -> None:
-    text = CELL.read_text()
-    assert text.startswith("# @title Setup\n") and len(text.splitlines()) <= 40
-
-
 @pytest.mark.parametrize("place", [".", "notebooks", "..", "../.."])
 def test_setup_finds_the_project_around(place: str, project: Path) -> None:
-    said = run_cell((project / place).resolve(), times=2)
+    said = run_cell((project / place).resolve())
     assert said == f"set up in {project / 'gt_helpers' / 'environment.py'}"
 
 
@@ -187,7 +166,7 @@ def test_setup_unpacks_an_uploaded_copy(top: str, project: Path, tmp_path: Path)
     pack(project, content / "old-copy.zip", top)
     os.utime(content / "old-copy.zip", (0, 0))
     pack(project, content / "copy.zip", top)
-    said = run_cell(content, times=2)
+    said = run_cell(content)
     assert said == f"set up in {content / 'copy' / top / 'gt_helpers' / 'environment.py'}"
     assert sorted(path.name for path in content.iterdir() if path.is_dir()) == ["copy"]
 
@@ -205,7 +184,7 @@ def test_setup_clones_a_published_project(project: Path, tmp_path: Path) -> None
         "GIT_CONFIG_KEY_0": f"url.file://{tmp_path}/.insteadOf",
         "GIT_CONFIG_VALUE_0": "https://github.com/",
     }
-    said = run_cell(content, times=2, repository="jane/greater-than", **instead)
+    said = run_cell(content, repository="jane/greater-than", **instead)
     assert said == f"set up in {content / 'greater-than' / 'gt_helpers' / 'environment.py'}"
     shutil.rmtree(content / "greater-than")
     said = run_cell(content, repository="jane/no-such", **instead)
@@ -214,4 +193,4 @@ def test_setup_clones_a_published_project(project: Path, tmp_path: Path) -> None
 
 def test_setup_says_what_to_do_without_a_project(tmp_path: Path) -> None:
     said = run_cell(tmp_path)
-    assert said.startswith("RuntimeError: No project (it is not in this folder). Upload a zip")
+    assert said.startswith("RuntimeError: No project") and "Upload a zip" in said

@@ -121,15 +121,15 @@ class Prompts:
 
     def draw(self, family: Family, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw n training prompts: token ids [prompt, position] and YY [prompt]."""
-        words = torch.tensor(self.items if family.about_items else self.nouns)
-        word = torch.randint(len(words), (2 * n,), generator=rng)
+        fillers = torch.tensor(self.items if family.about_items else self.nouns)
+        filler = torch.randint(len(fillers), (2 * n,), generator=rng)
         year = torch.randint(len(self.years), (2 * n,), generator=rng)
         # Twice as many as needed, so that enough are left without the held-out pairs.
         if not family.about_items:
-            keep = ~self.held_out[word, year]
-            word, year = word[keep], year[keep]
-        word, year = word[:n], year[:n]
-        return self.fill(family, words[word], year, rng), self.years[year] % 100
+            keep = ~self.held_out[filler, year]
+            filler, year = filler[keep], year[keep]
+        filler, year = filler[:n], year[:n]
+        return self.fill(family, fillers[filler], year, rng), self.years[year] % 100
 
     def held_out_prompts(self, n: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """Draw n prompts of held-out (noun, year) pairs, years 1102-1798, YY = 02, 03 .. 98, 02 ..

@@ -1,0 +1,100 @@
+"""Controls of the circuit: attention on 01 data, direct and indirect effects, other circuits."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ..analysis.controls import circuit_through, mlp_paths, random_parts, shifted_heads
+from ..analysis.neurons import last_but_one
+from ..formatting import in_words
+from ..metrics import Measurement, average, ratio
+from ..patching.engine import PathPatching
+from ..patching.paper import partial_circuit
+from ..processes import Tensors
+from .registry import (
+    Bench,
+    Topic,
+    circuit_log_probs,
+    points,
+    prob_diffs,
+    share_of,
+    strongest,
+    tensor,
+)
+from .results import Results
+
+_RANDOM_CIRCUITS = 20
+
+topic = Topic("controls")
+
+
+@topic.experiment("controls")
+def _controls(bench: Bench) -> Tensors:
+    model, parts = bench.model, bench.parts
+    dataset = bench.dataset()
+    first = dataset.positions["YY"]  # nothing before it differs
+    circuits = {
+        "partial": partial_circuit(parts),
+        "values_only": circuit_through(parts, list(dataset.positions)[first:]),
+        "shifted": partial_circuit(shifted_heads(parts, model.n_heads)),
+        "one_mlp": partial_circuit(replace(parts, mlps=(last_but_one(parts),))),
+    }
+    shape = PathPatching(model, dataset[:1]).shape
+    with suppress(ValueError):  # a circuit with most heads of a layer leaves none to stand in
+        drawn = [random_parts(parts, shape, seed) for seed in range(_RANDOM_CIRCUITS)]
+        circuits |= {f"random_{i}": partial_circuit(one) for i, one in enumerate(drawn)}
+    impaired = {
+        f"{path}_{mlp}": circuit
+        for mlp, paths in mlp_paths(parts.mlps).items()
+        for path, circuit in paths.items()
+    }
+    return prob_diffs(circuit_log_probs(model, dataset, circuits, impaired, "controls"))
+
+
+def _score(results: Results, name: str) -> Float[Tensor, " prompt"]:
+    return tensor(results, "controls", name)
+
+
+def _losses(results: Results, mlp: str) -> tuple[Tensor, Tensor, str]:
+    """What an MLP's direct and indirect paths cost when they are corrupted, and both in words."""
+    clean = _score(results, "clean")
+    direct, indirect = (clean - _score(results, f"{path}_{mlp}") for path in ("direct", "indirect"))
+    return direct, indirect, f"direct {points(direct)}, indirect {points(indirect)}"
+
+
+def _below_partial(results: Results, score: Float[Tensor, " prompt"]) -> Measurement:
+    """By how much another circuit does worse than the partial one."""
+    margin = _score(results, "partial") - score
+    return average(margin, f"its own: {in_words(float(score.mean()))}")
+
+
+topic.measures |= {
+    "values_only": lambda r: share_of(_score(r, "values_only"), _score(r, "partial")),
+    "shifted_heads": lambda r: _below_partial(r, _score(r, "shifted")),
+    "one_mlp": lambda r: _below_partial(r, _score(r, "one_mlp")),
+}
+
+
+@topic.measure("m8_indirect")
+def _m8_indirect(results: Results) -> Measurement:
+    direct, indirect, words = _losses(results, "m8")
+    return average(indirect - direct, words)
+
+
+@topic.measure("m9_balanced")
+def _m9_balanced(results: Results) -> Measurement:
+    direct, indirect, words = _losses(results, "m9")
+    return replace(ratio(direct, direct + indirect), detail=words)
+
+
+@topic.measure("random_circuits")
+def _random_circuits(results: Results) -> Measurement:
+    _score(results, "random_0")  # or it is said that there is none
+    every = results.experiments["controls"].tensors
+    drawn = [_score(results, name) for name in every if name.startswith("random_")]
+    found = _below_partial(results, strongest(drawn))
+    return replace(found, detail=f"the best of {len(drawn)}; {found.detail}")

@@ -1,0 +1,211 @@
+"""Circuits that were found edge by edge: by attribution, and by the paper's procedure itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..dataset.published import eap_ig_prompts
+from ..edges.attribution import eap, eap_ig
+from ..edges.discovery import discover_circuit, greedy_order
+from ..edges.graph import EdgeGraph, evaluate_edges
+from ..edges.scores import strongest_first
+from ..formatting import in_words
+from ..metrics import Measurement, average, prob_diff, recovered
+from ..model.components import component
+from ..model.transformer import Transformer
+from ..patching.engine import PathPatching
+from ..patching.paper import PAPER, CircuitParts, full_circuit
+from ..processes import Tensors
+from .registry import Bench, NotMeasured, Topic, narrowest, share_of, tensor
+from .results import Results
+
+topic = Topic("edges")
+
+# ---- a grid of heads and MLPs, as it is saved -------------------------------------------------
+
+_Grid = Float[Tensor, "layer column"]  # one column per head, the last is the MLPs
+
+
+def _to_grid(model: Transformer, values: Mapping[str, float]) -> _Grid:
+    """Values of heads and MLPs by their names; what else is named is left out."""
+    grid = torch.zeros(model.n_layers, model.n_heads + 1)
+    for name, value in values.items():
+        node = component(name)
+        if node.kind != "embed":
+            grid[node.layer, node.head] = value  # the "head" of an MLP is -1
+    return grid
+
+
+def _from_grid(results: Results, experiment: str, name: str) -> dict[str, float]:
+    """Heads and MLPs above 0, strongest first."""
+    grid = tensor(results, experiment, name)
+    n_heads = grid.shape[1] - 1
+    values = {
+        f"m{layer}" if head == n_heads else f"a{layer}.h{head}": float(grid[layer, head])
+        for layer, head in grid.nonzero().tolist()
+    }
+    return dict(sorted(values.items(), key=lambda one: -one[1]))
+
+
+def _ends(patching: PathPatching) -> Tensors:
+    """The scores [prompt] of the clean and the corrupted run."""
+    YY = patching.dataset.YY
+    runs = {"clean": patching.base_probs, "corrupted": patching.reversed().base_probs}
+    return {name: prob_diff(probs, YY) for name, probs in runs.items()}
+
+
+# ---- EAP and EAP-IG ---------------------------------------------------------------------------
+
+SIZES = (100, 200, 300, 500, 1000)  # edges of the circuits that are reported
+_TOP = 50  # edges whose heads and MLPs are compared with the circuit
+# Heads and MLPs of the circuit as the study of EAP-IG takes it, with a6.h1 as an eighth head.
+_NINETEEN = {*PAPER.heads, "a6.h1", *PAPER.mlps, *PAPER.readers_of_YY}
+_POINTS = "gradients at 0, 20, 40, 60 and 80 % of the way from clean to corrupted embeddings"
+
+
+@topic.experiment("attribution")
+def _attribution(bench: Bench) -> Tensors:
+    dataset = eap_ig_prompts(bench.model.tokenizer, bench.prompts, bench.seed)
+    patching = PathPatching(bench.model, dataset, progress=True)
+    graph, denoising = EdgeGraph.of(patching), patching.reversed()
+    found = _ends(patching)
+    for name, scores in (("eap", eap(patching, graph)), ("eap_ig", eap_ig(patching, graph))):
+        order = greedy_order(scores)
+        for n in SIZES:  # as the source counts them: before those on no path are dropped
+            live = graph.pruned(order[:n])
+            found[f"{name}_{n}"] = evaluate_edges(denoising, graph, live).prob_diff
+            found[f"{name}_{n}_edges"] = live.nonzero().flatten()
+        top = graph.components(strongest_first(scores.mean)[:_TOP])
+        found[f"{name}_top"] = _to_grid(bench.model, dict.fromkeys(top, 1.0))
+    return found
+
+
+def _attributed(results: Results, method: str, size: int) -> Measurement:
+    """The score of a circuit of so many edges."""
+    score, clean, corrupted = (
+        tensor(results, "attribution", name) for name in (f"{method}_{size}", "clean", "corrupted")
+    )
+    n = len(tensor(results, "attribution", f"{method}_{size}_edges"))
+    gap = in_words(recovered(score, clean, corrupted).value)
+    detail = f"{n} of the edges are on a path to the logits; {gap} of the gap"
+    return average(score, detail if method == "eap" else f"{detail}; {_POINTS}")
+
+
+def _precision(results: Results, method: str) -> Measurement:
+    """How many of the heads and MLPs at the strongest edges are the circuit's."""
+    top = _from_grid(results, "attribution", f"{method}_top")
+    return _fraction(len(_NINETEEN & top.keys()), len(top))
+
+
+def _recall(results: Results, method: str) -> Measurement:
+    """How many of the circuit's heads and MLPs are at the strongest edges."""
+    top = _from_grid(results, "attribution", f"{method}_top")
+    return _fraction(len(_NINETEEN & top.keys()), len(_NINETEEN))
+
+
+def _fraction(some: int, every: int) -> Measurement:
+    return Measurement(some / max(1, every), detail=f"{some} of {every}")
+
+
+for _method in ("eap", "eap_ig"):
+    for _size in SIZES:
+        topic.measures[f"{_method}_{_size}"] = partial(_attributed, method=_method, size=_size)
+    topic.measures[f"{_method}_precision"] = partial(_precision, method=_method)
+    topic.measures[f"{_method}_recall"] = partial(_recall, method=_method)
+
+
+@topic.measure("eap_ig_better")
+def _eap_ig_better(results: Results) -> Measurement:
+    margins = {}
+    for size in SIZES[:3]:
+        ours, theirs = (
+            tensor(results, "attribution", f"{method}_{size}") for method in ("eap_ig", "eap")
+        )
+        margins[f"{size} edges"] = average(ours - theirs)
+    return narrowest(margins)
+
+
+# ---- a circuit from the data alone ------------------------------------------------------------
+
+
+@topic.experiment("edges")
+def _edges(bench: Bench) -> Tensors:
+    model = bench.model
+    dataset = bench.dataset()
+    patching = PathPatching(model, dataset, progress=True)
+    denoising, circuit = patching.reversed(), discover_circuit(patching)
+    graph = EdgeGraph.of(patching, summed=False)
+    found = _ends(patching) | {
+        "found": denoising.evaluate(circuit).prob_diff,
+        "full": denoising.evaluate(full_circuit(bench.parts)).prob_diff,
+        "edges": graph.edges_of(circuit).nonzero().flatten(),
+    }
+    # What was found at a position, by the strongest effect of the edges that it sends.
+    strengths: dict[str, dict[str, float]] = {position: {} for position in graph.positions}
+    for edge, effect in zip(circuit.edges, circuit.effects.mean(-1).tolist(), strict=True):
+        here, name = strengths[edge.sender.position], edge.sender.label
+        here[name] = max(here.get(name, 0.0), -effect)
+    return found | {f"found@{place}": _to_grid(model, here) for place, here in strengths.items()}
+
+
+def _parts(results: Results) -> CircuitParts:
+    if results.parts is None:
+        raise NotMeasured("the circuit has not been chosen yet")
+    return results.parts
+
+
+def _found_at(results: Results, place: str, names: tuple[str, ...]) -> Measurement:
+    """How many of these heads and MLPs were found at a position."""
+    found = _from_grid(results, "edges", f"found@{place}")
+    if not names:
+        raise NotMeasured("the model's circuit has none")
+    missing = [name for name in names if name not in found]
+    detail = f"{len(found)} heads and MLPs were found at {place}"
+    detail += f"; not {', '.join(missing)}" if missing else ""
+    return Measurement(1 - len(missing) / len(names), detail=detail)
+
+
+@topic.measure("edges_early")
+def _edges_early(results: Results) -> Measurement:
+    readers = _parts(results).readers_of_YY
+    return _found_at(results, "YY", tuple(name for name in readers if name != "embed"))
+
+
+@topic.measure("edges_precision")
+def _edges_precision(results: Results) -> Measurement:
+    tensor(results, "edges", "found")  # or it is said what is missing
+    parts, strengths = _parts(results), dict[str, float]()
+    for key in results.experiments["edges"].tensors:
+        if key.startswith("found@"):
+            for name, value in _from_grid(results, "edges", key).items():
+                strengths[name] = max(value, strengths.get(name, 0.0))
+    own = {*parts.heads, *parts.mlps, *parts.readers_of_YY, *parts.early_inputs} - {"embed"}
+    first = sorted(strengths, key=lambda name: -strengths[name])[: len(own)]
+    if not first:
+        raise NotMeasured("no head and no MLP was found")
+    found = _fraction(len(own & set(first)), len(first))
+    every = f"{len(own & strengths.keys())} of all {len(strengths)} that were found"
+    return replace(found, detail=f"{found.detail}, and {every}")
+
+
+def _edges_recovered(results: Results, nothing: str = "") -> Measurement:
+    """What the found circuit recovers of the model's score above another run's, or above 0."""
+    found, full, clean = (tensor(results, "edges", name) for name in ("found", "full", "clean"))
+    base = tensor(results, "edges", nothing) if nothing else None
+    n = len(tensor(results, "edges", "edges"))
+    other = in_words(recovered(full, clean, base).value)
+    return replace(share_of(found, clean, base), detail=f"{n} edges; the full circuit: {other}")
+
+
+topic.measures |= {
+    "edges_heads": lambda r: _found_at(r, "END", _parts(r).heads),
+    "edges_late_mlps": lambda r: _found_at(r, "END", _parts(r).mlps),
+    "edges_recovered": _edges_recovered,
+    "edges_above_corrupted": partial(_edges_recovered, nothing="corrupted"),
+}

@@ -1,0 +1,97 @@
+"""Single neurons of the last but one MLP, alone and the strongest together (section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..analysis.logit_lens import beyond_mean_row, step_correlation, triangle
+from ..analysis.neurons import Neurons, last_but_one, neuron_ranking
+from ..formatting import in_words
+from ..metrics import Measurement, mean_by_YY
+from ..model.cache import cache_activations
+from ..model.components import END
+from ..processes import Tensors
+from .registry import Bench, NotMeasured, Topic, tensor
+from .results import Results
+
+topic = Topic("neurons")
+
+
+@topic.experiment("neurons")
+def _neurons(bench: Bench) -> Tensors:
+    model = bench.model
+    dataset = bench.dataset()
+    end = dataset.positions[END]
+    base, patch = (
+        cache_activations(model, tokens, end) for tokens in (dataset.clean, dataset.corrupted)
+    )
+    neurons = Neurons(base, patch, dataset, last_but_one(bench.parts))
+    effects = neurons.effects(progress=True)
+    order = neuron_ranking(effects)
+
+    def lens(chosen: Int[Tensor, " neuron"]) -> Float[Tensor, "YY year"]:
+        return mean_by_YY(neurons.lens(chosen), dataset.YY)
+
+    def years(chosen: Int[Tensor, " neuron"]) -> Float[Tensor, "YY year"]:
+        return mean_by_YY(neurons.year_effect(chosen), dataset.YY)
+
+    return {
+        "effects": effects,
+        "ten_joint": years(order[:10]),
+        "ten_added": torch.stack([years(one) for one in order[:10].split(1)]).sum(0),
+        "all": neurons.joint_effect(order),
+        "lens_single": torch.stack([lens(order[i : i + 1]) for i in range(10)]),
+        "lens_sum": torch.stack([lens(order[:100]), lens(order[:200])]),
+    }
+
+
+def _tensor(results: Results, name: str) -> Tensor:
+    return tensor(results, "neurons", name)
+
+
+@topic.measure("neurons_near_zero")
+def _neurons_near_zero(results: Results) -> Measurement:
+    effects, whole = _tensor(results, "effects").mean(-1), _tensor(results, "all").mean()
+    if whole == 0:
+        raise NotMeasured("the MLP has no direct effect at all")
+    small = effects.abs() < whole.abs() / 100
+    return Measurement(float(small.double().mean()), detail=f"of {len(effects)} neurons")
+
+
+@topic.measure("neurons_joint")
+def _neurons_joint(results: Results) -> Measurement:
+    joint = _tensor(results, "ten_joint")
+    gap = (_tensor(results, "ten_added") - joint).nan_to_num(0.0).abs().max()
+    largest = joint.nan_to_num(0.0).abs().max()
+    if not largest > 0:
+        raise NotMeasured("the ten neurons have no effect on the year logits")
+    return Measurement(float(gap / largest))
+
+
+def _of_each(results: Results, name: str, number: Callable[[Tensor], float]) -> list[float]:
+    """A number of each logit lens [YY, year] of a stack."""
+    return [number(lens) for lens in _tensor(results, name)]
+
+
+@topic.measure("neurons_single")
+def _neurons_single(results: Results) -> Measurement:
+    single, sums = (
+        _of_each(results, name, lambda lens: step_correlation(beyond_mean_row(lens)))
+        for name in ("lens_single", "lens_sum")
+    )
+    if not min(sums) > 0:
+        raise NotMeasured("the sums have no step to compare with")
+    words = ", ".join(f"{likeness:.2f}" for likeness in (max(single), *sums))
+    detail = f"correlation with a step at YY: best of ten, sums of 100 and 200: {words}"
+    return Measurement(max(single) / min(sums), detail=f"{detail}; a pure step has 0.68")
+
+
+@topic.measure("neurons_sum")
+def _neurons_sum(results: Results) -> Measurement:
+    shares = _of_each(results, "lens_sum", triangle)
+    words = " and ".join(map(in_words, shares))
+    return Measurement(min(shares), detail=f"of the YYs, for 100 and 200: {words}")

@@ -1,0 +1,260 @@
+"""What a topic of the scorecard is made of: its experiments, its claims, and a measure for each.
+
+A topic is a pair of files. ``controls.toml`` holds the claims, ``controls.py`` runs the experiment
+on which they are measured and measures them; the claim's id joins the two. A topic's claims may
+need several experiments, as those of ``samples`` do.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from typing import Any, Literal, NotRequired, TypedDict
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..dataset.published import YEARS
+from ..dataset.year_dataset import YearDataset
+from ..formatting import in_words
+from ..metrics import Measurement, prob_diff, recovered
+from ..model import cache
+from ..model.transformer import Transformer
+from ..patching.circuits import Circuit
+from ..patching.engine import Evaluation, PathPatching
+from ..patching.paper import CircuitParts
+from ..processes import Tensors, chunks, is_main, over_prompts
+from .results import Results
+
+
+class Claim(TypedDict):
+    """What the paper or later work reports. The values are theirs, the limits this project's.
+
+    Agrees by its ``kind``: "value" within ``tolerance`` of ``value``; "above", "below" from
+    ``value`` on; "between" in the ``range``; "order", "sign": the measurement is a margin, above 0;
+    "exact" at exactly 0.
+    """
+
+    id: str
+    theme: str  # a heading of the page
+    claim: str  # one sentence
+    section: str  # of the paper
+    kind: Literal["value", "above", "below", "between", "order", "sign", "exact"]
+    unit: Literal["share", "points", "number"]  # shown in %, in percentage points, as it is
+    # P2: a value of the paper, quoted second-hand; CALC: follows from the definitions; TL3:
+    # measured by a later reimplementation; REPO: inferred from the released code; INF: inferred
+    # from the others; x3 says how many sources quote it.
+    certainty: str
+    experiment: str  # the one that it is measured on
+    value: NotRequired[float]
+    tolerance: NotRequired[float]
+    range: NotRequired[list[float]]
+    paper: NotRequired[str]  # what is reported, where that is not the value
+    setting: NotRequired[dict[str, Any]]  # the prompts behind the value
+    required: NotRequired[bool]  # not to be compared with what other prompts show
+    missing: NotRequired[str]  # why nothing measures it
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment: what it does in words, on which prompts, and how long it takes.
+
+    ``minutes`` are for GPT-2 small on two CPU cores; ``data`` says which prompts, apart from their
+    number, as a claim's ``setting`` does. ``run`` gives named tensors, per prompt where it can; the
+    discovery has none, as it saves its many steps one by one.
+    """
+
+    name: str
+    title: str
+    prompts: int
+    minutes: float
+    data: dict[str, Any] = field(default_factory=dict)
+    run: Callable[[Bench], Tensors] = field(default=lambda bench: {}, repr=False)
+
+    def settings(self, seed: int, at_most: int | None = None) -> dict[str, Any]:
+        """Which prompts it takes, as it is saved beside its tensors."""
+        n = min(self.prompts, at_most or self.prompts)
+        return {"prompts": n, "seed": seed, **self.data}
+
+    @property
+    def long(self) -> bool:
+        """Whether ``--skip-long`` leaves it out."""
+        return self.minutes > 10
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What an experiment is given: the model, its circuit, and its settings as they are saved."""
+
+    model: Transformer
+    parts: CircuitParts
+    prompts: int
+    seed: int
+    balanced: bool = True
+    years: Sequence[int] = YEARS
+    note: str = ""
+
+    def dataset(self) -> YearDataset:
+        """The paper's prompts, drawn as the settings say."""
+        tokenizer, (first, end) = self.model.tokenizer, self.years
+        return YearDataset(
+            tokenizer, self.prompts, years=(first, end), balanced=self.balanced, seed=self.seed
+        )
+
+
+Procedure = Callable[[Bench], Tensors]
+Measure = Callable[[Results], Measurement]
+
+
+class NotMeasured(LookupError):
+    """The results lack what a claim needs; the message says what."""
+
+
+class Topic:
+    """Claims that belong together, their experiments, and the measure of each claim.
+
+    The claims and the facts of the experiments come from the TOML file of the topic's name.
+    """
+
+    def __init__(self, name: str) -> None:
+        facts = tomllib.loads(files(__package__).joinpath(f"{name}.toml").read_text("utf-8"))
+        self.name = name
+        self.claims: list[Claim] = facts["claim"]
+        self.experiments = {key: Experiment(key, **one) for key, one in facts["experiment"].items()}
+        self.measures: dict[str, Measure] = {}
+
+    def experiment(self, name: str) -> Callable[[Procedure], Procedure]:
+        """Register the function that runs an experiment, by its name."""
+
+        def register(run: Procedure) -> Procedure:
+            self.experiments[name] = replace(self.experiments[name], run=run)
+            return run
+
+        return register
+
+    def measure(self, claim: str) -> Callable[[Measure], Measure]:
+        """Register the function that measures one claim, by the claim's id."""
+
+        def register(measure: Measure) -> Measure:
+            self.measures[claim] = measure
+            return measure
+
+        return register
+
+    def check(self) -> None:
+        """Raise ValueError unless each claim has a measure, or says why none, and the reverse."""
+        wanted = {claim["id"] for claim in self.claims if "missing" not in claim}
+        if alone := sorted(wanted ^ self.measures.keys()):
+            raise ValueError(
+                f"{self.name}.toml and {self.name}.py name different claims ({', '.join(alone)}); "
+                f'give each a measure, e.g. @topic.measure("{alone[0]}"), or the line missing = ...'
+            )
+
+
+# ---- what experiments share -------------------------------------------------------------------
+
+
+def circuit_log_probs(
+    model: Transformer,
+    dataset: YearDataset,
+    circuits: Mapping[str, Circuit] | None = None,
+    impaired: Mapping[str, Circuit] | None = None,
+    label: str = "prompts",
+) -> Tensors:
+    """Year log-probabilities [prompt, year] of the runs "clean" and "corrupted", and of circuits.
+
+    ``circuits`` run on clean prompts and everything else on corrupted ones; ``impaired`` the other
+    way round. Chunk by chunk, each with its own two runs, so memory does not grow with the number
+    of prompts. "YY" [prompt] comes along.
+    """
+
+    def measure(mine: slice) -> Tensors:
+        found: dict[str, list[Tensor]] = {}
+        total = mine.stop - mine.start
+        bar = tqdm(total=total, desc=label, unit="prompt", leave=False, disable=not is_main())
+        for prompts in chunks(mine, cache.PROMPTS_AT_ONCE):
+            noising = PathPatching(model, dataset[prompts])
+            denoising = noising.reversed()
+            here = {"clean": noising.base_log_probs, "corrupted": denoising.base_log_probs}
+            for patching, some in ((denoising, circuits), (noising, impaired)):
+                for name, circuit in (some or {}).items():
+                    here[name] = patching.evaluate(circuit).log_probs
+            for name, log_probs in here.items():
+                found.setdefault(name, []).append(log_probs)
+            bar.update(prompts.stop - prompts.start)
+        bar.close()
+        return {name: torch.cat(parts) for name, parts in found.items()}
+
+    return over_prompts(label, len(dataset), measure) | {"YY": dataset.YY}
+
+
+def prob_diffs(found: Tensors) -> Tensors:
+    """The probability differences [prompt] of what `circuit_log_probs` gives, without "YY"."""
+    YY = found["YY"]
+    return {name: prob_diff(one.exp(), YY) for name, one in found.items() if name != "YY"}
+
+
+# ---- what measures share ----------------------------------------------------------------------
+
+
+def tensor(results: Results, experiment: str, name: str) -> Tensor:
+    """One tensor of an experiment, in double precision if it is not of whole numbers.
+
+    Raises NotMeasured if it is not there.
+    """
+    if experiment not in results.experiments:
+        raise NotMeasured(
+            f"the experiment {experiment!r} is missing: python -m gt_helpers scorecard runs it"
+        )
+    tensors = results.experiments[experiment].tensors
+    if name not in tensors:
+        raise NotMeasured(f"{name!r} is not defined for this model or its circuit")
+    return tensors[name].double() if tensors[name].is_floating_point() else tensors[name]
+
+
+def evaluation(results: Results, name: str, experiment: str = "") -> Evaluation:
+    """An evaluation of the named experiment if that was run, else of the discovery."""
+    outcome = results.experiments.get(experiment)
+    if outcome is not None:
+        return Evaluation(name, outcome.tensors[name], outcome.tensors["YY"])
+    if name not in results.evaluations:
+        raise NotMeasured(f"the evaluation {name!r} is missing")
+    return results.evaluations[name]
+
+
+def share_of(
+    part: Float[Tensor, " prompt"],
+    whole: Float[Tensor, " prompt"],
+    nothing: Float[Tensor, " prompt"] | None = None,
+) -> Measurement:
+    """`recovered`, or NotMeasured where it is undefined."""
+    found = recovered(part, whole, nothing)
+    if math.isnan(found.value):
+        raise NotMeasured("the model's own score cannot be told from 0")
+    return found
+
+
+def smallest(found: Mapping[str, Measurement]) -> tuple[str, Measurement]:
+    """The name and the measurement of the smallest value."""
+    return min(found.items(), key=lambda one: one[1].value)
+
+
+def narrowest(margins: Mapping[str, Measurement]) -> Measurement:
+    """The smallest of several margins, with its name as the detail."""
+    name, margin = smallest(margins)
+    return replace(margin, detail=f"narrowest: {name}")
+
+
+def strongest(scores: Iterable[Float[Tensor, " prompt"]]) -> Float[Tensor, " prompt"]:
+    """The score with the highest mean."""
+    return max(scores, key=lambda score: float(score.mean()))
+
+
+def points(effect: Float[Tensor, " prompt"]) -> str:
+    """The mean of effects in percentage points."""
+    return in_words(float(effect.mean()), "points")

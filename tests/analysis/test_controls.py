@@ -1,0 +1,81 @@
+"""Unit: control studies: each against what it must equal, and by hand on a few prompts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gt_helpers.analysis import controls
+from gt_helpers.dataset.year_dataset import YearDataset
+from gt_helpers.metrics import prob_diff
+from gt_helpers.model.load import load_model
+from gt_helpers.patching.circuits import Circuit
+from gt_helpers.patching.engine import PathPatching
+from gt_helpers.patching.paper import PAPER, partial_circuit
+
+
+@pytest.fixture(scope="module")
+def patching() -> PathPatching:
+    model = load_model("mini", "cpu")
+    return PathPatching(model, YearDataset(model.tokenizer, 12))
+
+
+def test_direct_effects_are_the_sweep_to_the_logits(patching: PathPatching) -> None:
+    table = controls.direct_and_indirect(patching, PAPER.mlps).set_index(["component", "path"])
+    assert list(table.index) == [
+        (mlp, path) for mlp in ("m8", "m9", "m10") for path in ("direct", "indirect", "total")
+    ]
+    effect = patching.sweep("logits").effect[:, -1]
+    for layer in (8, 9, 10):
+        direct = table.loc[(f"m{layer}", "direct"), "change"]
+        assert direct == pytest.approx(float(effect[layer]), abs=1e-6)
+    clean = prob_diff(patching.base_probs, patching.dataset.YY)
+    row = table.loc[("m10", "total")]
+    assert row["share"] == pytest.approx(-row["change"] / float(clean.mean()))
+    assert row["low"] <= row["change"] <= row["high"]
+
+
+def test_indirect_and_total_are_what_sweeps_give(patching: PathPatching) -> None:
+    table = controls.direct_and_indirect(patching, PAPER.mlps).set_index(["component", "path"])
+    # One layer below the last MLP the only indirect path is the one through it.
+    indirect = patching.sweep("m11").effect[10, -1]
+    assert table.loc[("m10", "indirect"), "change"] == pytest.approx(float(indirect), abs=1e-6)
+    total = patching.sweep(["logits", "m11"]).effect[10, -1]
+    assert table.loc[("m10", "total"), "change"] == pytest.approx(float(total), abs=1e-6)
+    into = patching.sweep(["m9", "m10", "m11"], via=["m10", "m11"]).effect[8, -1]
+    assert table.loc[("m8", "indirect"), "change"] == pytest.approx(float(into), abs=1e-6)
+
+
+def test_direct_and_indirect_refuse_other_bases_and_heads(patching: PathPatching) -> None:
+    for engine, names in ((patching.reversed(), ["m9"]), (patching, ["a9.h1"]), (patching, [])):
+        with pytest.raises(ValueError, match="clean base and MLPs"):
+            controls.direct_and_indirect(engine, names)
+
+
+def test_heads_with_all_inputs_patched_are_the_partial_circuit(patching: PathPatching) -> None:
+    back, positions = patching.reversed(), patching.dataset.positions
+    whole = back.evaluate(partial_circuit(PAPER)).log_probs
+    through = back.evaluate(controls.circuit_through(PAPER, positions, "qkv")).log_probs
+    torch.testing.assert_close(through, whole, atol=2e-5, rtol=0)
+    answers = {
+        inputs: back.evaluate(controls.circuit_through(PAPER, positions, inputs)).log_probs
+        for inputs in ("v", "qk", "q", "k")
+    }
+    for log_probs in answers.values():
+        assert float((log_probs - whole).abs().max()) > 1e-3
+    # A query reads its own row only.
+    by_hand = Circuit(
+        [
+            *(f"all@END -> {head}.q" for head in PAPER.heads),
+            *partial_circuit(PAPER).edges,
+        ]
+    )
+    torch.testing.assert_close(answers["q"], back.evaluate(by_hand).log_probs)
+    with pytest.raises(ValueError, match="letters q, k and v"):
+        controls.circuit_through(PAPER, positions, "w")
+
+
+def test_shifted_heads_are_the_next_ones() -> None:
+    shifted = controls.shifted_heads(PAPER, 12)
+    assert set(shifted.heads) == {"a9.h2", "a8.h0", "a7.h11", "a6.h10", "a5.h6", "a8.h9", "a5.h2"}
+    assert shifted.mlps == PAPER.mlps
