@@ -22,16 +22,7 @@ from ..dataset.corruptions import Corruption
 from ..dataset.prompts import ACDC_TEMPLATE, NO_BOS_TEMPLATE, NO_SPACE_TEMPLATE, listed
 from ..dataset.published import eap_ig_prompts
 from ..dataset.year_dataset import YearDataset
-from ..metrics import (
-    Metric,
-    logit_diff,
-    mean_by_YY,
-    prob_diff,
-    prob_diff_of_mean_logits,
-    prob_diff_or_equal,
-    prob_diff_renormalised,
-    recovered,
-)
+from ..metrics import Metric, logit_diff, mean_by_YY, prob_diff, recovered
 from ..model.cache import ActivationCache, cache_activations
 from ..model.components import Shape, component
 from ..model.transformer import Transformer
@@ -45,6 +36,11 @@ from ..patching.paper import (
     early_sweeps,
     end_sweeps,
     partial_circuit,
+)
+from .other_metrics import (
+    prob_diff_of_mean_logits,
+    prob_diff_or_equal,
+    prob_diff_renormalised,
 )
 
 Years = tuple[int, int]
