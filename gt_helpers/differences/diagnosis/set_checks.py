@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 
@@ -12,7 +12,7 @@ from ...dataset.prompts import load_nouns
 from ...formatting import in_words
 from ...metrics import FIRST_YY, LAST_YY, bootstrap_ci
 from .check import BREAKS, CHANGES, NOTE, Found, check
-from .given import SIDES, ReadPrompt, number
+from .given import SIDES, number
 from .prompt_set import PromptSet, above
 
 CODE_CENTURIES = range(10, 19)  # the paper's code draws from these, its text names 11 to 17
@@ -29,30 +29,24 @@ _BINS = 5
 # ---- labels and mask --------------------------------------------------------------------------
 
 
-def _kind(name: str, given: Sequence[int | None]) -> tuple[bool, str]:
-    """Whether labels are whole years (or YYs), and in words."""
-    whole = any(one is not None and one > 99 for one in given)
-    return whole, f"{'start years' if whole else 'YYs'} given ({name})"
-
-
-def _label(prompt: ReadPrompt, whole: bool) -> int | None:
-    """A prompt's start year, or its YY."""
-    return int(prompt.start) if whole and prompt.start else prompt.YY
-
-
 @check(
     "labels",
     BREAKS,
-    "In {who} the {kind} are {cause}, so answers are scored against a wrong year.",
-    "Take the years from the clean texts, in their order: YY is year % 100.",
+    "In {who} the {kind} given ({column}) are {cause}: what is scored by them is scored wrongly.",
+    "Take the years from the clean texts, in their order, as numbers: YY is year % 100.",
 )
 def labels(prompts: PromptSet) -> Iterator[Found]:
-    """Years or YYs that were given and are not those of the clean texts."""
-    for name, values in prompts.labels.items():
+    """Years or YYs that were given and are not those of the clean texts, or no numbers."""
+    for column, values in prompts.labels.items():
         given = [number(value) for value in values]
-        whole, kind = _kind(name, given)
+        whole = any(one is not None and one > 99 for one in given)
+        fields = {"kind": "start years" if whole else "YYs", "column": column}
+        texts = [i for i, value in enumerate(values) if isinstance(value, str)]
+        if texts:
+            text = {**fields, "cause": "text, which never equals a number"}
+            yield Found(texts, repr(values[texts[0]]), severity=NOTE, fields=text)
         true, false = (
-            [_label(prompt, whole) for prompt in side]
+            [int(one.start) if whole and one.start else one.YY for one in side]
             for side in (prompts.clean, prompts.corrupted)
         )
         known = [i for i, one in enumerate(true) if one is not None]
@@ -73,36 +67,7 @@ def labels(prompts: PromptSet) -> Iterator[Found]:
             cause for cause, c in causes.items() if c and all(given[i] == c[i] for i in where)
         )
         example = f"{values[where[0]]!r} is given, the clean text has {true[where[0]]}"
-        yield Found(where, example, fields={"kind": kind, "cause": cause})
-
-
-@check(
-    "labels as text",
-    NOTE,
-    "In {who} the {kind} are text: they never equal a number, and among texts '9' comes after "
-    "'10'.",
-    "Turn them into numbers: int(year).",
-)
-def labels_as_text(prompts: PromptSet) -> Iterator[Found]:
-    """Years or YYs that are no numbers."""
-    for name, values in prompts.labels.items():
-        kind = _kind(name, [number(value) for value in values])[1]
-        if where := [i for i, value in enumerate(values) if isinstance(value, str)]:
-            yield Found(where, repr(values[where[0]]), fields={"kind": kind})
-
-
-@check(
-    "mask shape",
-    BREAKS,
-    "The mask has the shape {shape}; it needs a row for each of the {n} prompts and a column for "
-    "each of the 100 years 00 to 99.",
-    "mask = torch.arange(100) > YY[:, None], whose columns are the years in order.",
-)
-def mask_shape(prompts: PromptSet) -> Iterator[Found]:
-    """A mask with other rows or columns."""
-    n = len(prompts)
-    if prompts.mask is not None and prompts.mask.shape != (n, 100):
-        yield Found(range(n), fields={"shape": list(prompts.mask.shape), "n": n})
+        yield Found(where, example, fields={**fields, "cause": cause})
 
 
 @check(
@@ -113,8 +78,12 @@ def mask_shape(prompts: PromptSet) -> Iterator[Found]:
 )
 def mask(prompts: PromptSet) -> Iterator[Found]:
     """A mask of right end years that is not "above the clean YY"."""
-    given = prompts.mask
-    if given is None or given.shape != (len(prompts), 100):
+    given, n = prompts.mask, len(prompts)
+    if given is None:
+        return
+    if given.shape != (n, 100):
+        cause = f"has the shape {list(given.shape)} instead of {[n, 100]}, prompts by years"
+        yield Found(range(n), fields={"cause": cause})
         return
     known = [i for i, prompt in enumerate(prompts.clean) if prompt.YY is not None]
     where = [i for i in known if not torch.equal(given[i], prompts.right[i])]
@@ -144,10 +113,6 @@ def mask(prompts: PromptSet) -> Iterator[Found]:
 # ---- years and nouns --------------------------------------------------------------------------
 
 
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(f"{one:02d}" for one in numbers)
-
-
 @check(
     "centuries",
     CHANGES,
@@ -156,47 +121,38 @@ def _listed(numbers: Sequence[int]) -> str:
 )
 def centuries(prompts: PromptSet) -> Iterator[Found]:
     """Start years outside the paper's centuries."""
-    other = {
-        i: prompt.XX
-        for i, prompt in enumerate(prompts.clean)
-        if prompt.XX and prompt.XX not in PAPER_CENTURIES
-    }
+    all_XX = {i: prompt.XX for i, prompt in enumerate(prompts.clean) if prompt.XX}
+    other = {i: XX for i, XX in all_XX.items() if XX not in PAPER_CENTURIES}
     if other:
-        where, in_code = list(other), set(other.values()) <= set(CODE_CENTURIES)
+        in_code = set(other.values()) <= set(CODE_CENTURIES)
         fields = {
-            "centuries": _listed(sorted(set(other.values()))),
+            "centuries": ", ".join(f"{XX:02d}" for XX in sorted(set(other.values()))),
             "code": " (its code draws from 10 to 18)" if in_code else "",
         }
-        yield Found(
-            where,
-            prompts.clean[where[0]].start,
-            severity=NOTE if in_code else CHANGES,
-            fields=fields,
-        )
+        severity = NOTE if in_code else CHANGES
+        yield Found(list(other), prompts.clean[min(other)].start, severity=severity, fields=fields)
 
 
 @check(
     "YY at the edge",
     CHANGES,
-    "In {who} YY is {YYs}: after 99 no end year is right, and 00 and 01 leave nothing for 01 to "
-    "corrupt.",
+    "In {who} YY is 00, 01 or 99: after 99 no end year is right, and 00 and 01 leave nothing for "
+    "01 to corrupt.",
     f"Keep to YY {FIRST_YY:02d} to {LAST_YY}, as valid_years of gt_helpers does.",
 )
 def edge(prompts: PromptSet) -> Iterator[Found]:
     """Start years that end in 00, 01 or 99."""
-    YYs = {i: one.YY for i, one in enumerate(prompts.clean) if one.YY in (0, 1, 99)}
-    if YYs:
-        fields = {"YYs": _listed(sorted({YY for YY in YYs.values() if YY is not None}))}
-        yield Found(list(YYs), prompts.clean[min(YYs)].start, fields=fields)
+    where = [i for i, one in enumerate(prompts.clean) if one.YY in (0, 1, 99)]
+    if where:
+        yield Found(where, prompts.clean[where[0]].start)
 
 
 @check(
     "YY not balanced",
     CHANGES,
-    "The start years' YY are far from even over 02 to 98: they run from {least:02d} to {most:02d} "
-    "with a mean of {mean:.0f} (even: 50), and {moved} of the prompts would need another YY. It "
-    "matters: for balanced prompts the probability difference is {clean} clean, {corrupted} "
-    "corrupted.",
+    "The start years' YY run from {least:02d} to {most:02d} with a mean of {mean:.0f} (even over "
+    "02 to 98: 50), and {moved} of the prompts would need another YY; balanced prompts have a "
+    "probability difference of {clean} clean, {corrupted} corrupted.",
     f"Draw every YY equally often, as {BALANCED} does.",
 )
 def balance(prompts: PromptSet) -> Iterator[Found]:
@@ -225,8 +181,8 @@ def balance(prompts: PromptSet) -> Iterator[Found]:
 @check(
     "repeated prompts",
     CHANGES,
-    "Only {different} of the {n} clean prompts are different, one comes {most} times: means rest "
-    "on fewer prompts than intervals assume.",
+    "Only {different} of the {n} clean prompts are different: means rest on fewer prompts than "
+    "intervals assume.",
     f"Draw nouns and years anew for each prompt, as {BALANCED} does.",
 )
 def repeats(prompts: PromptSet) -> Iterator[Found]:
@@ -234,7 +190,7 @@ def repeats(prompts: PromptSet) -> Iterator[Found]:
     counts = Counter(prompt.body for prompt in prompts.clean)
     where = [i for i, prompt in enumerate(prompts.clean) if counts[prompt.body] > 1]
     if len(counts) < _DIFFERENT * len(prompts):
-        fields = {"different": len(counts), "n": len(prompts), "most": max(counts.values())}
+        fields = {"different": len(counts), "n": len(prompts)}
         yield Found(where, repr(prompts.clean[where[0]].body), fields=fields)
 
 
@@ -246,8 +202,8 @@ def _nouns(prompts: PromptSet) -> dict[int, str]:
 @check(
     "few nouns",
     NOTE,
-    "There are {different}; as many prompts with nouns drawn from the paper's "
-    "{all} have about {expected:.0f}.",
+    "Different nouns: {different}; as many prompts with nouns drawn from the paper's have about "
+    "{expected:.0f}.",
     "Draw a noun for each prompt from load_nouns() of gt_helpers.",
 )
 def few_nouns(prompts: PromptSet) -> Iterator[Found]:
@@ -255,23 +211,21 @@ def few_nouns(prompts: PromptSet) -> Iterator[Found]:
     nouns, n = _nouns(prompts), len(load_nouns())
     different, expected = len(set(nouns.values())), n * (1 - (1 - 1 / n) ** len(nouns))
     if nouns and different < expected / 2:
-        nouns_found = f"{different} different noun{'s' * (different > 1)}"
-        fields = {"different": nouns_found, "all": n, "expected": expected}
-        yield Found(list(nouns), next(iter(nouns.values())), fields=fields)
+        fields = {"different": different, "expected": expected}
+        yield Found(list(nouns), nouns[min(nouns)], fields=fields)
 
 
 @check(
     "other nouns",
     NOTE,
-    "In {who} the noun is none of the paper's {all}.",
+    "In {who} the noun is none of the paper's.",
     "Take nouns from load_nouns() of gt_helpers.",
 )
 def other_nouns(prompts: PromptSet) -> Iterator[Found]:
     """Nouns that are not the paper's."""
-    paper = load_nouns()
-    other = {i: noun for i, noun in _nouns(prompts).items() if noun not in paper}
+    other = {i: noun for i, noun in _nouns(prompts).items() if noun not in load_nouns()}
     if other:
-        yield Found(list(other), next(iter(other.values())), fields={"all": len(paper)})
+        yield Found(list(other), other[min(other)])
 
 
 # ---- what the model answers -------------------------------------------------------------------
@@ -321,8 +275,7 @@ def weak_corruption(prompts: PromptSet) -> Iterator[Found]:
         yield Found(where, fields={"expected": expected})
 
 
-LABEL_CHECKS = (labels, labels_as_text, mask_shape, mask)
 SET_CHECKS = (
-    *(*LABEL_CHECKS, centuries, edge, balance, repeats, few_nouns, other_nouns),
+    *(labels, mask, centuries, edge, balance, repeats, few_nouns, other_nouns),
     *(task, weak_corruption),
 )
