@@ -84,7 +84,6 @@ def diagnose(
     years: Any = None,
     ids: tuple[Any, Any] | None = None,
     mask: Any = None,
-    progress: bool = False,
 ) -> Diagnosis:
     """Say what differs between these prompts and the paper's (section 2), and what it does.
 
@@ -96,7 +95,7 @@ def diagnose(
     cannot be run are not measured. Raises ValueError only for input that cannot be used: nothing
     given, different numbers of prompts, missing columns.
     """
-    prompts = read_prompts(given_by(data, years, ids, mask), model, progress)
+    prompts = read_prompts(given_by(data, years, ids, mask), model)
     # Of ids alone that the model does not have nothing can be read.
     checks = (UNKNOWN_IDS,) if prompts.only_unknown_ids else CHECKS
     found = [

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ...dataset.prompts import PAPER_POSITIONS, Prompt, Template, tokenize, year_tokens
 from ...dataset.year_dataset import YearDataset
@@ -87,7 +86,7 @@ def above(YYs: Sequence[int | None]) -> Bool[Tensor, "prompt year"]:
     return torch.arange(100) > bounds[:, None]
 
 
-def read_prompts(given: Given, model: Transformer, progress: bool) -> PromptSet:
+def read_prompts(given: Given, model: Transformer) -> PromptSet:
     """Read every prompt, and let the model answer it and the paper's prompts beside it."""
     tokenizer, n_vocab = model.tokenizer, model.W_U.shape[1]
     first, second = (
@@ -105,7 +104,7 @@ def read_prompts(given: Given, model: Transformer, progress: bool) -> PromptSet:
         "balanced clean": [tuple(ids) for ids in paper.clean.tolist()],
         "balanced corrupted": [tuple(ids) for ids in paper.corrupted.tolist()],
     }
-    answers = _answers(model, asked, progress)
+    answers = _answers(model, asked)
     unreadable = [i for i, prompt in enumerate(clean) if prompt.YY is None]
     for side in SIDES:
         answers[side][unreadable] = torch.nan  # without YY nothing can be scored
@@ -152,25 +151,18 @@ def _as_in_the_paper(model: Transformer, prompts: Sequence[ReadPrompt]) -> list[
     return built
 
 
-def _answers(
-    model: Transformer, asked: Mapping[str, Sequence[Ids]], progress: bool
-) -> dict[str, Tensor]:
+def _answers(model: Transformer, asked: Mapping[str, Sequence[Ids]]) -> dict[str, Tensor]:
     """Year probabilities [prompt, year] at the last token; NaN where a prompt cannot be run."""
     years = year_tokens(model.tokenizer).to(model.device)
     longest, n_vocab = model.bridge.cfg.n_ctx, model.W_U.shape[1]
-    groups: dict[int, list[Ids]] = defaultdict(list)
-    for ids in dict.fromkeys(ids for many in asked.values() for ids in many):
-        if 0 < len(ids) <= longest and min(ids) >= 0 and max(ids) < n_vocab:
-            groups[len(ids)].append(ids)
     found: dict[Ids, Tensor] = {}
-    total = sum(map(len, groups.values()))
-    bar = tqdm(total=total, desc="answers", unit="prompt", disable=not progress, leave=False)
-    for group in groups.values():
-        asking = iter(group)
-        for logits in end_logits(model, torch.tensor(group), _BATCH):
-            probs = logits.softmax(-1)[:, years].double().cpu()
-            found.update((next(asking), answer) for answer in probs)
-            bar.update(len(probs))
-    bar.close()
-    nothing = torch.full((100,), torch.nan, dtype=torch.float64)
-    return {k: torch.stack([found.get(ids, nothing) for ids in v]) for k, v in asked.items()}
+    every = dict.fromkeys(ids for many in asked.values() for ids in many)
+    known = [ids for ids in every if ids and min(ids) >= 0 and max(ids) < n_vocab]
+    readable = sorted((ids for ids in known if len(ids) <= longest), key=len)
+    for _, same_length in groupby(readable, len):
+        group = list(same_length)
+        batches = end_logits(model, torch.tensor(group), _BATCH)
+        probs = [logits.softmax(-1)[:, years].double().cpu() for logits in batches]
+        found |= zip(group, torch.cat(probs), strict=True)
+    none = torch.full((100,), torch.nan, dtype=torch.float64)
+    return {k: torch.stack([found.get(ids, none) for ids in many]) for k, many in asked.items()}
