@@ -211,7 +211,7 @@ def test_few_strong_mlps_do_not_hide_transposed_heads() -> None:
     [
         (torch.zeros(12, 12), "shape \\[12, 12\\]; give \\[12, 13\\]"),
         (torch.zeros(156), "shape \\[156\\]"),
-        ((torch.zeros(12, 12), torch.zeros(11)), "\\[12, 12\\] heads and \\[11\\] MLPs"),
+        ((torch.zeros(12, 12), torch.zeros(11)), "\\[12, 12\\] and \\[11\\]"),
         ([[1.0], [1.0, 2.0]], "no table of numbers"),
         ("heatmap", "no table of numbers"),
     ],
