@@ -332,29 +332,20 @@ def run_choice(
 ) -> ChoiceRun:
     """One choice's forward passes and sweeps on ``n`` prompts drawn from a seed."""
     dataset = choice.draw(model.tokenizer, n, seed, years)
-    engine = _in_preview(choice.patching) if preview else choice.patching
-    patching = engine(model, dataset)
+    bases = (Preview, choice.patching) if preview else (choice.patching,)
+    patching = type(choice.patching.__name__, bases, {})(model, dataset)
     back = patching.reversed()
     cache = cache_activations(model, dataset.clean, start=dataset.positions["END"])
     answers = {"clean": patching.base_log_probs, "corrupted": back.base_log_probs}
     if choice.nodes == "activations":
         answers["partial"] = overwritten_log_probs(model, dataset, [list(parts.heads)])[0]
         return ChoiceRun(dataset, cache, answers, _overwritten(patching))
-    if choice.nodes == "heads":
-        circuit, sweeps = (
-            _circuit_of_heads(parts, patching.shape),
-            _sweeps_of_heads(patching, parts),
-        )
-    else:
-        circuit, sweeps = partial_circuit(parts), _sweeps(patching, parts)
+    of_heads = choice.nodes == "heads"
+    circuit = _circuit_of_heads(parts, patching.shape) if of_heads else partial_circuit(parts)
     answers["partial"] = back.evaluate(circuit).log_probs
+    sweeps = (_sweeps_of_heads if of_heads else _sweeps)(patching, parts)
     errors = [one.error for one in (patching, back) if isinstance(one, Preview)]
     return ChoiceRun(dataset, cache, answers, sweeps, max(errors, default=0.0))
-
-
-def _in_preview(engine: type[PathPatching]) -> type[PathPatching]:
-    """The same engine with the preview's softmax."""
-    return type(f"Preview{engine.__name__}", (Preview, engine), {})
 
 
 def outcome(parts: CircuitParts, choice: Choice, run: ChoiceRun) -> Outcome:

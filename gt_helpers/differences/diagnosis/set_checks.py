@@ -256,23 +256,20 @@ def task(prompts: PromptSet) -> Iterator[Found]:
 @check(
     "weak corruption",
     BREAKS,
-    "The corrupted prompts hardly corrupt: they lower the probability difference by less than "
-    "{expected}, so patching has little to show.",
+    "The corrupted prompts hardly corrupt: they lower the probability difference by less than half "
+    "of what 01 does, so patching has little to show.",
     "Corrupt with 01, and score both runs with the clean YY.",
 )
 def weak_corruption(prompts: PromptSet) -> Iterator[Found]:
     """Corrupted prompts on which the model still does the task of the clean ones."""
-    if not _done(prompts)[1]:
-        return
     clean, bad = (prompts.score(side, prompts.right) for side in SIDES)
     paper_clean, paper_bad = prompts.scores(paper=True)
     own, paper = clean - bad, paper_clean - paper_bad
-    both = ~(own.isnan() | paper.isnan())
-    where = (both if both.any() else ~own.isnan()).nonzero().flatten().tolist()
-    possible = float(paper[where].mean()) if both.any() else 2 * _FAILS
-    if where and possible > _LITTLE and float(own[where].mean()) < possible / 2:
-        expected = "half of what 01 does" if both.any() else in_words(_FAILS, digits=0)
-        yield Found(where, fields={"expected": expected})
+    where = (~(own + paper).isnan()).nonzero().flatten().tolist()
+    if where and _done(prompts)[1]:
+        possible = float(paper[where].mean())
+        if possible > _LITTLE and float(own[where].mean()) < possible / 2:
+            yield Found(where)
 
 
 SET_CHECKS = (
