@@ -1,12 +1,15 @@
-"""Metrics that are not the paper's, though they look like its probability difference."""
+"""Metrics and logit lenses that are not the paper's, though they look like its own."""
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..analysis.logit_lens import processed_output, unembedded, written
 from ..metrics import FIRST_YY, LAST_YY, Probs, YYs, mean_by_YY, prob_diff, prob_diff_below
+from ..model.cache import ActivationCache
+from ..model.components import component
 
 
 def prob_diff_renormalised(probs: Probs, YY: YYs) -> Float[Tensor, "*batch prompt"]:
@@ -31,3 +34,28 @@ def prob_diff_of_mean_logits(probs: Probs, YY: YYs) -> Float[Tensor, "*batch pro
     means = mean_by_YY(logits.movedim(-2, 0), YY).softmax(-1)[..., :100].movedim(0, -2)
     every_YY = torch.arange(FIRST_YY, LAST_YY + 1, device=probs.device)
     return prob_diff(means, every_YY)[..., YY - FIRST_YY]
+
+
+def processed_lens(
+    cache: ActivationCache, name: str, tokens: Int[Tensor, " year"]
+) -> Float[Tensor, "prompt year"]:
+    """The lens on what TransformerLens gives by default, whose weights are folded and centred."""
+    return unembedded(cache, cache.model.ln_final(processed_output(cache, name)), tokens)
+
+
+def raw_lens(
+    cache: ActivationCache, name: str, tokens: Int[Tensor, " year"]
+) -> Float[Tensor, "prompt year"]:
+    """The unembedding alone, without the final norm."""
+    return unembedded(cache, written(cache, name), tokens)
+
+
+def biased_lens(
+    cache: ActivationCache, name: str, tokens: Int[Tensor, " year"]
+) -> Float[Tensor, "prompt year"]:
+    """The lens of what TransformerLens gives as an MLP's output, b_out included; heads as ever."""
+    node = component(name)
+    output = written(cache, name)
+    if node.kind == "mlp":
+        output = output + cache.model.blocks[node.layer].b_out
+    return unembedded(cache, cache.model.ln_final(output), tokens)

@@ -229,15 +229,13 @@ def _read(ids: Ids, pieces: tuple[str, ...]) -> ReadPrompt:
         last = None  # the prompt stops at its only number, which is the start year
     head = body[: last.start()] if last else body
     years, noun = list(_YEAR.finditer(head)), _LASTED.match(head) or _SECOND_WORD.match(head)
-    spans = {
-        "{XX}{YY}": years[-1].span() if years else (0, 0),
-        "{noun}": noun.span(1) if noun else (0, 0),
-    }
+    year_span = years[-1].span() if years else (0, 0)
+    noun_span = noun.span(1) if noun else (0, 0)
     sentence = head
-    for field, (start, end) in sorted(spans.items(), key=lambda item: item[1], reverse=True):
+    # The later one first, before which nothing moves.
+    for (start, end), field in sorted([(year_span, "{XX}{YY}"), (noun_span, "{noun}")])[::-1]:
         if end:
             sentence = sentence[:start] + field + sentence[end:]
-    year_span, noun_span = spans.values()
     return ReadPrompt(
         ids,
         pieces,

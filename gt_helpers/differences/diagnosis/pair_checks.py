@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from ...dataset.prompts import YEAR_STRINGS
-from ...formatting import in_words
 from .check import BREAKS, CHANGES, Found, check, shown
 from .given import BOS, ReadPrompt
 from .prompt_set import PromptSet
@@ -129,7 +128,7 @@ _WRONG_YY: dict[str, tuple[str, Callable[[int, int], bool], str]] = {
 @check(
     "{name}",
     BREAKS,
-    "In {who} the corrupted YY ({YYs}) is {how}{right}.",
+    "In {who} the corrupted YY ({YYs}) is {how}.",
     "Replace YY by 01 in the corrupted prompt, for example 1732 by 1701.",
 )
 def corrupted_YY(prompts: PromptSet) -> Iterator[Found]:
@@ -144,25 +143,10 @@ def corrupted_YY(prompts: PromptSet) -> Iterator[Found]:
         if found:
             least, most = (YEAR_STRINGS[YY] for YY in (min(found.values()), max(found.values())))
             fields = {
-                **{"name": name, "how": how, "right": _still_right(prompts, list(found))},
+                **{"name": name, "how": how},
                 "YYs": least if least == most else f"{least} to {most}",
             }
             yield Found(list(found), severity=severity, fields=fields)
-
-
-def _still_right(prompts: PromptSet, where: Sequence[int]) -> str:
-    """How much of the corrupted answers is right for the clean YY, beside the clean answers."""
-    masses = {}
-    for name in ("corrupted", "clean", "paper corrupted"):
-        answers = prompts.answers[name][where]
-        mass = (answers * prompts.right[where]).sum(-1) / answers.sum(-1)
-        masses[name] = in_words(float(mass.nanmean()), digits=0)
-    if masses["corrupted"] == "–":
-        return ""
-    return (
-        f" ({masses['corrupted']} of the corrupted answers are still above the clean YY; clean "
-        f"{masses['clean']}, with 01 {masses['paper corrupted']})"
-    )
 
 
 PAIR_CHECKS = (swapped, order, more_than_YY, lengths, start_tokens, corrupted_YY)

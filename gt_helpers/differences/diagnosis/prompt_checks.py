@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from ...dataset.prompts import PAPER_TEMPLATE
+from ...dataset.corruptions import PAPER_CENTURIES
+from ...dataset.prompts import PAPER_TEMPLATE, load_nouns
+from ...metrics import FIRST_YY, LAST_YY
 from .check import BREAKS, CHANGES, NOTE, prompt_check, shown
 from .given import BOS, ReadPrompt
 
+CODE_CENTURIES = range(10, 19)
 PAPER_SENTENCE = PAPER_TEMPLATE.removeprefix(BOS).removesuffix("{XX}").strip()
 TOKENIZE = "model.tokenizer(texts, add_special_tokens=False)"
 
@@ -146,5 +149,42 @@ PROMPT_CHECKS = (
         f"Write {BOS} into the texts, and use {TOKENIZE}.",
         lambda prompt: prompt.mismatch == "start token",
         _first_tokens,
+    ),
+    prompt_check(
+        "centuries",
+        CHANGES,
+        "the start year is of a century that neither the paper's text nor its code has",
+        "Start in the years 1100 to 1799.",
+        lambda prompt: prompt.XX not in (None, *CODE_CENTURIES),
+        _text,
+        ("clean",),
+    ),
+    prompt_check(
+        "centuries",
+        NOTE,
+        "the start year is of a century that the paper's code has (10 to 18), its text (11 to 17) "
+        "has not",
+        "Start in the years 1100 to 1799.",
+        lambda prompt: prompt.XX in CODE_CENTURIES and prompt.XX not in PAPER_CENTURIES,
+        _text,
+        ("clean",),
+    ),
+    prompt_check(
+        "YY at the edge",
+        CHANGES,
+        "YY is 00, 01 or 99, after which no end year is right, or which 01 does not corrupt",
+        f"Keep to YY {FIRST_YY:02d} to {LAST_YY}, as valid_years of gt_helpers does.",
+        lambda prompt: prompt.YY in (0, 1, 99),
+        _text,
+        ("clean",),
+    ),
+    prompt_check(
+        "other nouns",
+        NOTE,
+        "the noun is none of the paper's",
+        "Take nouns from load_nouns() of gt_helpers.",
+        lambda prompt: len(prompt.noun_pieces) == 1 and prompt.noun.lower() not in load_nouns(),
+        lambda prompt: prompt.noun,
+        ("clean",),
     ),
 )

@@ -72,12 +72,12 @@ class PromptSet:
         """Probability difference of some `answers`; NaN where there is none."""
         return (self.answers[which] * torch.where(right, 1.0, -1.0)).sum(-1)
 
-    def scores(self, *, paper: bool) -> tuple[Tensor, Tensor]:
-        """Clean and corrupted probability difference per prompt, as given or as in the paper."""
+    def scores(self, *, paper: bool) -> Float[Tensor, "side prompt"]:
+        """Clean and corrupted probability difference, as given or as in the paper."""
         if paper:
-            return self.score("paper clean", self.right), self.score("paper corrupted", self.right)
-        clean, corrupted = (self.score(side, self.their_right) for side in SIDES)
-        return (corrupted, clean) if self.swapped else (clean, corrupted)
+            return torch.stack([self.score(f"paper {side}", self.right) for side in SIDES])
+        pair = torch.stack([self.score(side, self.their_right) for side in SIDES])
+        return pair.flip(0) if self.swapped else pair
 
 
 def above(YYs: Sequence[int | None]) -> Bool[Tensor, "prompt year"]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import torch
 
-from ...dataset.corruptions import PAPER_CENTURIES
 from ...dataset.prompts import load_nouns
 from ...formatting import in_words
 from ...metrics import FIRST_YY, LAST_YY, bootstrap_ci
@@ -15,7 +14,6 @@ from .check import BREAKS, CHANGES, NOTE, Found, check
 from .given import SIDES, number
 from .prompt_set import PromptSet, above
 
-CODE_CENTURIES = range(10, 19)  # the paper's code draws from these, its text names 11 to 17
 BALANCED = "YearDataset(model.tokenizer, n=490)"
 
 # Set by hand: a correct set of 25 prompts gives no finding, each planted mistake gives its own.
@@ -114,40 +112,6 @@ def mask(prompts: PromptSet) -> Iterator[Found]:
 
 
 @check(
-    "centuries",
-    CHANGES,
-    "In {who} the start century is {centuries}, where the paper names 11 to 17{code}.",
-    "Start in the years 1100 to 1799.",
-)
-def centuries(prompts: PromptSet) -> Iterator[Found]:
-    """Start years outside the paper's centuries."""
-    all_XX = {i: prompt.XX for i, prompt in enumerate(prompts.clean) if prompt.XX}
-    other = {i: XX for i, XX in all_XX.items() if XX not in PAPER_CENTURIES}
-    if other:
-        in_code = set(other.values()) <= set(CODE_CENTURIES)
-        fields = {
-            "centuries": ", ".join(f"{XX:02d}" for XX in sorted(set(other.values()))),
-            "code": " (its code draws from 10 to 18)" if in_code else "",
-        }
-        severity = NOTE if in_code else CHANGES
-        yield Found(list(other), prompts.clean[min(other)].start, severity=severity, fields=fields)
-
-
-@check(
-    "YY at the edge",
-    CHANGES,
-    "In {who} YY is 00, 01 or 99: after 99 no end year is right, and 00 and 01 leave nothing for "
-    "01 to corrupt.",
-    f"Keep to YY {FIRST_YY:02d} to {LAST_YY}, as valid_years of gt_helpers does.",
-)
-def edge(prompts: PromptSet) -> Iterator[Found]:
-    """Start years that end in 00, 01 or 99."""
-    where = [i for i, one in enumerate(prompts.clean) if one.YY in (0, 1, 99)]
-    if where:
-        yield Found(where, prompts.clean[where[0]].start)
-
-
-@check(
     "YY not balanced",
     CHANGES,
     "The start years' YY run from {least:02d} to {most:02d} with a mean of {mean:.0f} (even over "
@@ -194,11 +158,6 @@ def repeats(prompts: PromptSet) -> Iterator[Found]:
         yield Found(where, repr(prompts.clean[where[0]].body), fields=fields)
 
 
-def _nouns(prompts: PromptSet) -> dict[int, str]:
-    """The nouns that are one token, by the numbers of the prompts."""
-    return {i: p.noun.lower() for i, p in enumerate(prompts.clean) if len(p.noun_pieces) == 1}
-
-
 @check(
     "few nouns",
     NOTE,
@@ -208,24 +167,11 @@ def _nouns(prompts: PromptSet) -> dict[int, str]:
 )
 def few_nouns(prompts: PromptSet) -> Iterator[Found]:
     """Less than half as many nouns as drawing them would give."""
-    nouns, n = _nouns(prompts), len(load_nouns())
-    different, expected = len(set(nouns.values())), n * (1 - (1 - 1 / n) ** len(nouns))
-    if nouns and different < expected / 2:
-        fields = {"different": different, "expected": expected}
-        yield Found(list(nouns), nouns[min(nouns)], fields=fields)
-
-
-@check(
-    "other nouns",
-    NOTE,
-    "In {who} the noun is none of the paper's.",
-    "Take nouns from load_nouns() of gt_helpers.",
-)
-def other_nouns(prompts: PromptSet) -> Iterator[Found]:
-    """Nouns that are not the paper's."""
-    other = {i: noun for i, noun in _nouns(prompts).items() if noun not in load_nouns()}
-    if other:
-        yield Found(list(other), other[min(other)])
+    where = [i for i, prompt in enumerate(prompts.clean) if len(prompt.noun_pieces) == 1]
+    different, n = len({prompts.clean[i].noun.lower() for i in where}), len(load_nouns())
+    expected = n * (1 - (1 - 1 / n) ** len(where))
+    if different < expected / 2:
+        yield Found(where, fields={"different": different, "expected": expected})
 
 
 # ---- what the model answers -------------------------------------------------------------------
@@ -263,8 +209,7 @@ def task(prompts: PromptSet) -> Iterator[Found]:
 def weak_corruption(prompts: PromptSet) -> Iterator[Found]:
     """Corrupted prompts on which the model still does the task of the clean ones."""
     clean, bad = (prompts.score(side, prompts.right) for side in SIDES)
-    paper_clean, paper_bad = prompts.scores(paper=True)
-    own, paper = clean - bad, paper_clean - paper_bad
+    own, paper = clean - bad, -prompts.scores(paper=True).diff(dim=0)[0]
     where = (~(own + paper).isnan()).nonzero().flatten().tolist()
     if where and _done(prompts)[1]:
         possible = float(paper[where].mean())
@@ -272,7 +217,4 @@ def weak_corruption(prompts: PromptSet) -> Iterator[Found]:
             yield Found(where)
 
 
-SET_CHECKS = (
-    *(labels, mask, centuries, edge, balance, repeats, few_nouns, other_nouns),
-    *(task, weak_corruption),
-)
+SET_CHECKS = (labels, mask, balance, repeats, few_nouns, task, weak_corruption)
