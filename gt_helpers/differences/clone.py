@@ -58,9 +58,8 @@ def load_without(
     clone = _Clone(file.parent, words)
     with clone.importing():
         module = importlib.import_module(file.stem)
-    report = pd.DataFrame(clone.report.values(), columns=["file", "line", "name", "status", "why"])
-    others = report["file"] != file.name
-    return module, pd.concat([report[~others], report[others]], ignore_index=True)
+    columns = ["file", "line", "name", "status", "why"]
+    return module, pd.DataFrame(clone.report.values(), columns=columns)
 
 
 class SkippedError(ImportError):
@@ -172,12 +171,8 @@ def _run(statement: ast.stmt, path: Path, names: dict[str, Any]) -> dict[str, st
             text = f"needs {error.skipped}, which {error.why}"
         names.update({name: Stub(name, text) for name in stored})
         return dict.fromkeys(stored or [ast.unparse(statement).splitlines()[0]], text)
-    values = {name: names.get(name) for name in stored if not name.startswith("__")}
-    return {name: _why(name, value) for name, value in values.items()}
-
-
-def _why(name: str, value: object) -> str:
-    """Why a name is skipped; "" if it is not."""
-    if not isinstance(value, Stub):
-        return ""
-    return value._why if value._name == name else f"{value._name} {value._why}"
+    for name in stored:
+        value = names.get(name)
+        if isinstance(value, Stub):
+            stored[name] = f"{value._name} ".removeprefix(f"{name} ") + value._why
+    return {name: why for name, why in stored.items() if not name.startswith("__")}

@@ -56,7 +56,7 @@ def compare_sweep(theirs: Any, ours: Sweep) -> SweepComparison:
         reasons += _reacting(read, effect, ours)
         reasons = reasons or [
             "None of the usual rearrangements, signs or scales makes the two alike: compare the "
-            "prompts first (diagnose), then receivers, via and the senders' position."
+            "prompts (diagnose), then receivers, via and the senders' position."
         ]
     elif undone:
         said.append(f"With this undone, {_agreement(read, effect, low, high)}.")
@@ -114,18 +114,19 @@ def _undone(given: Tensor, effect: Tensor) -> tuple[Tensor, list[str]]:
 
 
 def _table(ours: Sweep, given: Tensor, effect: Tensor, low: Tensor, high: Tensor) -> pd.DataFrame:
-    columns = {
-        "component": ours.senders[:-1],
-        "theirs": given.flatten(),
-        "ours": effect.flatten(),
-        "low": low.flatten(),
-        "high": high.flatten(),
-        "difference": (given - effect).flatten(),
-        "outside": _outside(given, low, high).flatten(),
+    cells = {
+        "theirs": given,
+        "ours": effect,
+        "low": low,
+        "high": high,
+        "difference": given - effect,
     }
-    frame = pd.DataFrame(columns)
-    order = frame["difference"].abs().sort_values(ascending=False, kind="stable").index
-    return frame.loc[order].reset_index(drop=True)
+    cells["outside"] = _outside(given, low, high)
+    frame = pd.DataFrame({name: cell.flatten() for name, cell in cells.items()})
+    frame.insert(0, "component", ours.senders[:-1])
+    return frame.sort_values(
+        "difference", key=abs, ascending=False, kind="stable", ignore_index=True
+    )
 
 
 def _outside(read: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from ...dataset.prompts import YEAR_STRINGS
 from .check import BREAKS, CHANGES, Found, check, shown
 from .given import BOS, ReadPrompt
 from .prompt_set import PromptSet
@@ -110,7 +109,7 @@ def start_tokens(prompts: PromptSet) -> Iterator[Found]:
         yield Found(where, f"{shown(longest.pieces[:4])} ...", severity=severity, fields=fields)
 
 
-_WRONG_YY: dict[str, tuple[str, Callable[[int, int], bool], str]] = {
+_WRONG_YY: dict[str, tuple[str, Callable[..., bool], str]] = {
     "nothing corrupted": (BREAKS, operator.eq, "the clean one, so patching it shows nothing"),
     "corrupted YY above": (
         BREAKS,
@@ -128,25 +127,15 @@ _WRONG_YY: dict[str, tuple[str, Callable[[int, int], bool], str]] = {
 @check(
     "{name}",
     BREAKS,
-    "In {who} the corrupted YY ({YYs}) is {how}.",
+    "In {who} the corrupted YY is {how}.",
     "Replace YY by 01 in the corrupted prompt, for example 1732 by 1701.",
 )
 def corrupted_YY(prompts: PromptSet) -> Iterator[Found]:
     """Corrupted YYs that are not 01, by how they stand to the clean ones."""
-    YYs = [
-        (i, clean.YY, bad.YY)
-        for i, (clean, bad) in enumerate(prompts.pairs)
-        if clean.YY is not None and bad.YY is not None
-    ]
+    YYs = [(i, clean.YY, bad.YY) for i, (clean, bad) in enumerate(prompts.pairs)]
     for name, (severity, wrong, how) in _WRONG_YY.items():
-        found = {i: bad for i, clean, bad in YYs if wrong(clean, bad)}
-        if found:
-            least, most = (YEAR_STRINGS[YY] for YY in (min(found.values()), max(found.values())))
-            fields = {
-                **{"name": name, "how": how},
-                "YYs": least if least == most else f"{least} to {most}",
-            }
-            yield Found(list(found), severity=severity, fields=fields)
+        where = [i for i, *pair in YYs if None not in pair and wrong(*pair)]
+        yield Found(where, severity=severity, fields={"name": name, "how": how})
 
 
 PAIR_CHECKS = (swapped, order, more_than_YY, lengths, start_tokens, corrupted_YY)
