@@ -125,10 +125,6 @@ IN_TEXTS: dict[str, tuple[Callable[[str], str], dict[str, str]]] = {
         lambda text: text.replace("from the", "from\u00a0the"),
         {"unusual characters": CHANGES},
     ),
-    "an_invisible_character": (
-        lambda text: text.replace("from the", "from \u200bthe"),
-        {"unusual characters": CHANGES},
-    ),
     "a_small_first_letter": (lambda text: text.replace("The", "the"), {"template": CHANGES}),
     "another_end_century": (
         lambda text: f"{text[:-2]}{int(text[-2:]) + 1}",
@@ -167,15 +163,6 @@ MISTAKES: dict[str, tuple[Callable[[Data], object], dict[str, str]]] = {
         {"after the end": BREAKS, "task not done": BREAKS},
     ),
     "only_late_years": (lambda data: data.keep(lambda YY: YY > 40), {"YY not balanced": CHANGES}),
-    "YY_itself_is_right": (
-        lambda data: data.mask_of(lambda years, YY: years >= YY),
-        {"mask": CHANGES},
-    ),
-    "mask_inverted": (lambda data: data.mask_of(lambda years, YY: years <= YY), {"mask": BREAKS}),
-    "mask_of_the_valid_YYs": (
-        lambda data: data.mask_of(lambda years, YY: years[2:99] > YY),
-        {"mask": BREAKS},
-    ),
 }
 for _name, (_change, _found) in IN_TEXTS.items():
     MISTAKES[_name] = (partial(Data.each, change=_change), _found)
@@ -300,15 +287,6 @@ def corrupted_with_00(data: Data) -> None:
     data.corrupted = [text.replace("1701", "1700") for text in data.corrupted]
 
 
-@mistake(corrupted_YY_not_01=CHANGES)
-def corrupted_with_a_smaller_YY(data: Data) -> None:
-    data.all_in_century_17()
-    data.corrupted = [
-        text.replace("1701", f"17{YY // 2:02d}") if YY > 60 else text
-        for text, YY in zip(data.corrupted, data.YY, strict=True)
-    ]
-
-
 @mistake(corrupted_YY_above=BREAKS)
 def corrupted_with_a_larger_YY(data: Data) -> None:
     data.all_in_century_17()
@@ -327,12 +305,6 @@ def a_year_that_ends_in_99(data: Data) -> None:
     data.corrupted[-1] = f"{BOS} The trial lasted from the year 1601 to the year 16"
 
 
-@mistake(centuries=NOTE)
-def century_18(data: Data) -> None:
-    data.clean[-5] = f"{BOS} The trial lasted from the year 1882 to the year 18"
-    data.corrupted[-5] = f"{BOS} The trial lasted from the year 1801 to the year 18"
-
-
 @mistake(repeated_prompts=CHANGES, few_nouns=NOTE)
 def the_same_prompts_again(data: Data) -> None:
     data.clean, data.corrupted, data.YY = data.clean * 3, data.corrupted * 3, data.YY * 3
@@ -341,19 +313,6 @@ def the_same_prompts_again(data: Data) -> None:
 @mistake(other_nouns=NOTE)
 def a_noun_of_ones_own(data: Data) -> None:
     data.noun_of(4, "war")
-
-
-# Labels
-
-
-@mistake(labels=BREAKS)
-def YY_of_the_corrupted_prompts(data: Data) -> None:
-    data.years = [1] * len(data.YY)
-
-
-@mistake(labels=BREAKS)
-def years_in_another_order(data: Data) -> None:
-    data.years = data.YY[::-1]
 
 
 @mistake(labels=NOTE)
@@ -379,7 +338,6 @@ def test_a_planted_mistake_is_found_alone(name: str, base: YearDataset, model: T
 
 
 def test_a_correct_set_gives_no_finding(base: YearDataset, model: Transformer, tmp_path) -> None:
-    assert len(MISTAKES) > 40
     whole = YearDataset(model.tokenizer, 97, seed=3)
     path = tmp_path / "prompts.csv"
     whole.to_csv(path)
@@ -433,20 +391,18 @@ def test_findings_are_measured_on_their_prompts(base: YearDataset, model: Transf
     )
 
 
-def test_a_wrong_mask_changes_their_score_only(base: YearDataset, model: Transformer) -> None:
+def test_a_wrong_mask_or_order_changes_their_score_only(
+    base: YearDataset, model: Transformer
+) -> None:
     data = data_of(base, model)
     data.mask_of(lambda years, YY: years <= YY)
     given, paper = (run(data, model).scores.iloc[i] for i in range(2))
     mass = float(PathPatching(model, base).base_probs.sum(-1).mean())
     assert given["clean"] < -0.9 < 0.9 < paper["clean"] <= mass
     assert given["clean"] == pytest.approx(-paper["clean"], abs=1e-6)
-
-
-def test_prompts_that_were_swapped_are_scored_as_given(base: YearDataset, model) -> None:
     data = data_of(base, model)
     data.clean, data.corrupted = data.corrupted, data.clean
-    scores = run(data, model).scores
-    given, paper = scores.iloc[0], scores.iloc[1]
+    given, paper = (run(data, model).scores.iloc[i] for i in range(2))
     assert (given["clean"], given["corrupted"]) == (paper["corrupted"], paper["clean"])
 
 
@@ -465,8 +421,9 @@ def test_prompts_that_were_swapped_are_scored_as_given(base: YearDataset, model)
 def test_labels_say_whose_they_are(change: Any, cause: str, base: YearDataset, model) -> None:
     data = data_of(base, model)
     data.years = change(base)
-    found = finding(data, model, "labels")
-    assert cause in found.problem
+    found, *others = run(data, model).findings
+    assert (found.check, found.severity) == ("labels", BREAKS) and cause in found.problem
+    assert all(one.check == "labels" for one in others)  # that "abc" is text
     assert found.prompts[0] == (1 if cause == "centuries" and base.XX[0] == base.YY[0] else 0)
 
 
@@ -487,7 +444,9 @@ def test_masks_say_what_they_hold(right: Any, cause: str, base: YearDataset, mod
     data = data_of(base, model)
     data.mask_of(right)
     (found,) = run(data, model).findings
-    assert cause in found.problem
+    assert found.check == "mask" and cause in found.problem
+    small = cause in ("counts YY itself", "leaves out the first right year")
+    assert found.severity == (CHANGES if small else BREAKS)
 
 
 def test_labels_of_a_frame_are_checked_by_column(base: YearDataset, model: Transformer) -> None:
@@ -529,16 +488,23 @@ def test_with_gpt2s_own_tokens(gpt2_tokenizer, tmp_path: Path) -> None:
     assert "'<|endoftext|>' + 'The' + " in found.findings[1].example
 
 
-@pytest.mark.parametrize("text", ["", "hello", "\ud800", BOS, BOS * 3, "1732", "17", "1" * 5000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{BOS} The trial lasted from the year 1732 to the year 17" * 6,
+        "",
+        "hello",
+        "\ud800",
+        BOS,
+        BOS * 3,
+        "1732",
+        "17",
+        "1" * 5000,
+    ],
+)
 def test_nothing_is_too_faulty(text: str, model: Transformer) -> None:
     found = diagnose(([text, None], [text * 2, float("nan")]), model, years=["x", 1e99])
     assert found.findings and "breaks" in str(found)
-
-
-def test_prompts_longer_than_the_model_reads_are_not_measured(model: Transformer) -> None:
-    text = f"{BOS} The trial lasted from the year 1732 to the year 17"
-    found = diagnose(([text, text * 6], [text, text * 6]), model)
-    assert found.scores["prompts"].iloc[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -572,20 +538,12 @@ def test_what_is_shown(base: YearDataset, model: Transformer) -> None:
     data = data_of(base, model)
     data.corrupted[2] = data.clean[2]
     data.mask = np.zeros((25, 97))
-    found = run(data, model)
-    assert [one.severity for one in found.findings] == [BREAKS, BREAKS]
-    assert [one.prompts for one in found.findings] == [(2,), tuple(range(25))]
-    text = str(found)
-    assert text.startswith("25 prompts on mini: 2 x breaks the comparison.")
-    assert "[breaks the comparison] nothing corrupted" in text and "Fix: Replace YY by 01" in text
-    html = tables.diagnosis_table(found)
-    assert (
-        html.count("<tr") == 3
-        and "nothing corrupted" in html
-        and "On these prompts, with all" in html
-    )
-    data = data_of(base, model)
     data.clean[0] = f"{BOS} The <b>trial</b> lasted from the year 1732 to the year 17"
-    html = tables.diagnosis_table(run(data, model))
+    found = run(data, model)
+    text, html = str(found), tables.diagnosis_table(found)
+    assert text.startswith(f"25 prompts on mini: {len(found.findings)} x breaks")
+    assert "[breaks the comparison] nothing corrupted" in text and "Fix: Replace YY by 01" in text
+    assert html.count("<tr") == 1 + len(found.findings) and "nothing corrupted" in html
+    assert "On these prompts, with all" in html
     assert "&lt;b&gt;" in html and "<b>trial" not in html
     assert "nothing differs" in tables.diagnosis_table(diagnose(base, model))

@@ -101,7 +101,6 @@ CAUSES: dict[str, tuple[Callable[[Tensor], Any], list[str]]] = {
     "clean - patched": (lambda t: -t, ["Flipped"]),
     "percent": (lambda t: 100 * t, ["In percent"]),
     "normalised": (lambda t: t / 1.42, ["Scaled"]),
-    "normalised by clean": (lambda t: t / 0.817, ["Scaled"]),
     "heads by layers": (lambda t: t.T, ["Transposed"]),
     "heads transposed": (lambda t: (t[:, :-1].T, t[:, -1]), ["Transposed"]),
     "MLPs first": (lambda t: t.roll(1, 1), ["MLPs first"]),
@@ -110,6 +109,13 @@ CAUSES: dict[str, tuple[Callable[[Tensor], Any], list[str]]] = {
     "a layer early": (lambda t: shifted(t, -1), ["One layer off"]),
     "three at once": (lambda t: -100 * t.roll(1, 1), ["MLPs first", "Flipped", "In percent"]),
     "turned and reversed": (lambda t: t.flip(0).T, ["Transposed", "Layers reversed"]),
+}
+
+
+TOLD = {
+    "normalised": "as if divided by 1.4",
+    "a layer late": "what ours has one layer below",
+    "a layer early": "what ours has one layer above",
 }
 
 
@@ -127,19 +133,8 @@ def test_a_planted_cause_is_named_alone(cause: str, to_logits: Sweep, to_m9: Swe
             r"With this undone, the correlation is (\S+); .*: (\d+) of 156.*", last
         )
         assert undone and float(undone[1]) > 0.99 and undone[2] == "0"
-
-
-def test_the_scale_is_told(to_logits: Sweep) -> None:
-    found = compare_sweep(to_logits.effect / 1.42, to_logits)
-    assert "about 0.704 times ours" in found.sentences[1]
-    assert "as if divided by 1.42;" in found.sentences[1]
-
-
-def test_which_way_the_layers_are_off(to_logits: Sweep) -> None:
-    late, early = (
-        compare_sweep(shifted(to_logits.effect, by), to_logits).sentences[1] for by in (1, -1)
-    )
-    assert "what ours has one layer below" in late and "what ours has one layer above" in early
+        told = TOLD.get(cause, "")
+        assert told in compare_sweep(theirs, ours).sentences[1]
 
 
 def test_cells_that_must_be_0(to_m9: Sweep, activations: Tensor) -> None:
