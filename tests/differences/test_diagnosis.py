@@ -142,7 +142,7 @@ IN_TEXTS: dict[str, tuple[Callable[[str], str], dict[str, str]]] = {
         lambda text: re.sub(r"year (\d\d)(\d\d)", r"year \1 \2", text),
         {"no start year": BREAKS},
     ),
-    "one_noun": (lambda text: re.sub("The [a-z]+", "The trial", text), {"few nouns": NOTE}),
+    "one_noun": (lambda text: re.sub("The [a-z]+", "The trial", text), {"repeated nouns": NOTE}),
 }
 # in the ids of every text,
 IN_IDS: dict[str, tuple[Callable[[list[int]], list[int]], dict[str, str]]] = {
@@ -305,7 +305,7 @@ def a_year_that_ends_in_99(data: Data) -> None:
     data.corrupted[-1] = f"{BOS} The trial lasted from the year 1601 to the year 16"
 
 
-@mistake(repeated_prompts=CHANGES, few_nouns=NOTE)
+@mistake(repeated_prompts=CHANGES, repeated_nouns=NOTE)
 def the_same_prompts_again(data: Data) -> None:
     data.clean, data.corrupted, data.YY = data.clean * 3, data.corrupted * 3, data.YY * 3
 

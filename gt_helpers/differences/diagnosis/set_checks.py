@@ -20,7 +20,6 @@ BALANCED = "YearDataset(model.tokenizer, n=490)"
 _FAILS = 0.5  # a clean probability difference below this leaves little to explain
 _LITTLE = 0.1  # what 01 takes off it at least, before less than half of that is called weak
 _UNEVEN = 0.1  # share of the prompts that may need another YY, beyond what chance leaves
-_DIFFERENT = 0.8  # share of the prompts that are different from all others, at least
 _BINS = 5
 
 
@@ -143,35 +142,25 @@ def balance(prompts: PromptSet) -> Iterator[Found]:
 
 
 @check(
-    "repeated prompts",
+    "repeated {what}",
     CHANGES,
-    "Only {different} of the {n} clean prompts are different: means rest on fewer prompts than "
+    "Only {different} of the {n} clean {what} are different: means rest on fewer prompts than "
     "intervals assume.",
-    f"Draw nouns and years anew for each prompt, as {BALANCED} does.",
+    f"Draw nouns (of load_nouns()) and years anew for each prompt, as {BALANCED} does.",
 )
 def repeats(prompts: PromptSet) -> Iterator[Found]:
-    """The same prompt over and over."""
-    counts = Counter(prompt.body for prompt in prompts.clean)
-    where = [i for i, prompt in enumerate(prompts.clean) if counts[prompt.body] > 1]
-    if len(counts) < _DIFFERENT * len(prompts):
-        fields = {"different": len(counts), "n": len(prompts)}
-        yield Found(where, repr(prompts.clean[where[0]].body), fields=fields)
-
-
-@check(
-    "few nouns",
-    NOTE,
-    "Different nouns: {different}; as many prompts with nouns drawn from the paper's have about "
-    "{expected:.0f}.",
-    "Draw a noun for each prompt from load_nouns() of gt_helpers.",
-)
-def few_nouns(prompts: PromptSet) -> Iterator[Found]:
-    """Less than half as many nouns as drawing them would give."""
-    where = [i for i, prompt in enumerate(prompts.clean) if len(prompt.noun_pieces) == 1]
-    different, n = len({prompts.clean[i].noun.lower() for i in where}), len(load_nouns())
-    expected = n * (1 - (1 - 1 / n) ** len(where))
-    if different < expected / 2:
-        yield Found(where, fields={"different": different, "expected": expected})
+    """The same prompt, or less than half as many nouns as drawing gives, over and over."""
+    bodies = {i: prompt.body for i, prompt in enumerate(prompts.clean)}
+    nouns = {i: prompt.noun.lower() for i, prompt in enumerate(prompts.clean) if prompt.noun}
+    pool = len(load_nouns())
+    drawn = pool * (1 - (1 - 1 / pool) ** len(nouns))  # so many of the pool, on average
+    sets = {"prompts": (CHANGES, bodies, 0.8 * len(bodies)), "nouns": (NOTE, nouns, 0.5 * drawn)}
+    for what, (severity, items, least) in sets.items():
+        counts = Counter(items.values())
+        if len(counts) < least:
+            where = [i for i, item in items.items() if counts[item] > 1]
+            fields = {"what": what, "different": len(counts), "n": len(items)}
+            yield Found(where, repr(items[where[0]]), severity=severity, fields=fields)
 
 
 # ---- what the model answers -------------------------------------------------------------------
@@ -217,4 +206,4 @@ def weak_corruption(prompts: PromptSet) -> Iterator[Found]:
             yield Found(where)
 
 
-SET_CHECKS = (labels, mask, balance, repeats, few_nouns, task, weak_corruption)
+SET_CHECKS = (labels, mask, balance, repeats, task, weak_corruption)
