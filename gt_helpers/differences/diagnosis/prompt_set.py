@@ -22,7 +22,7 @@ _BATCH = PROMPTS_AT_ONCE // 4  # of each, the logits of the whole vocabulary are
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Pairs of prompts with their labels, and the year probabilities that the model answers.
+    """Pairs of prompts, what was given, and the year probabilities that the model answers.
 
     ``answers`` are kept under "clean", "corrupted", and "paper clean" and "paper
     corrupted" for the paper's prompts with the same noun and start year; a line is NaN where a
@@ -33,9 +33,7 @@ class PromptSet:
     clean: tuple[ReadPrompt, ...]
     corrupted: tuple[ReadPrompt, ...]
     swapped: bool
-    labels: dict[str, list[object]]
-    mask: Bool[Tensor, "prompt year"] | None
-    has_texts: bool
+    given: Given
     answers: dict[str, Float[Tensor, "prompt year"]]
     balanced: Float[Tensor, "side prompt"]
 
@@ -45,7 +43,7 @@ class PromptSet:
     @property
     def only_unknown_ids(self) -> bool:
         """Whether nothing can be read: ids that the model does not have, and no texts."""
-        return not self.has_texts and any(one.unknown for one in (*self.clean, *self.corrupted))
+        return not self.given.texts and any(one.unknown for one in (*self.clean, *self.corrupted))
 
     @property
     def pairs(self) -> list[tuple[ReadPrompt, ReadPrompt]]:
@@ -60,9 +58,9 @@ class PromptSet:
     @property
     def their_right(self) -> Bool[Tensor, "prompt year"]:
         """The same as the user counts it: by the mask, else by the years given, else `right`."""
-        if self.mask is not None and self.mask.shape == (len(self), 100):
-            return self.mask
-        for values in self.labels.values():
+        if self.given.mask is not None and self.given.mask.shape == (len(self), 100):
+            return self.given.mask
+        for values in self.given.labels.values():
             numbers = [number(value) for value in values]
             if None not in numbers:
                 return above([n % 100 for n in numbers if n is not None])
@@ -109,16 +107,7 @@ def read_prompts(given: Given, model: Transformer) -> PromptSet:
     for side in SIDES:
         answers[side][unreadable] = torch.nan  # without YY nothing can be scored
     balanced = [prob_diff(answers.pop(f"balanced {side}"), paper.YY) for side in SIDES]
-    return PromptSet(
-        clean,
-        corrupted,
-        swapped,
-        given.labels,
-        given.mask,
-        bool(given.texts),
-        answers,
-        torch.stack(balanced),
-    )
+    return PromptSet(clean, corrupted, swapped, given, answers, torch.stack(balanced))
 
 
 def _are_swapped(first: Sequence[ReadPrompt], second: Sequence[ReadPrompt]) -> bool:

@@ -34,7 +34,7 @@ _BINS = 5
 )
 def labels(prompts: PromptSet) -> Iterator[Found]:
     """Years or YYs that were given and are not those of the clean texts, or no numbers."""
-    for column, values in prompts.labels.items():
+    for column, values in prompts.given.labels.items():
         given = [number(value) for value in values]
         whole = any(one is not None and one > 99 for one in given)
         fields = {"kind": "start years" if whole else "YYs", "column": column}
@@ -75,7 +75,7 @@ def labels(prompts: PromptSet) -> Iterator[Found]:
 )
 def mask(prompts: PromptSet) -> Iterator[Found]:
     """A mask of right end years that is not "above the clean YY"."""
-    given, n = prompts.mask, len(prompts)
+    given, n = prompts.given.mask, len(prompts)
     if given is None:
         return
     if given.shape != (n, 100):
