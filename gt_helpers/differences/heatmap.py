@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ..formatting import in_words
 from ..metrics import bootstrap_ci, correlation
-from ..model.components import component
 from ..patching.engine import Sweep
 
 _AGREES = 0.95  # a correlation from which on two heatmaps are called alike
@@ -190,12 +189,9 @@ def _zeros(read: Tensor, effect: Tensor, ours: Sweep, sure: Tensor) -> list[str]
         )
     empty = ~unreached & (read == 0) & sure
     if empty.any():
-        layers = {component(name).layer for name in ours.receivers if name.startswith("m")}
-        own = layers & set(empty.any(1).nonzero().flatten().tolist())
-        hint = " An MLP reads the heads of its own layer too." if own else ""
         said.append(
-            f"0 in yours: {_cells(empty, effect, ours)} can reach {receivers} and should "
-            f"not be 0.{hint}"
+            f"0 in yours: {_cells(empty, effect, ours)} can reach {receivers} and should not be 0; "
+            "an MLP reads the heads of its own layer too."
         )
     return said
 

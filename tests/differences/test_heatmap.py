@@ -150,15 +150,12 @@ def test_cells_that_must_be_0(to_m9: Sweep, activations: Tensor) -> None:
     assert not [s for s in found.sentences if s.startswith("None of the usual")]
 
 
-def test_heads_of_the_receivers_layer_that_were_left_out(to_m9: Sweep) -> None:
+@pytest.mark.parametrize(("cell", "named"), [(9, "a9.h2"), ((8, 12), "m8")])
+def test_cells_that_must_not_be_0(cell: Any, named: str, to_m9: Sweep) -> None:
     theirs = to_m9.effect.clone()
-    theirs[9] = 0
+    theirs[cell] = 0
     (sentence,) = [s for s in compare_sweep(theirs, to_m9).sentences if s.startswith("0 in yours")]
-    assert "(strongest a9.h2@END, " in sentence and "heads of its own layer" in sentence
-    theirs = to_m9.effect.clone()
-    theirs[8, 12] = 0
-    (sentence,) = [s for s in compare_sweep(theirs, to_m9).sentences if s.startswith("0 in yours")]
-    assert sentence.startswith("0 in yours: 1 cell (strongest m8@END") and "own" not in sentence
+    assert f"(strongest {named}@END, " in sentence
 
 
 def test_activation_patching_is_recognised(to_logits: Sweep, activations: Tensor) -> None:
