@@ -69,9 +69,19 @@ class Data:
             [change(text) for text in side] for side in (self.clean, self.corrupted)
         )
 
+    def corrupt(self, change: Callable[[str, int], str]) -> None:
+        """Change every corrupted prompt, by its YY."""
+        self.corrupted = [
+            change(text, YY) for text, YY in zip(self.corrupted, self.YY, strict=True)
+        ]
+
     def noun_of(self, i: int, noun: str) -> None:
         for side in (self.clean, self.corrupted):
             side[i] = re.sub("The [a-z]+", f"The {noun}", side[i])
+
+    def put(self, i: int, year: int, corrupted: int) -> None:
+        for side, start in ((self.clean, year), (self.corrupted, corrupted)):
+            side[i] = f"{BOS} The trial lasted from the year {start} to the year {year // 100}"
 
     def ids_of(self, change: Callable[[list[int]], list[int]] = lambda ids: ids) -> None:
         self.ids = tuple(
@@ -156,6 +166,27 @@ IN_IDS: dict[str, tuple[Callable[[list[int]], list[int]], dict[str, str]]] = {
     ),
     "negative_padding_ids": (lambda ids: [*ids, -100], {"unknown token ids": BREAKS}),
 }
+# in the corrupted texts, by YY,
+IN_CORRUPTED: dict[str, tuple[Callable[[str, int], str], dict[str, str]]] = {
+    "nouns_drawn_anew": (
+        lambda text, YY: re.sub("The [a-z]+", f"The {['trial', 'tour', 'trip'][YY % 3]}", text),
+        {"other noun": BREAKS},
+    ),
+    "another_start_century": (
+        lambda text, YY: re.sub(
+            r"year 1\d01", "year 1201" if text.endswith("17") else "year 1701", text
+        ),
+        {"other start century": BREAKS},
+    ),
+    "another_corrupted_end": (
+        lambda text, YY: text[:-2] + "18" if YY == 30 else text,
+        {"other end": BREAKS},
+    ),
+    "other_corrupted_words": (
+        lambda text, YY: text.replace("lasted", "went") if YY == 34 else text,
+        {"other words": BREAKS, "template": CHANGES},
+    ),
+}
 # and in all that was handed over.
 MISTAKES: dict[str, tuple[Callable[[Data], object], dict[str, str]]] = {
     "padded_behind": (
@@ -163,7 +194,28 @@ MISTAKES: dict[str, tuple[Callable[[Data], object], dict[str, str]]] = {
         {"after the end": BREAKS, "task not done": BREAKS},
     ),
     "only_late_years": (lambda data: data.keep(lambda YY: YY > 40), {"YY not balanced": CHANGES}),
+    "a_year_of_three_and_one_digit": (
+        lambda data: data.put(0, 1302, 1301),
+        {"start year split": BREAKS},
+    ),
+    "a_year_that_ends_in_99": (lambda data: data.put(-1, 1699, 1601), {"YY at the edge": CHANGES}),
+    "century_18": (lambda data: data.put(-5, 1882, 1801), {"centuries": NOTE}),
+    "century_20": (  # 2001 is one token
+        lambda data: data.put(-5, 2082, 2001),
+        {"centuries": CHANGES, "lengths": BREAKS, "corrupted year split": CHANGES},
+    ),
+    "a_noun_of_several_tokens": (
+        lambda data: data.noun_of(4, "shipwreck"),
+        {"noun of several tokens": BREAKS, "lengths": BREAKS},
+    ),
+    "a_capital_noun": (
+        lambda data: data.noun_of(5, "Stint"),
+        {"template": CHANGES, "noun of several tokens": BREAKS, "lengths": BREAKS},
+    ),
+    "a_noun_of_ones_own": (lambda data: data.noun_of(4, "war"), {"other nouns": NOTE}),
 }
+for _name, (_corrupt, _found) in IN_CORRUPTED.items():
+    MISTAKES[_name] = (partial(Data.corrupt, change=_corrupt), _found)
 for _name, (_change, _found) in IN_TEXTS.items():
     MISTAKES[_name] = (partial(Data.each, change=_change), _found)
 for _name, (_replace, _found) in IN_IDS.items():
@@ -206,15 +258,7 @@ def corrupted_ids_in_another_order(data: Data) -> None:
 
 @mistake(lengths=BREAKS, start_year_split=BREAKS)
 def a_start_year_of_one_token(data: Data) -> None:
-    data.clean.append(f"{BOS} The trial lasted from the year 1440 to the year 14")
-    data.corrupted.append(f"{BOS} The trial lasted from the year 1401 to the year 14")
-    data.YY.append(40)
-
-
-@mistake(start_year_split=BREAKS)
-def a_start_year_of_three_and_one_digit(data: Data) -> None:
-    data.clean[0] = f"{BOS} The trial lasted from the year 1302 to the year 13"
-    data.corrupted[0] = f"{BOS} The trial lasted from the year 1301 to the year 13"
+    data.put(0, 1440, 1401)
 
 
 @mistake(corrupted_year_split=CHANGES, centuries=NOTE)
@@ -224,51 +268,12 @@ def century_10(data: Data) -> None:
     data.each(lambda text: re.sub("year 17", "year 10", text))
 
 
-@mistake(noun_of_several_tokens=BREAKS, lengths=BREAKS)
-def a_noun_of_several_tokens(data: Data) -> None:
-    data.noun_of(4, "shipwreck")
-
-
-# Text
-
-
-@mistake(template=CHANGES, noun_of_several_tokens=BREAKS, lengths=BREAKS)
-def a_capital_noun(data: Data) -> None:
-    data.noun_of(5, "Stint")
-
-
 # Pairs
 
 
 @mistake(nothing_corrupted=BREAKS, weak_corruption=BREAKS)
 def corrupted_is_clean(data: Data) -> None:
     data.corrupted = list(data.clean)
-
-
-@mistake(other_noun=BREAKS)
-def nouns_drawn_anew(data: Data) -> None:
-    data.corrupted = [
-        re.sub("The [a-z]+", f"The {noun}", text)
-        for text, noun in zip(data.corrupted, ["trial", "tour", "trip"] * 99, strict=False)
-    ]
-
-
-@mistake(other_start_century=BREAKS)
-def another_start_century(data: Data) -> None:
-    data.corrupted = [
-        re.sub(r"year 1\d01", "year 1201" if text.endswith("17") else "year 1701", text)
-        for text in data.corrupted
-    ]
-
-
-@mistake(other_end=BREAKS)
-def another_corrupted_end(data: Data) -> None:
-    data.corrupted[7] = data.corrupted[7][:-2] + "18"
-
-
-@mistake(other_words=BREAKS, template=CHANGES)
-def other_corrupted_words(data: Data) -> None:
-    data.corrupted[8] = data.corrupted[8].replace("lasted", "went")
 
 
 @mistake(not_in_the_same_order=BREAKS)
@@ -284,35 +289,18 @@ def clean_and_corrupted_swapped(data: Data) -> None:
 @mistake(lengths=BREAKS, corrupted_year_split=CHANGES, corrupted_YY_not_01=CHANGES)
 def corrupted_with_00(data: Data) -> None:
     data.all_in_century_17()
-    data.corrupted = [text.replace("1701", "1700") for text in data.corrupted]
+    data.corrupt(lambda text, YY: text.replace("1701", "1700"))
 
 
 @mistake(corrupted_YY_above=BREAKS)
 def corrupted_with_a_larger_YY(data: Data) -> None:
     data.all_in_century_17()
-    data.corrupted = [
-        text.replace("1701", "1799") if YY < 60 else text
-        for text, YY in zip(data.corrupted, data.YY, strict=True)
-    ]
-
-
-# Years and nouns
-
-
-@mistake(YY_at_the_edge=CHANGES)
-def a_year_that_ends_in_99(data: Data) -> None:
-    data.clean[-1] = f"{BOS} The trial lasted from the year 1699 to the year 16"
-    data.corrupted[-1] = f"{BOS} The trial lasted from the year 1601 to the year 16"
+    data.corrupt(lambda text, YY: text.replace("1701", "1799") if YY < 60 else text)
 
 
 @mistake(repeated_prompts=CHANGES, repeated_nouns=NOTE)
 def the_same_prompts_again(data: Data) -> None:
     data.clean, data.corrupted, data.YY = data.clean * 3, data.corrupted * 3, data.YY * 3
-
-
-@mistake(other_nouns=NOTE)
-def a_noun_of_ones_own(data: Data) -> None:
-    data.noun_of(4, "war")
 
 
 @mistake(labels=NOTE)
