@@ -56,22 +56,6 @@ def cutoff_sharpness(probs: Probs, YY: YYs) -> Float[Tensor, "*batch prompt"]:
     return probs[..., prompt, YY + 1] - probs[..., prompt, YY - 1]
 
 
-def prob_diff_renormalised(probs: Probs, YY: YYs) -> Float[Tensor, "*batch prompt"]:
-    """`prob_diff` after the 100 years are scaled to add up to 1.
-
-    Not the paper's, which keeps the full softmax. Raises ValueError as `prob_diff` does.
-    """
-    return prob_diff(probs / probs.sum(-1, keepdim=True), YY)
-
-
-def prob_diff_or_equal(probs: Probs, YY: YYs) -> Float[Tensor, "*batch prompt"]:
-    """`prob_diff` with the end year YY itself counted as right.
-
-    Not the paper's, which counts it as wrong. Raises ValueError as `prob_diff` does.
-    """
-    return -prob_diff_below(probs, YY)
-
-
 def logit_diff(probs: Probs, YY: YYs) -> Float[Tensor, "*batch prompt"]:
     """Logit difference: the mean year logit above YY less the mean up to YY.
 
@@ -79,23 +63,10 @@ def logit_diff(probs: Probs, YY: YYs) -> Float[Tensor, "*batch prompt"]:
     """
     YY = _check(probs, YY, 0, 98)
     above = _years(probs) > YY[:, None]
-    logits = _log(probs)  # up to a constant per prompt, which the difference does not see
+    # up to a constant per prompt, which the difference does not see
+    logits = probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
     means = [(logits * side).sum(-1) / side.sum(-1) for side in (above, ~above)]
     return means[0] - means[1]
-
-
-def prob_diff_of_mean_logits(probs: Probs, YY: YYs) -> Float[Tensor, "*batch prompt"]:
-    """`prob_diff` of mean logits, averaged over the prompts of equal YY: each gets its YY's value.
-
-    Raises ValueError as `prob_diff` does, and for a YY outside 2..98.
-    """
-    YY = _check(probs, YY, FIRST_YY, LAST_YY)
-    # What lies outside the years is averaged as one more logit: exact while it is next to nothing.
-    rest = (1 - probs.sum(-1, keepdim=True)).clamp_min(1e-9)
-    logits = torch.cat([_log(probs), rest.log()], dim=-1)
-    means = mean_by_YY(logits.movedim(-2, 0), YY).softmax(-1)[..., :100].movedim(0, -2)
-    every_YY = torch.arange(FIRST_YY, LAST_YY + 1, device=probs.device)
-    return prob_diff(means, every_YY)[..., YY - FIRST_YY]
 
 
 # ---------------------------------------------------------------------------------- means per YY
@@ -189,7 +160,14 @@ def recovered(
 
 def correlation(a: Float[Tensor, "*batch x"], b: Float[Tensor, "*batch x"]) -> Tensor:
     """Pearson correlation over the last axis, NaN where one side is constant."""
-    a, b = (x.double() - x.double().mean(-1, keepdim=True) for x in (a, b))
+    centred = []
+    for x in (a.double(), b.double()):
+        rest = x - x.mean(-1, keepdim=True)
+        # A constant less its mean is rounding noise (up to 4 eps), which correlates with anything.
+        noise = 16 * torch.finfo(x.dtype).eps * x.norm(dim=-1, keepdim=True)
+        varies = rest.norm(dim=-1, keepdim=True) > noise
+        centred.append(torch.where(varies, rest, torch.nan))
+    a, b = centred
     return (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
 
 
@@ -239,10 +217,6 @@ def _right_minus_wrong(probs: Probs, right: Bool[Tensor, "prompt year"]) -> Tens
 
 def _years(probs: Tensor) -> Int[Tensor, " year"]:
     return torch.arange(100, device=probs.device)
-
-
-def _log(probs: Tensor) -> Tensor:
-    return probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
 
 
 def _check(probs: Tensor, YY: Tensor, lowest: int, highest: int) -> YYs:

@@ -16,24 +16,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..analysis.logit_lens import direct_effect, logit_lens, processed_output, unembedded, written
+from ..analysis.logit_lens import direct_effect, logit_lens
 from ..analysis.preview import Preview
 from ..dataset.corruptions import Corruption
 from ..dataset.prompts import ACDC_TEMPLATE, NO_BOS_TEMPLATE, NO_SPACE_TEMPLATE, listed
 from ..dataset.published import eap_ig_prompts
 from ..dataset.year_dataset import YearDataset
-from ..metrics import (
-    Metric,
-    logit_diff,
-    mean_by_YY,
-    prob_diff,
-    prob_diff_of_mean_logits,
-    prob_diff_or_equal,
-    prob_diff_renormalised,
-    recovered,
-)
+from ..metrics import Metric, logit_diff, mean_by_YY, prob_diff, recovered
 from ..model.cache import ActivationCache, cache_activations
-from ..model.components import Shape, component
+from ..model.components import Shape
 from ..model.transformer import Transformer
 from ..patching.ablations import FrozenNorms, MeanAblation, ZeroAblation
 from ..patching.activation import overwritten_log_probs
@@ -45,6 +36,14 @@ from ..patching.paper import (
     early_sweeps,
     end_sweeps,
     partial_circuit,
+)
+from .other_metrics import (
+    biased_lens,
+    prob_diff_of_mean_logits,
+    prob_diff_or_equal,
+    prob_diff_renormalised,
+    processed_lens,
+    raw_lens,
 )
 
 Years = tuple[int, int]
@@ -62,10 +61,6 @@ def _prompts(**arguments: Any) -> Draw:
 
 
 _paper = _prompts()
-
-
-def _other_seed(tokenizer: PreTrainedTokenizerBase, n: int, seed: int, years: Years) -> YearDataset:
-    return _paper(tokenizer, n, seed + 100_000, years)
 
 
 def _few(tokenizer: PreTrainedTokenizerBase, n: int, seed: int, years: Years) -> YearDataset:
@@ -92,23 +87,6 @@ def _shuffled(tokenizer: PreTrainedTokenizerBase, n: int, seed: int, years: Year
     )
 
 
-def _processed_lens(cache: ActivationCache, name: str, tokens: Tensor) -> Tensor:
-    return unembedded(cache, cache.model.ln_final(processed_output(cache, name)), tokens)
-
-
-def _raw_lens(cache: ActivationCache, name: str, tokens: Tensor) -> Tensor:
-    return unembedded(cache, written(cache, name), tokens)
-
-
-def _biased_lens(cache: ActivationCache, name: str, tokens: Tensor) -> Tensor:
-    """The lens of what TransformerLens gives as an MLP's output, b_out included; heads as ever."""
-    node = component(name)
-    output = written(cache, name)
-    if node.kind == "mlp":
-        output = output + cache.model.blocks[node.layer].b_out
-    return unembedded(cache, cache.model.ln_final(output), tokens)
-
-
 @dataclass(frozen=True)
 class Choice:
     """One thing done otherwise than in the reference; what it does not name is as there.
@@ -129,18 +107,17 @@ class Choice:
     unit: str = "share"
     group: str = ""
 
-    @property
-    def recipe(self) -> tuple[object, ...]:
-        """What decides which forward passes and sweeps are needed; metric and lens only read."""
-        return self.draw, self.patching, self.nodes
-
 
 OTHER_PROMPTS = "other prompts"  # the yardstick of all other choices
 REFERENCE = Choice("the paper's setting", "nothing is changed", group="reference")
 
 _BY_GROUP = {
     "prompts": (
-        Choice(OTHER_PROMPTS, "another seed: what chance alone does", _other_seed),
+        Choice(
+            OTHER_PROMPTS,
+            "another seed: what chance alone does",
+            lambda tokenizer, n, seed, years: _paper(tokenizer, n, seed + 100_000, years),
+        ),
         Choice("20 prompts", "20 of the prompts, their YYs spread evenly", _few),
         Choice(
             "YY not balanced",
@@ -235,15 +212,15 @@ _BY_GROUP = {
         Choice(
             "lens: processed weights",
             "weights are folded and centred first, as TransformerLens does by default",
-            lens=_processed_lens,
+            lens=processed_lens,
         ),
         Choice(
             "lens: scale of the stream",
             "divided by the scale of the whole stream, not of the component alone",
             lens=direct_effect,
         ),
-        Choice("lens: no norm", "the unembedding alone", lens=_raw_lens),
-        Choice("lens: with b_out", "MLPs with their output bias", lens=_biased_lens),
+        Choice("lens: no norm", "the unembedding alone", lens=raw_lens),
+        Choice("lens: with b_out", "MLPs with their output bias", lens=biased_lens),
     ),
 }
 CHOICES: dict[str, Choice] = {
@@ -312,15 +289,16 @@ def measure_choices(
         raise ValueError("choices need a circuit with heads at END and one seed or more, e.g. [0]")
     chosen = [REFERENCE, *(CHOICES[name] for name in names)]
     outcomes: dict[str, list[Outcome]] = {choice.name: [] for choice in chosen}
-    bar = tqdm(total=len(chosen) * len(seeds), desc="choices", disable=not progress, leave=False)
-    for seed in seeds:
-        usual = run_choice(model, parts, REFERENCE, n, seed, years, preview)
-        for choice in chosen:
-            same = choice.recipe == REFERENCE.recipe
-            found = usual if same else run_choice(model, parts, choice, n, seed, years, preview)
-            outcomes[choice.name].append(outcome(parts, choice, found))
-            bar.update()
-    bar.close()
+    turns = [(seed, choice) for seed in seeds for choice in chosen]
+    for seed, choice in tqdm(turns, desc="choices", disable=not progress, leave=False):
+        if choice is REFERENCE:  # the first of every seed
+            usual = run_choice(model, parts, choice, n, seed, years, preview)
+        # Metric and lens only read what is there: they need no forward pass of their own.
+        same = all(
+            getattr(choice, x) == getattr(REFERENCE, x) for x in ("draw", "patching", "nodes")
+        )
+        found = usual if same else run_choice(model, parts, choice, n, seed, years, preview)
+        outcomes[choice.name].append(outcome(parts, choice, found))
     return outcomes
 
 
@@ -336,29 +314,20 @@ def run_choice(
 ) -> ChoiceRun:
     """One choice's forward passes and sweeps on ``n`` prompts drawn from a seed."""
     dataset = choice.draw(model.tokenizer, n, seed, years)
-    engine = _in_preview(choice.patching) if preview else choice.patching
-    patching = engine(model, dataset)
+    bases = (Preview, choice.patching) if preview else (choice.patching,)
+    patching = type(choice.patching.__name__, bases, {})(model, dataset)
     back = patching.reversed()
     cache = cache_activations(model, dataset.clean, start=dataset.positions["END"])
     answers = {"clean": patching.base_log_probs, "corrupted": back.base_log_probs}
     if choice.nodes == "activations":
         answers["partial"] = overwritten_log_probs(model, dataset, [list(parts.heads)])[0]
         return ChoiceRun(dataset, cache, answers, _overwritten(patching))
-    if choice.nodes == "heads":
-        circuit, sweeps = (
-            _circuit_of_heads(parts, patching.shape),
-            _sweeps_of_heads(patching, parts),
-        )
-    else:
-        circuit, sweeps = partial_circuit(parts), _sweeps(patching, parts)
+    of_heads = choice.nodes == "heads"
+    circuit = _circuit_of_heads(parts, patching.shape) if of_heads else partial_circuit(parts)
     answers["partial"] = back.evaluate(circuit).log_probs
-    errors = [one.error for one in (patching, back) if isinstance(one, Preview)]
-    return ChoiceRun(dataset, cache, answers, sweeps, max(errors, default=0.0))
-
-
-def _in_preview(engine: type[PathPatching]) -> type[PathPatching]:
-    """The same engine with the preview's softmax."""
-    return type(f"Preview{engine.__name__}", (Preview, engine), {})
+    sweeps = (_sweeps_of_heads if of_heads else _sweeps)(patching, parts)
+    error = max(getattr(one, "error", 0.0) for one in (patching, back))  # which only previews have
+    return ChoiceRun(dataset, cache, answers, sweeps, error)
 
 
 def outcome(parts: CircuitParts, choice: Choice, run: ChoiceRun) -> Outcome:

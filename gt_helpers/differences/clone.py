@@ -1,8 +1,8 @@
 """load_without: a Python file of somebody's clone, without the packages that are not at hand.
 
-While the file is loaded, a finder answers its imports: a missing package becomes a `Stub`, other
-files of the clone are loaded in the same way. Statements run one by one, and the names of one that
-fails become stubs too.
+While the file is loaded, a finder answers imports of what is left out by stubs, and loads other
+files of the clone as the file itself: statement by statement, so that what fails, such as reading
+a cache that is not there, takes along only the names that it would have bound.
 """
 
 from __future__ import annotations
@@ -16,16 +16,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
 
 # Two small files that stand for somebody's repository, with two faults of their own.
 EXAMPLE_CLONE = Path(__file__).parents[1] / "data" / "example_clone"
-_Row = tuple[str, int, str, str, str]  # the columns of the report
 
 
 def load_without(
@@ -36,14 +34,12 @@ def load_without(
     This executes the clone's code, with your rights: only for code that you have and trust.
 
     Left out are packages whose name starts with ``skip``, or with one of several such words:
-    "rust" stands for rust_circuit. A package that is not installed is treated alike. A top-level
-    statement that needs one of them, or fails for another reason, for example a file that is not
-    in the current folder, is skipped, and so are its names. Annotations are not evaluated, and
-    `if __name__ == "__main__":` does not run. Nothing is written into the clone, unless its own
-    code does so, and `sys.path` and `sys.modules` are left without its files.
+    "rust" stands for rust_circuit. A top-level statement that needs one of them, or fails for
+    another reason, is skipped, and so are its names. Annotations are not evaluated. Nothing is
+    written into the clone, unless its own code does so.
 
-    Returns the module and a report of what the file, and then the others, define: file, line,
-    name, status, why. "kept": it is there, though its code may still use something skipped.
+    Returns the module and a report of what it and the clone's files that it imports define: file,
+    line, name, status, why. "kept": it is there, though its code may still use something skipped.
     "skipped": it can be passed on, but its use raises SkippedError, which says what is missing.
     Raises ValueError for a path that is no Python file, and SyntaxError as Python does.
 
@@ -54,33 +50,24 @@ def load_without(
     if not all(isinstance(word, str) and word for word in words):
         raise ValueError(
             f"skip is {skip!r}; give the first letters of a package's name, or a list of such "
-            'words, for example "rust" or ["rust", "interp"]'
+            'words, e.g. "rust" or ["rust", "interp"]'
         )
     file = Path(path).expanduser().resolve()
     if not file.is_file() or file.suffix != ".py":
-        example = next(iter(sorted(file.glob("*.py"))), "clone/dataset.py")
-        raise ValueError(f"{path} is no Python file; give one, for example {str(example)!r}")
-    folder = file.parent
-    while (folder / "__init__.py").is_file():
-        folder = folder.parent
-    parts = file.relative_to(folder).with_suffix("").parts
-    name = ".".join(parts[:-1] if file.name == "__init__.py" else parts)
-    clone = _Clone(folder, file, words)
-    with clone.importing(name):
-        module = importlib.import_module(name)
-    rows = [row for found in clone.report.values() for row in found.values()]
-    return module, pd.DataFrame(rows, columns=["file", "line", "name", "status", "why"])
+        raise ValueError(f"{path} is no Python file; give one, e.g. 'clone/dataset.py'")
+    clone = _Clone(file.parent, words)
+    with clone.importing():
+        module = importlib.import_module(file.stem)
+    columns = ["file", "line", "name", "status", "why"]
+    return module, pd.DataFrame(clone.report.values(), columns=columns)
 
 
 class SkippedError(ImportError):
     """Code used a name that was skipped; the message says which, and what is missing."""
 
     def __init__(self, skipped: str, why: str) -> None:
-        super().__init__(skipped, why)
+        super().__init__(f"{skipped} {why}")
         self.skipped, self.why = skipped, why
-
-    def __str__(self) -> str:
-        return f"{self.skipped} {self.why}"
 
 
 class Stub:
@@ -107,131 +94,67 @@ def _use(stub: Stub, *_args: object, **_options: object) -> None:
     raise SkippedError(stub._name, stub._why)
 
 
-for _method in """call getitem setitem delitem len iter next reversed contains bool int float
-    complex index round neg pos abs invert eq ne lt le gt ge add radd iadd sub rsub isub mul rmul
-    imul truediv rtruediv itruediv floordiv rfloordiv ifloordiv mod rmod imod divmod rdivmod pow
-    rpow ipow matmul rmatmul imatmul and rand iand or ror ior xor rxor ixor lshift rlshift ilshift
-    rshift rrshift irshift enter exit aenter aexit aiter anext await mro_entries instancecheck
-    subclasscheck fspath array array_function array_ufunc""".split():
+for _method in """call getitem setitem iter next len contains bool int float index eq ne lt le gt ge
+    add radd sub rsub mul rmul truediv rtruediv matmul rmatmul or ror neg enter fspath array
+    mro_entries instancecheck""".split():
     setattr(Stub, f"__{_method}__", _use)
-# torch warns of a method of this name, but not of a property.
-Stub.__torch_function__ = property(lambda stub: lambda *_, **__: _use(stub))  # type: ignore[attr-defined]
 
 
 class _Clone(MetaPathFinder, Loader):
-    """Finds and loads what the clone's files import; all other code imports as ever."""
+    """Finds and loads the clone's files, and stubs in the place of what is left out."""
 
-    def __init__(self, folder: Path, file: Path, skip: tuple[str, ...]) -> None:
-        self.folder, self.file, self.skip = folder, file, skip
-        self.sys_path = list(sys.path)
-        self.loaded: set[str] = set()
-        self.report: dict[str, dict[str, _Row]] = {}  # by file and name
+    def __init__(self, folder: Path, skip: tuple[str, ...]) -> None:
+        self.folder, self.skip = folder, skip
+        self.report: dict[tuple[str, str], tuple[str, int, str, str, str]] = {}  # by file and name
 
     @contextmanager
-    def importing(self, name: str) -> Iterator[None]:
-        """Answer the clone's imports; afterwards `sys.path` and `sys.modules` are as before."""
+    def importing(self) -> Iterator[None]:
+        """Answer imports; afterwards `sys.path` and `sys.modules` are as before."""
         # Imported before, another file called utils would be taken for the clone's.
-        own = {path.stem for path in self.folder.glob("*.py")}
-        own |= {path.parent.name for path in self.folder.glob("*/__init__.py")}
-        own = (own - sys.stdlib_module_names) | {_package(name)}
+        files = [*self.folder.glob("*.py"), *(init.parent for init in self.folder.glob("*/*.py"))]
+        own = {file.stem for file in files} - sys.stdlib_module_names
 
         def taken_out() -> dict[str, ModuleType]:
-            names = [
-                name
-                for name in sys.modules
-                if name in self.loaded or _package(name) in own or name.startswith(self.skip)
-            ]
+            names = [n for n in sys.modules if n.split(".")[0] in own or n.startswith(self.skip)]
             return {name: sys.modules.pop(name) for name in names}
 
         importlib.invalidate_caches()
-        before = taken_out()
+        before, path = taken_out(), list(sys.path)
         sys.meta_path.insert(0, self)
         try:
             yield
         finally:
             sys.meta_path.remove(self)
-            sys.path[:] = self.sys_path
+            sys.path[:] = path
             taken_out()
             sys.modules.update(before)
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Where an import of a clone's file leads; None leaves it to Python's own finders."""
-        importer = _importer()
-        asked_for = importer == __file__  # the file itself, whatever its name begins with
-        if not asked_for and not self._is_ours(importer):
-            return None
-        left_out = name.startswith(self.skip) and not asked_for
-        spec = ModuleSpec(name, self, is_package=True) if left_out else self._spec(name, path)
-        if spec:
-            self.loaded.add(name)
-        return spec
-
-    def _spec(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
-        if isinstance(sys.modules.get(_package(name)), Stub):  # "nowhere.part" of "nowhere"
-            return ModuleSpec(name, self, is_package=True)
-        spec = PathFinder.find_spec(name, self._places() if path is None else path)
-        if spec and spec.origin and self._is_ours(spec.origin):
+        """Where an import of a clone's file or of a stub leads; None leaves it to Python."""
+        spec = PathFinder.find_spec(name, [str(self.folder)] if path is None else path)
+        if spec and spec.origin and Path(spec.origin).is_relative_to(self.folder):
             spec.loader = self
             return spec
-        if path is not None or find_spec(name):
-            return None
-        # A mere folder, perhaps of logs, counts only if nothing else has this name.
-        folders = spec.submodule_search_locations if spec else None
-        if any(file for folder in folders or () for file in Path(folder).glob("**/*.py")):
-            return spec
-        return ModuleSpec(name, self, is_package=True)
-
-    def _places(self) -> list[str]:
-        """The folders of the clone: that of its packages, what its code added, the file's own."""
-        added = [entry for entry in sys.path if entry not in self.sys_path]
-        return [str(self.folder), *added, str(self.file.parent)]
-
-    def _is_ours(self, file: str) -> bool:
-        inside = any(Path(file).is_relative_to(place) for place in self._places())
-        return inside and "site-packages" not in file
+        return ModuleSpec(name, self, is_package=True) if name.startswith(self.skip) else None
 
     def create_module(self, spec: ModuleSpec) -> Any:
-        """A stub for a package that is missing; Python's own kind of module for a file."""
-        if spec.origin:
-            return None
-        left_out = spec.name.startswith(self.skip)
-        return Stub(spec.name, "was left out" if left_out else "is not installed")
+        """A stub for what is left out; Python's own kind of module for a file."""
+        return None if spec.origin else Stub(spec.name, "was left out")
 
     def exec_module(self, module: ModuleType) -> None:
         """Run a file's statements one by one, and note what becomes of their names."""
         if isinstance(module, Stub):
             return
         path = Path(str(module.__file__))
-        inside = path.is_relative_to(self.folder)
-        shown = str(path.relative_to(self.folder) if inside else path.name)
-        report = self.report.setdefault(shown, {})
-        tree = ast.parse(path.read_bytes(), str(path))
-        module.__doc__ = ast.get_docstring(tree)
-        for statement in tree.body:
-            # Compiled alone, any text would become the module's __doc__.
-            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-                continue
+        file = str(path.relative_to(self.folder))
+        for statement in ast.parse(path.read_bytes(), str(path)).body:
+            imports = isinstance(statement, ast.Import | ast.ImportFrom)
             for name, why in _run(statement, path, vars(module)).items():
-                status = "skipped" if why else "kept"
-                report[name] = (shown, statement.lineno, name, status, why)
-
-
-# Not importlib.util: it asks where a package is, and imports nothing.
-_IMPORT_SYSTEM = ("<frozen importlib._bootstrap", importlib.__file__)
-
-
-def _package(name: str) -> str:
-    return name.partition(".")[0]
-
-
-def _importer() -> str:
-    """The file whose code imports: the first one on the stack that is not the import system's."""
-    frame: FrameType | None = sys._getframe(2)
-    while frame and frame.f_code.co_filename.startswith(_IMPORT_SYSTEM):
-        frame = frame.f_back
-    return frame.f_code.co_filename if frame else ""
+                if why or not imports:
+                    status = "skipped" if why else "kept"
+                    self.report[file, name] = (file, statement.lineno, name, status, why)
 
 
 def _run(statement: ast.stmt, path: Path, names: dict[str, Any]) -> dict[str, str]:
@@ -239,28 +162,17 @@ def _run(statement: ast.stmt, path: Path, names: dict[str, Any]) -> dict[str, st
     # With this flag annotations stay text, so that none needs a package.
     flag = __future__.annotations.compiler_flag
     code = compile(ast.Module([statement], []), str(path), "exec", flag, dont_inherit=True)
-    before = dict(names)
+    stored = {step.argval: "" for step in dis.get_instructions(code) if step.opname == "STORE_NAME"}
     try:
         exec(code, names)
     except (Exception, SystemExit) as error:  # a script that exits at top level ends itself only
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
-        why = (
-            f"needs {error.skipped}, which {error.why}"
-            if isinstance(error, SkippedError)
-            else f"failed ({text})"
-        )
-        stored = [step for step in dis.get_instructions(code) if step.opname == "STORE_NAME"]
-        lost = dict.fromkeys((step.argval for step in stored), why)
-        names.update({name: Stub(name, why) for name in lost})
-        return lost or {ast.unparse(statement).splitlines()[0]: why}
-    new = [name for name, value in names.items() if value is not before.get(name, names)]
-    bound = {name: _why(name, names[name]) for name in new if not name.startswith("__")}
-    imports = isinstance(statement, ast.Import | ast.ImportFrom)
-    return {name: why for name, why in bound.items() if why or not imports}
-
-
-def _why(name: str, value: object) -> str:
-    """Why a name is skipped; "" if it is not."""
-    if not isinstance(value, Stub):
-        return ""
-    return value._why if value._name == name else f"{value._name} {value._why}"
+        text = f"failed ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+        if isinstance(error, SkippedError):
+            text = f"needs {error.skipped}, which {error.why}"
+        names.update({name: Stub(name, text) for name in stored})
+        return dict.fromkeys(stored or [ast.unparse(statement).splitlines()[0]], text)
+    for name in stored:
+        value = names.get(name)
+        if isinstance(value, Stub):
+            stored[name] = f"{value._name} ".removeprefix(f"{name} ") + value._why
+    return {name: why for name, why in stored.items() if not name.startswith("__")}

@@ -6,7 +6,6 @@ import operator
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
-import torch
 from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -24,21 +23,15 @@ def compare_years(
     One row per year: year, only_in ("theirs" or "ours"), and the tokens it splits into. No row
     means no difference. Raises ValueError for a year that is no whole number.
     """
-    ours = set(valid_years(tokenizer, start, end))
-    found = set()
-    for year in theirs:
-        try:
-            found.add(operator.index(year))
-        except TypeError:
-            raise ValueError(
-                f"{year!r} is no year; give whole numbers, for example [1702, 1703]"
-            ) from None
-    years = sorted(found ^ ours)
+    ours, found = set(valid_years(tokenizer, start, end)), list(theirs)
+    if wrong := [year for year in found if not hasattr(year, "__index__")]:
+        raise ValueError(f"{wrong[0]!r} is no year; give whole numbers, e.g. [1702, 1703]")
+    years = sorted({operator.index(year) for year in found} ^ ours)
     splits = tokenize(tokenizer, [f" {year}" for year in years])
     return pd.DataFrame(
         {
             "year": years,
-            "only_in": ["theirs" if year in found else "ours" for year in years],
+            "only_in": ["ours" if year in ours else "theirs" for year in years],
             "tokens": [token_texts(tokenizer, ids) for ids in splits],
         }
     )
@@ -80,26 +73,26 @@ def compare_tokens(
     in order, so ``ours`` has the same nouns and years (see `paper_prompts`). Raises ValueError for
     another shape.
     """
-    pairs = {"clean": (theirs_clean, ours.clean), "corrupted": (theirs_corrupted, ours.corrupted)}
-    rows = []
+    pairs = {
+        "clean": (theirs_clean.cpu(), ours.clean),
+        "corrupted": (theirs_corrupted.cpu(), ours.corrupted),
+    }
+    frame = pd.DataFrame({"position": list(ours.positions)})
+    examples = dict.fromkeys(ours.positions, "")
     for kind, (theirs, own) in pairs.items():
         if theirs.shape != own.shape:
             raise ValueError(
                 f"their {kind} tokens have the shape {list(theirs.shape)} and ours "
                 f"{list(own.shape)} [prompt, position]; compare the same prompts, written alike, "
-                "for example both with <|endoftext|>"
+                "e.g. both with <|endoftext|>"
             )
-    for name, column in ours.positions.items():
-        row: dict[str, object] = {"position": name}
-        example = ""
-        for kind, (theirs, own) in pairs.items():
-            differs = torch.nonzero(theirs[:, column].cpu() != own[:, column]).flatten().tolist()
-            row[kind] = len(differs)
-            if differs and not example:
-                texts = [
-                    repr(token_text(tokenizer, int(ids[differs[0], column])))
-                    for ids in (theirs, own)
-                ]
-                example = f"prompt {differs[0]}, {kind}: theirs {texts[0]}, ours {texts[1]}"
-        rows.append({**row, "example": example})
-    return pd.DataFrame(rows)
+        differs = theirs != own
+        frame[kind] = [int(differs[:, column].sum()) for column in ours.positions.values()]
+        for name, column in ours.positions.items():
+            if differs[:, column].any() and not examples[name]:
+                i = int(differs[:, column].int().argmax())  # the first one
+                one, other = (
+                    repr(token_text(tokenizer, int(ids[i, column]))) for ids in (theirs, own)
+                )
+                examples[name] = f"prompt {i}, {kind}: theirs {one}, ours {other}"
+    return frame.assign(example=list(examples.values()))

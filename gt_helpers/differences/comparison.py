@@ -124,16 +124,13 @@ class Comparison:
             own = lists[lists["choice"] == choice.name]
             mean_r, lens_r = r.loc[choice.name, [ALL_SWEEPS, "lens"]]
             moved = scores["recovered"][choice.name] - scores["recovered"][REFERENCE.name]
-            table.append(
-                {
-                    **{"choice": choice.name, "what": choice.what},
-                    "change": max(1 - mean_r, 1 - lens_r, abs(moved)),
-                    **{"mean_r": mean_r, "lens_r": lens_r},
-                    **{
-                        column: list(dict.fromkeys(own[column].sum())) for column in ("lost", "new")
-                    },
-                }
-            )
+            row = {
+                **{"choice": choice.name, "what": choice.what},
+                "change": max(1 - mean_r, 1 - lens_r, abs(moved)),
+                **{"mean_r": mean_r, "lens_r": lens_r},
+                **{kind: list(dict.fromkeys(own[kind].sum())) for kind in ("lost", "new")},
+            }
+            table.append(row)
         frame = pd.DataFrame(table)
         chance = max([_CHANCE, *frame["change"][frame["choice"] == OTHER_PROMPTS]])
         frame["words"] = [
@@ -151,19 +148,24 @@ class Comparison:
         scores = self.scores()
         maps = self.correlations().set_index(["choice", "map"])
         lists = self.lists().set_index(["choice", "sweep"])
-        cells = {}
+        cells: dict[str, dict[str, Cell]] = {}
         for choice in (REFERENCE, *(CHOICES[name] for name in self.summary()["choice"])):
-            cells[choice.name] = _score_cells(choice, scores)
+            row: dict[str, Cell] = {}
+            for name in ("clean", "corrupted", "recovered"):
+                value, low, high = scores.loc[choice.name, [name, f"{name}_low", f"{name}_high"]]
+                unit = "share" if name == "recovered" else choice.unit
+                moved = abs(value - scores[name][REFERENCE.name])
+                shown = in_words(value, unit, 0 if unit == "share" else 1)
+                row[name] = (shown, moved if unit == "share" else math.nan, _seeds(low, high, unit))
             for name in (*self.sweeps, "lens"):
                 key = (choice.name, name)
-                cell = ("–", math.nan, "")
-                if choice is REFERENCE:
-                    cell = (_r(1), 0.0, "")
-                elif key in maps.index:
+                row[name] = (_r(1), 0.0, "") if choice is REFERENCE else ("–", math.nan, "")
+                if key in maps.index:
                     r, low, high = maps.loc[key]
-                    changes = _changes(*lists.loc[key]) if key in lists.index else ""
-                    cell = (_r(r), 1 - r, f"{_ends(low, high, 'number', 2)}{changes}")
-                cells[choice.name][name] = cell
+                    changes = dict(lists.loc[key]) if key in lists.index else {}
+                    named = [f"; {kind}: {', '.join(of)}" for kind, of in changes.items() if of]
+                    row[name] = (_r(r), 1 - r, _seeds(low, high, "number", 2) + "".join(named))
+            cells[choice.name] = row
         frame = pd.DataFrame.from_dict(cells, orient="index")
         return frame.map(itemgetter(0)), frame.map(itemgetter(1)), frame.map(itemgetter(2))
 
@@ -232,24 +234,8 @@ def _diagnosis(
     return f"{text[0].upper()}{text[1:]}." if text else "Makes next to no difference."
 
 
-def _score_cells(choice: Choice, scores: pd.DataFrame) -> dict[str, Cell]:
-    own, usual = scores.loc[choice.name], scores.loc[REFERENCE.name]
-    cells = {}
-    for name in ("clean", "corrupted", "recovered"):
-        unit = "share" if name == "recovered" else choice.unit
-        moved = abs(own[name] - usual[name]) if unit == REFERENCE.unit else math.nan
-        ends = _ends(own[f"{name}_low"], own[f"{name}_high"], unit)
-        cells[name] = (_short(own[name], unit), moved, ends)
-    return cells
-
-
-def _ends(low: float, high: float, unit: str, digits: int | None = None) -> str:
+def _seeds(low: float, high: float, unit: str, digits: int | None = None) -> str:
     return f"seeds: {interval_in_words(low, high, unit, digits)}"
-
-
-def _changes(lost: list[str], new: list[str]) -> str:
-    named = {"lost": lost, "new": new}
-    return "".join(f"; {word}: {', '.join(names)}" for word, names in named.items() if names)
 
 
 def _over_seeds(values: list[float]) -> tuple[float, float, float]:
@@ -270,10 +256,6 @@ def _lenses_alike(lenses: Mapping[str, Tensor], reference: Mapping[str, Tensor])
     present = ~(a + b).isnan().any(0).any(-1)  # a YY without a prompt has no row
     a, b = (table[:, present] - table[:, present].mean(-1, keepdim=True) for table in (a, b))
     return float(correlation(a.flatten(1), b.flatten(1)).nan_to_num(0).mean())
-
-
-def _short(score: float, unit: str = "share") -> str:
-    return in_words(score, unit, 0 if unit == "share" else 1)
 
 
 def _few(names: list[str], most: int = 4) -> str:

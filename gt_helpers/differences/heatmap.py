@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ..formatting import in_words
 from ..metrics import bootstrap_ci, correlation
-from ..model.components import component
 from ..patching.engine import Sweep
 
 _AGREES = 0.95  # a correlation from which on two heatmaps are called alike
@@ -45,29 +44,46 @@ def compare_sweep(theirs: Any, ours: Sweep) -> SweepComparison:
     senders as ``ours``; other prompts of the same kind are fine. Raises ValueError for another
     shape.
     """
-    layers, heads = ours.shape.n_layers, ours.shape.n_heads
-    given, turned = _heatmap(theirs, layers, heads)
     effect = ours.effect.double()
+    given, undone = _heatmap(theirs, *effect.shape)
     _, low, high = (part.double().reshape(given.shape) for part in bootstrap_ci(ours.values[:-1]))
-
-    read, undone = _undone(given, effect)
-    if turned:
-        undone = [
-            f"Transposed: yours has the shape {heads + 1} x {layers}, heads by layers, and was "
-            "turned round.",
-            *undone,
-        ]
+    read, causes = _undone(given, effect)
+    undone += causes
     said = [f"As given, {_agreement(given, effect, low, high)}.", *undone]
     reasons = _zeros(read, effect, ours, (low > 0) | (high < 0))
     if _correlation(read, effect) < _AGREES:
         reasons += _reacting(read, effect, ours)
         reasons = reasons or [
             "None of the usual rearrangements, signs or scales makes the two alike: compare the "
-            "prompts first (diagnose), then receivers, via and the senders' position."
+            "prompts (diagnose), then receivers, via and the senders' position."
         ]
     elif undone:
         said.append(f"With this undone, {_agreement(read, effect, low, high)}.")
     return SweepComparison(_table(ours, given, effect, low, high), tuple(said + reasons))
+
+
+def _heatmap(theirs: Any, layers: int, columns: int) -> tuple[Tensor, list[str]]:
+    """Theirs as [layer, n_heads + 1], and what had to be undone for that."""
+    parts = theirs if isinstance(theirs, tuple) and len(theirs) == 2 else (theirs,)
+    try:
+        arrays = [one.detach().cpu().numpy() if isinstance(one, Tensor) else one for one in parts]
+        numbers = [np.array(one, dtype=np.float64) for one in arrays]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "the heatmap is no table of numbers; give an array, a tensor, nested lists or a data "
+            "frame, or a pair (heads, mlps) of these"
+        ) from error
+    same_layers = len({len(one) for one in numbers if one.ndim}) == 1
+    found = torch.from_numpy(np.column_stack(numbers)) if same_layers else torch.empty(0)
+    if found.shape == (layers, columns):
+        return found, []
+    if found.shape == (columns, layers) and len(parts) == 1:
+        return found.T, ["Transposed: your rows are heads and the MLPs, your columns layers."]
+    raise ValueError(
+        f"the heatmap has the shape {' and '.join(str(list(one.shape)) for one in numbers)}; give "
+        f"[{layers}, {columns}], layers by heads with the MLPs last, or a pair of heads "
+        f"[{layers}, {columns - 1}] and MLPs [{layers}]"
+    )
 
 
 def _undone(given: Tensor, effect: Tensor) -> tuple[Tensor, list[str]]:
@@ -78,61 +94,38 @@ def _undone(given: Tensor, effect: Tensor) -> tuple[Tensor, list[str]]:
     if together <= -_AGREES:
         read = -read
         said.append(
-            "Flipped: your signs are the opposite. You may report clean - patched, where the paper "
-            "reports patched - clean, or patch clean values into the corrupted run."
+            "Flipped: your signs are the opposite, as of clean - patched where the paper reports "
+            "patched - clean, or of clean values patched into the corrupted run."
         )
-    ratio = _ratio(read, effect)
+    both = read.isfinite() & effect.isfinite()
+    # What ours is multiplied by to give theirs, by least squares.
+    ratio = float((read * effect)[both].sum() / (effect[both] ** 2).sum())
     if abs(together) >= _AGREES and abs(ratio - 1) > _SAME_SCALE:
-        said.append(_scaled(ratio))
         read = read / ratio
+        said.append(
+            "In percent: your numbers are about 100 times ours, which are fractions of 1."
+            if abs(ratio - 100) <= 100 * _SAME_SCALE
+            else f"Scaled: your numbers are about {ratio:.3g} times ours in every cell, as if "
+            f"divided by {1 / ratio:.3g}; some normalise by the clean probability difference, or "
+            "by clean - corrupted (diagnose measures both)."
+        )
     return read, said
 
 
-def _heatmap(theirs: Any, layers: int, heads: int) -> tuple[Tensor, bool]:
-    """Theirs as [layer, n_heads + 1], and whether it had to be transposed for that."""
-    if isinstance(theirs, tuple) and len(theirs) == 2:
-        grid, column = (_numbers(part) for part in theirs)
-        if grid.shape == (layers, heads) and column.numel() == layers:
-            return torch.cat([grid, column.reshape(layers, 1)], dim=1), False
-        shape = f"{list(grid.shape)} heads and {list(column.shape)} MLPs"
-    else:
-        found = _numbers(theirs)
-        if found.shape == (layers, heads + 1):
-            return found, False
-        if found.shape == (heads + 1, layers):
-            return found.T, True
-        shape = str(list(found.shape))
-    raise ValueError(
-        f"the heatmap has the shape {shape}; give [{layers}, {heads + 1}], layers by heads with "
-        f"the MLPs last, or a pair of heads [{layers}, {heads}] and MLPs [{layers}]"
-    )
-
-
-def _numbers(values: Any) -> Tensor:
-    try:
-        if isinstance(values, Tensor):
-            return values.detach().cpu().double()
-        return torch.from_numpy(np.array(values, dtype=np.float64))
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            "the heatmap is no table of numbers; give an array, a tensor, nested lists or a data "
-            "frame, or a pair (heads, mlps) of these"
-        ) from error
-
-
 def _table(ours: Sweep, given: Tensor, effect: Tensor, low: Tensor, high: Tensor) -> pd.DataFrame:
-    columns = {
-        "component": ours.senders[:-1],
-        "theirs": given.flatten(),
-        "ours": effect.flatten(),
-        "low": low.flatten(),
-        "high": high.flatten(),
-        "difference": (given - effect).flatten(),
-        "outside": _outside(given, low, high).flatten(),
+    cells = {
+        "theirs": given,
+        "ours": effect,
+        "low": low,
+        "high": high,
+        "difference": given - effect,
     }
-    frame = pd.DataFrame(columns)
-    order = frame["difference"].abs().sort_values(ascending=False, kind="stable").index
-    return frame.loc[order].reset_index(drop=True)
+    cells["outside"] = _outside(given, low, high)
+    frame = pd.DataFrame({name: cell.flatten() for name, cell in cells.items()})
+    frame.insert(0, "component", ours.senders[:-1])
+    return frame.sort_values(
+        "difference", key=abs, ascending=False, kind="stable", ignore_index=True
+    )
 
 
 def _outside(read: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -144,13 +137,6 @@ def _correlation(read: Tensor, effect: Tensor) -> float:
     """Correlation over the cells that both have; 0 where one of them is constant."""
     both = read.isfinite() & effect.isfinite()
     return float(correlation(read[both], effect[both]).nan_to_num(0))
-
-
-def _ratio(read: Tensor, effect: Tensor) -> float:
-    """By what ours is multiplied to give theirs, by least squares; 1 where nothing is known."""
-    both = read.isfinite() & effect.isfinite()
-    square = float((effect[both] ** 2).sum())
-    return float((read[both] * effect[both]).sum()) / square if square else 1.0
 
 
 def _agreement(read: Tensor, effect: Tensor, low: Tensor, high: Tensor) -> str:
@@ -189,16 +175,6 @@ def _rearranged(given: Tensor, effect: Tensor) -> tuple[Tensor, str]:
     return given, ""
 
 
-def _scaled(ratio: float) -> str:
-    if abs(ratio - 100) <= 100 * _SAME_SCALE:
-        return "In percent: your numbers are about 100 times ours, which are fractions of 1."
-    return (
-        f"Scaled: your numbers are about {ratio:.3g} times ours in every cell, as if divided by "
-        f"{1 / ratio:.3g}; compare this with the clean probability difference and with clean - "
-        "corrupted, by which some normalise (diagnose measures both)."
-    )
-
-
 def _zeros(read: Tensor, effect: Tensor, ours: Sweep, sure: Tensor) -> list[str]:
     """Cells that are exactly 0 in one of the two heatmaps only; ``sure`` are ours beyond chance."""
     unreached = (ours.values[:-1] == 0).all(-1).reshape(read.shape)
@@ -207,19 +183,15 @@ def _zeros(read: Tensor, effect: Tensor, ours: Sweep, sure: Tensor) -> list[str]
     filled = unreached & (read.abs() > max(_ROUNDING, 1e-3 * float(read.nan_to_num().abs().max())))
     if filled.any():
         said.append(
-            f"Not 0: {_cells(filled, read, ours)} cannot reach {receivers} along this route, so "
-            "the effect is exactly 0 here, but it is not in yours. There senders reach the logits "
-            "another way: perhaps other heads and MLPs react freely to them, where path patching "
-            "keeps these as they are in the base run."
+            f"Not 0: {_cells(filled, read, ours)} cannot reach {receivers} along this route; in "
+            "yours they do, perhaps because other heads and MLPs react freely to the sender, where "
+            "path patching keeps these as in the base run."
         )
     empty = ~unreached & (read == 0) & sure
     if empty.any():
-        layers = {component(name).layer for name in ours.receivers if name.startswith("m")}
-        own = layers & set(empty.any(1).nonzero().flatten().tolist())
-        hint = " An MLP reads the heads of its own layer too." if own else ""
         said.append(
-            f"0 in yours: {_cells(empty, effect, ours)} can reach {receivers} and should "
-            f"not be 0.{hint}"
+            f"0 in yours: {_cells(empty, effect, ours)} can reach {receivers} and should not be 0; "
+            "an MLP reads the heads of its own layer too."
         )
     return said
 
@@ -240,7 +212,6 @@ def _reacting(read: Tensor, effect: Tensor, ours: Sweep) -> list[str]:
     if not (off[-1] < _SAME_SCALE < off[:-1].median()):
         return []
     return [
-        "Everything reacts: of the MLPs only the last agrees, after which nothing comes. Yours "
-        "looks like activation patching, where all that follows the sender is run anew; in path "
-        "patching only the sender's own edge to the logits changes."
+        "Everything reacts: of the MLPs only the last agrees, after which nothing comes, as in "
+        "activation patching; in path patching only the sender's own edge to the logits changes."
     ]

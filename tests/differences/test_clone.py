@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import operator
 import pickle
 import sys
 from collections.abc import Callable
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from gt_helpers.differences.clone import SkippedError, Stub, load_without
 
@@ -74,8 +72,6 @@ def test_what_needs_no_rust_is_kept(load) -> None:
         """Two kinds of functions."""
         from __future__ import annotations
         import math, rust_graph as rg
-        """A text is no documentation of the module here."""
-        from dataclasses import dataclass
         from rust_graph.parts import Node, Edge as E
 
         DTYPE = rg.Dtype("float32")
@@ -86,14 +82,6 @@ def test_what_needs_no_rust_is_kept(load) -> None:
         def default(dtype=rg.Dtype("float32")): ...
         def bare_default(dtype=DTYPE):
             return dtype
-        @rg.cached
-        def decorated(): ...
-        class Subclass(E): ...
-        @dataclass
-        class Methods:
-            field: rg.Number
-            def bad(self):
-                return E(self)
         table = {"a": default}
         if 1 + 1 == 2:
             inside = 1
@@ -104,24 +92,20 @@ def test_what_needs_no_rust_is_kept(load) -> None:
     )
     assert statuses(report) == {
         "rg": "skipped", "Node": "skipped", "E": "skipped", "DTYPE": "skipped", "area": "kept",
-        "graph": "kept", "default": "skipped", "bare_default": "kept", "decorated": "skipped",
-        "Subclass": "skipped", "Methods": "kept", "table": "kept", "inside": "kept",
-        "print(rg.version + 1)": "skipped",
+        "graph": "kept", "default": "skipped", "bare_default": "kept", "table": "kept",
+        "inside": "kept", "print(rg.version + 1)": "skipped",
     }  # fmt: skip
     assert set(report["file"]) == {"main.py"} and report["line"].is_monotonic_increasing
-    assert report.set_index("name")["line"][["rg", "Node", "DTYPE"]].tolist() == [4, 7, 9]
+    assert report.set_index("name")["line"][["rg", "Node", "DTYPE"]].tolist() == [4, 5, 7]
     assert why(report, "rg") == "rust_graph was left out"
     assert why(report, "E") == "rust_graph.parts.Edge was left out"
     assert why(report, "DTYPE") == "needs rust_graph.Dtype, which was left out"
 
-    assert module.__doc__ == "Two kinds of functions."
     assert module.area(1) == pytest.approx(3.14159, abs=1e-5)
     assert module.bare_default(2) == 2 and isinstance(module.bare_default(), Stub)
     for use, named in (
         (lambda: module.graph("a"), "rust_graph.Graph was left out"),
         (lambda: module.default(), "default needs rust_graph.Dtype, which was left out"),
-        (lambda: module.Subclass(), "Subclass needs rust_graph.parts.Edge, which was left out"),
-        (lambda: module.Methods(1).bad(), "rust_graph.parts.Edge was left out"),
         (lambda: module.table["a"](), "default needs rust_graph.Dtype, which was left out"),
     ):
         with pytest.raises(SkippedError, match=f"^{named}$"):
@@ -138,13 +122,13 @@ def test_what_skip_matches(load) -> None:
     _, report = load(main, skip=["rust", "js"])
     assert why(report, "json") == why(report, "js_nowhere") == "was left out"
     assert why(report, "rusty_nowhere") == "was left out"
-    assert why(report, "a") == "in_rust_nowhere.a is not installed"
+    assert why(report, "a") == "failed (ModuleNotFoundError: No module named 'in_rust_nowhere')"
     module, report = load(main, skip=[])
     assert module.json.dumps(1) == "1" and "json" not in statuses(report)
-    with pytest.raises(SkippedError, match="in_rust_nowhere.a is not installed"):
+    with pytest.raises(SkippedError, match="^a failed .*in_rust_nowhere"):
         module.a()
     for wrong in ("", ["rust", ""], [3]):
-        with pytest.raises(ValueError, match=r'for example "rust" or \["rust", "interp"\]'):
+        with pytest.raises(ValueError, match=r'e.g. "rust" or \["rust", "interp"\]'):
             load("", skip=wrong)
 
 
@@ -188,26 +172,14 @@ def _subclass(base: Any) -> type:
 USES: dict[str, Callable[[Any], object]] = {
     "call": lambda x: x(1, key=2),
     "item": lambda x: x[0],
-    "iteration": list,
     "length": len,
-    "bool": bool,
-    "int": int,
-    "index": lambda x: [1, 2][x],
     "in": lambda x: 1 in x,
     "equal": lambda x: x == 1,
-    "sum, right": lambda x: 1 + x,
-    "sum, in place": lambda x: operator.iadd(x, 1),
     "or": lambda x: int | x,
-    "with": lambda x: x.__enter__(),
     "subclass": _subclass,
     "isinstance": lambda x: isinstance(1, x),
     "path": open,
-    "torch function": lambda x: torch.softmax(x, -1),
-    "torch method": lambda x: torch.ones(2).to(x),
-    "torch index": lambda x: torch.ones(2, 3)[:, x],
-    "torch tensor": lambda x: torch.tensor([x]),
     "numpy array": np.asarray,
-    "numpy operator": lambda x: np.ones(2) * x,
 }
 
 
@@ -219,7 +191,6 @@ def test_every_use_of_a_skipped_name_says_what_is_missing(load, use) -> None:
         use(module.node)
     assert str(error.value) == "node needs rust_graph.Node, which was left out"
     assert isinstance(error.value, ImportError)
-    assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
 
 
 def test_a_skipped_name_can_be_shown_and_passed_on(load) -> None:
@@ -254,22 +225,18 @@ def test_files_of_the_clone_are_loaded_in_the_same_way(load) -> None:
         def graph(): return rg.Graph()
         class Base: ...
         """,
-        package__init__="from .sub import double\nfrom . import other\nCONSTANT = double(2)",
+        package__init__="from .sub import double\nCONSTANT = double(2)",
         package__sub="from helpers import years\ndef double(x): return x * len(years(2))",
-        package__other="from .missing import a\nimport package\nname = package.__name__",
     )
     assert module.pool == [0, 1, 2] and module.CONSTANT == 4
-    assert module.package.sub is module.again and module.package.other.name == "package"
+    assert module.package.sub is module.again
     assert issubclass(module.Mine, module.h.Base) and module.h.dumps
-    files = report["file"].drop_duplicates().tolist()
-    assert files[0] == "main.py"
-    assert set(files[1:]) == {
-        "helpers.py", "package/__init__.py", "package/sub.py", "package/other.py"
+    assert set(report["file"]) == {
+        "main.py", "helpers.py", "package/__init__.py", "package/sub.py"
     }  # fmt: skip
     main = report[report["file"] == "main.py"]
     assert statuses(main) == {"missing": "skipped", "Mine": "kept", "use": "kept", "pool": "kept"}
     assert "cannot import name 'missing'" in why(main, "missing")
-    assert "No module named 'package.missing'" in why(report, "a")
     with pytest.raises(SkippedError, match="rust_graph.Graph was left out"):
         module.use()
 
@@ -282,58 +249,24 @@ def test_local_names_and_installed_ones(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "helpers", already)
     write(
         clone,
-        main="import helpers, json, namespace.part, random, wandb_like, logs_nowhere",
+        rusty="import helpers, json, random, wandb_like, sys\nimport rust_graph\nsys.path += ['x']",
         helpers="where = 'clone'",
         wandb_like__run="",  # a folder of logs, not a package
-        namespace__part="where = 'namespace'",
-        json__dump="",
         random="wrong = True",
     )
-    (clone / "logs_nowhere").mkdir()
-    module, report = checked(clone, "main.py")
+    module, report = checked(clone, "rusty.py")  # its own name is not skipped
     assert module.helpers.where == "clone" and module.wandb_like.where == "installed"
-    assert module.json.dumps(1) == "1" and module.namespace.part.where == "namespace"
-    assert not hasattr(module.random, "wrong") and sys.modules["helpers"] is already
-    assert statuses(report)["logs_nowhere"] == "skipped"
-
-
-def test_where_a_file_in_a_folder_looks(tmp_path: Path) -> None:
-    write(
-        tmp_path,
-        scripts__run="""
-            import os, sys
-            sys.path.append(os.path.join(os.path.dirname(__file__), "..", "lib"))
-            import beside, deep
-            """,
-        scripts__beside="",
-        lib__deep="import rust_graph\nwhere = 'lib'",
-        package__init__="",
-        package__main="import only_here, top\nfrom package import string",
-        package__string="right = True",
-        package__only_here="where = 'beside'",
-        top="where = 'top'",
-        rusty="import top, rust_graph\nfrom rust_graph import Node",
-    )
-    module, report = checked(tmp_path, "rusty.py")  # its own name is not skipped
-    assert module.top.where == "top" and statuses(report)["rust_graph"] == "skipped"
-    module, report = checked(tmp_path, "scripts/run.py")
+    assert module.json.dumps(1) == "1" and not hasattr(module.random, "wrong")
+    assert sys.modules["helpers"] is already
     assert statuses(report) == {"rust_graph": "skipped", "where": "kept"}
-    assert module.deep.where == "lib"
-    module, _ = checked(tmp_path, "package/main.py")
-    assert module.string.right and module.top.where == "top"
-    assert module.only_here.where == "beside" and module.__name__ == "package.main"
-    package, _ = checked(tmp_path, "package/__init__.py")
-    assert package.__path__ == [str(tmp_path / "package")]
 
 
 def test_errors(tmp_path: Path, load) -> None:
     write(tmp_path, broken="x = 1\nif x\n    y = 2", late="def f(): pass\nreturn 3")
     (tmp_path / "notes.txt").write_text("text")
     for name in ("no_such.py", "notes.txt"):
-        with pytest.raises(ValueError, match=f"{name} is no Python file; .*'clone/dataset.py'$"):
+        with pytest.raises(ValueError, match=f"{name} is no Python file; .*e.g. "):
             load_without(tmp_path / name)
-    with pytest.raises(ValueError, match=r"is no Python file; give one, .*broken.py'$"):
-        load_without(tmp_path)
     for name in ("broken", "late"):
         with pytest.raises(SyntaxError, match=rf"{name}.py, line 2"):
             checked(tmp_path, f"{name}.py")

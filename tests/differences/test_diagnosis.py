@@ -15,7 +15,6 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from gt_helpers import views
 from gt_helpers.dataset.prompts import tokenize
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.differences.diagnosis import diagnose, prompt_set
@@ -24,6 +23,7 @@ from gt_helpers.metrics import bootstrap_ci, prob_diff
 from gt_helpers.model.load import load_model
 from gt_helpers.model.transformer import Transformer
 from gt_helpers.patching.engine import PathPatching
+from gt_helpers.views import tables
 
 BOS = "<|endoftext|>"
 
@@ -69,9 +69,19 @@ class Data:
             [change(text) for text in side] for side in (self.clean, self.corrupted)
         )
 
+    def corrupt(self, change: Callable[[str, int], str]) -> None:
+        """Change every corrupted prompt, by its YY."""
+        self.corrupted = [
+            change(text, YY) for text, YY in zip(self.corrupted, self.YY, strict=True)
+        ]
+
     def noun_of(self, i: int, noun: str) -> None:
         for side in (self.clean, self.corrupted):
             side[i] = re.sub("The [a-z]+", f"The {noun}", side[i])
+
+    def put(self, i: int, year: int, corrupted: int) -> None:
+        for side, start in ((self.clean, year), (self.corrupted, corrupted)):
+            side[i] = f"{BOS} The trial lasted from the year {start} to the year {year // 100}"
 
     def ids_of(self, change: Callable[[list[int]], list[int]] = lambda ids: ids) -> None:
         self.ids = tuple(
@@ -115,35 +125,34 @@ IN_TEXTS: dict[str, tuple[Callable[[str], str], dict[str, str]]] = {
     "another_verb": (lambda text: text.replace("lasted", "went"), {"template": CHANGES}),
     "a_space_at_the_end": (
         lambda text: f"{text} ",
-        {"space at the end": BREAKS, "task not done": BREAKS},
+        {"after the end": BREAKS, "task not done": BREAKS},
     ),
-    "double_spaces": (lambda text: text.replace(" lasted", "  lasted"), {"double spaces": CHANGES}),
+    "double_spaces": (
+        lambda text: text.replace(" lasted", "  lasted"),
+        {"unusual characters": CHANGES},
+    ),
     "a_non_breaking_space": (
         lambda text: text.replace("from the", "from\u00a0the"),
         {"unusual characters": CHANGES},
     ),
-    "an_invisible_character": (
-        lambda text: text.replace("from the", "from \u200bthe"),
-        {"unusual characters": CHANGES},
-    ),
-    "a_small_first_letter": (lambda text: text.replace("The", "the"), {"capitals": CHANGES}),
+    "a_small_first_letter": (lambda text: text.replace("The", "the"), {"template": CHANGES}),
     "another_end_century": (
         lambda text: f"{text[:-2]}{int(text[-2:]) + 1}",
         {"end century": BREAKS},
     ),
     "no_end_century": (
         lambda text: text[:-3],
-        {"end century missing": BREAKS, "task not done": BREAKS},
+        {"end century": BREAKS, "task not done": BREAKS},
     ),
     "the_answer_in_the_prompt": (
         lambda text: f"{text}99",
-        {"answer included": BREAKS, "task not done": BREAKS},
+        {"end century": BREAKS, "task not done": BREAKS},
     ),
     "a_start_year_with_a_blank": (
         lambda text: re.sub(r"year (\d\d)(\d\d)", r"year \1 \2", text),
         {"no start year": BREAKS},
     ),
-    "one_noun": (lambda text: re.sub("The [a-z]+", "The trial", text), {"few nouns": NOTE}),
+    "one_noun": (lambda text: re.sub("The [a-z]+", "The trial", text), {"repeated nouns": NOTE}),
 }
 # in the ids of every text,
 IN_IDS: dict[str, tuple[Callable[[list[int]], list[int]], dict[str, str]]] = {
@@ -157,23 +166,56 @@ IN_IDS: dict[str, tuple[Callable[[list[int]], list[int]], dict[str, str]]] = {
     ),
     "negative_padding_ids": (lambda ids: [*ids, -100], {"unknown token ids": BREAKS}),
 }
+# in the corrupted texts, by YY,
+IN_CORRUPTED: dict[str, tuple[Callable[[str, int], str], dict[str, str]]] = {
+    "nouns_drawn_anew": (
+        lambda text, YY: re.sub("The [a-z]+", f"The {['trial', 'tour', 'trip'][YY % 3]}", text),
+        {"other noun": BREAKS},
+    ),
+    "another_start_century": (
+        lambda text, YY: re.sub(
+            r"year 1\d01", "year 1201" if text.endswith("17") else "year 1701", text
+        ),
+        {"other start century": BREAKS},
+    ),
+    "another_corrupted_end": (
+        lambda text, YY: text[:-2] + "18" if YY == 30 else text,
+        {"other end": BREAKS},
+    ),
+    "other_corrupted_words": (
+        lambda text, YY: text.replace("lasted", "went") if YY == 34 else text,
+        {"other words": BREAKS, "template": CHANGES},
+    ),
+}
 # and in all that was handed over.
 MISTAKES: dict[str, tuple[Callable[[Data], object], dict[str, str]]] = {
     "padded_behind": (
         lambda data: data.ids_of(lambda ids: [*ids, data.tokenizer.eos_token_id]),
-        {"padding": BREAKS, "task not done": BREAKS},
+        {"after the end": BREAKS, "task not done": BREAKS},
     ),
     "only_late_years": (lambda data: data.keep(lambda YY: YY > 40), {"YY not balanced": CHANGES}),
-    "YY_itself_is_right": (
-        lambda data: data.mask_of(lambda years, YY: years >= YY),
-        {"mask": CHANGES},
+    "a_year_of_three_and_one_digit": (
+        lambda data: data.put(0, 1302, 1301),
+        {"start year split": BREAKS},
     ),
-    "mask_inverted": (lambda data: data.mask_of(lambda years, YY: years <= YY), {"mask": BREAKS}),
-    "mask_of_the_valid_YYs": (
-        lambda data: data.mask_of(lambda years, YY: years[2:99] > YY),
-        {"mask shape": BREAKS},
+    "a_year_that_ends_in_99": (lambda data: data.put(-1, 1699, 1601), {"YY at the edge": CHANGES}),
+    "century_18": (lambda data: data.put(-5, 1882, 1801), {"centuries": NOTE}),
+    "century_20": (  # 2001 is one token
+        lambda data: data.put(-5, 2082, 2001),
+        {"centuries": CHANGES, "lengths": BREAKS, "corrupted year split": CHANGES},
     ),
+    "a_noun_of_several_tokens": (
+        lambda data: data.noun_of(4, "shipwreck"),
+        {"noun of several tokens": BREAKS, "lengths": BREAKS},
+    ),
+    "a_capital_noun": (
+        lambda data: data.noun_of(5, "Stint"),
+        {"template": CHANGES, "noun of several tokens": BREAKS, "lengths": BREAKS},
+    ),
+    "a_noun_of_ones_own": (lambda data: data.noun_of(4, "war"), {"other nouns": NOTE}),
 }
+for _name, (_corrupt, _found) in IN_CORRUPTED.items():
+    MISTAKES[_name] = (partial(Data.corrupt, change=_corrupt), _found)
 for _name, (_change, _found) in IN_TEXTS.items():
     MISTAKES[_name] = (partial(Data.each, change=_change), _found)
 for _name, (_replace, _found) in IN_IDS.items():
@@ -201,7 +243,7 @@ def the_tokenizer_adds_the_bos(data: Data) -> None:
     data.ids_of(lambda ids: [eos, *ids])
 
 
-@mistake(padding_in_front=BREAKS, noun_of_several_tokens=BREAKS)
+@mistake(several_start_tokens=BREAKS, noun_of_several_tokens=BREAKS)
 def padded_in_front(data: Data) -> None:
     data.noun_of(0, "long trial")
     data.each(lambda text: text if "long trial" in text else BOS + text)
@@ -214,17 +256,9 @@ def corrupted_ids_in_another_order(data: Data) -> None:
     data.ids = clean, corrupted[1:] + corrupted[:1]
 
 
-@mistake(lengths=BREAKS, lengths_of_pairs=BREAKS, start_year_split=BREAKS)
+@mistake(lengths=BREAKS, start_year_split=BREAKS)
 def a_start_year_of_one_token(data: Data) -> None:
-    data.clean.append(f"{BOS} The trial lasted from the year 1440 to the year 14")
-    data.corrupted.append(f"{BOS} The trial lasted from the year 1401 to the year 14")
-    data.YY.append(40)
-
-
-@mistake(start_year_split=BREAKS)
-def a_start_year_of_three_and_one_digit(data: Data) -> None:
-    data.clean[0] = f"{BOS} The trial lasted from the year 1302 to the year 13"
-    data.corrupted[0] = f"{BOS} The trial lasted from the year 1301 to the year 13"
+    data.put(0, 1440, 1401)
 
 
 @mistake(corrupted_year_split=CHANGES, centuries=NOTE)
@@ -234,51 +268,12 @@ def century_10(data: Data) -> None:
     data.each(lambda text: re.sub("year 17", "year 10", text))
 
 
-@mistake(noun_of_several_tokens=BREAKS, lengths=BREAKS)
-def a_noun_of_several_tokens(data: Data) -> None:
-    data.noun_of(4, "shipwreck")
-
-
-# Text
-
-
-@mistake(capitals=CHANGES, noun_of_several_tokens=BREAKS, lengths=BREAKS)
-def a_capital_noun(data: Data) -> None:
-    data.noun_of(5, "Stint")
-
-
 # Pairs
 
 
 @mistake(nothing_corrupted=BREAKS, weak_corruption=BREAKS)
 def corrupted_is_clean(data: Data) -> None:
     data.corrupted = list(data.clean)
-
-
-@mistake(other_noun=BREAKS)
-def nouns_drawn_anew(data: Data) -> None:
-    data.corrupted = [
-        re.sub("The [a-z]+", f"The {noun}", text)
-        for text, noun in zip(data.corrupted, ["trial", "tour", "trip"] * 99, strict=False)
-    ]
-
-
-@mistake(other_start_century=BREAKS)
-def another_start_century(data: Data) -> None:
-    data.corrupted = [
-        re.sub(r"year 1\d01", "year 1201" if text.endswith("17") else "year 1701", text)
-        for text in data.corrupted
-    ]
-
-
-@mistake(other_end=BREAKS)
-def another_corrupted_end(data: Data) -> None:
-    data.corrupted[7] = data.corrupted[7][:-2] + "18"
-
-
-@mistake(other_words=BREAKS, template=CHANGES)
-def other_corrupted_words(data: Data) -> None:
-    data.corrupted[8] = data.corrupted[8].replace("lasted", "went")
 
 
 @mistake(not_in_the_same_order=BREAKS)
@@ -291,69 +286,24 @@ def clean_and_corrupted_swapped(data: Data) -> None:
     data.clean, data.corrupted = data.corrupted, data.clean
 
 
-@mistake(lengths_of_pairs=BREAKS, corrupted_year_split=CHANGES, corrupted_YY_not_01=CHANGES)
+@mistake(lengths=BREAKS, corrupted_year_split=CHANGES, corrupted_YY_not_01=CHANGES)
 def corrupted_with_00(data: Data) -> None:
     data.all_in_century_17()
-    data.corrupted = [text.replace("1701", "1700") for text in data.corrupted]
-
-
-@mistake(corrupted_YY_not_01=CHANGES)
-def corrupted_with_a_smaller_YY(data: Data) -> None:
-    data.all_in_century_17()
-    data.corrupted = [
-        text.replace("1701", f"17{YY // 2:02d}") if YY > 60 else text
-        for text, YY in zip(data.corrupted, data.YY, strict=True)
-    ]
+    data.corrupt(lambda text, YY: text.replace("1701", "1700"))
 
 
 @mistake(corrupted_YY_above=BREAKS)
 def corrupted_with_a_larger_YY(data: Data) -> None:
     data.all_in_century_17()
-    data.corrupted = [
-        text.replace("1701", "1799") if YY < 60 else text
-        for text, YY in zip(data.corrupted, data.YY, strict=True)
-    ]
+    data.corrupt(lambda text, YY: text.replace("1701", "1799") if YY < 60 else text)
 
 
-# Years and nouns
-
-
-@mistake(YY_at_the_edge=CHANGES)
-def a_year_that_ends_in_99(data: Data) -> None:
-    data.clean[-1] = f"{BOS} The trial lasted from the year 1699 to the year 16"
-    data.corrupted[-1] = f"{BOS} The trial lasted from the year 1601 to the year 16"
-
-
-@mistake(centuries=NOTE)
-def century_18(data: Data) -> None:
-    data.clean[-5] = f"{BOS} The trial lasted from the year 1882 to the year 18"
-    data.corrupted[-5] = f"{BOS} The trial lasted from the year 1801 to the year 18"
-
-
-@mistake(repeated_prompts=CHANGES, few_nouns=NOTE)
+@mistake(repeated_prompts=CHANGES, repeated_nouns=NOTE)
 def the_same_prompts_again(data: Data) -> None:
     data.clean, data.corrupted, data.YY = data.clean * 3, data.corrupted * 3, data.YY * 3
 
 
-@mistake(other_nouns=NOTE)
-def a_noun_of_ones_own(data: Data) -> None:
-    data.noun_of(4, "war")
-
-
-# Labels
-
-
-@mistake(labels=BREAKS)
-def YY_of_the_corrupted_prompts(data: Data) -> None:
-    data.years = [1] * len(data.YY)
-
-
-@mistake(labels=BREAKS)
-def years_in_another_order(data: Data) -> None:
-    data.years = data.YY[::-1]
-
-
-@mistake(labels_as_text=NOTE)
+@mistake(labels=NOTE)
 def YY_as_text(data: Data) -> None:
     data.years = [f"{YY:02d}" for YY in data.YY]
 
@@ -365,6 +315,7 @@ def test_a_planted_mistake_is_found_alone(name: str, base: YearDataset, model: T
     plant(data)
     found = run(data, model)
     assert {finding.check: finding.severity for finding in found.findings} == expected
+    assert len(found.findings) == len(expected)
     order = [SEVERITIES.index(finding.severity) for finding in found.findings]
     assert order == sorted(order)
     for finding in found.findings:
@@ -375,7 +326,6 @@ def test_a_planted_mistake_is_found_alone(name: str, base: YearDataset, model: T
 
 
 def test_a_correct_set_gives_no_finding(base: YearDataset, model: Transformer, tmp_path) -> None:
-    assert len(MISTAKES) > 40
     whole = YearDataset(model.tokenizer, 97, seed=3)
     path = tmp_path / "prompts.csv"
     whole.to_csv(path)
@@ -429,20 +379,18 @@ def test_findings_are_measured_on_their_prompts(base: YearDataset, model: Transf
     )
 
 
-def test_a_wrong_mask_changes_their_score_only(base: YearDataset, model: Transformer) -> None:
+def test_a_wrong_mask_or_order_changes_their_score_only(
+    base: YearDataset, model: Transformer
+) -> None:
     data = data_of(base, model)
     data.mask_of(lambda years, YY: years <= YY)
     given, paper = (run(data, model).scores.iloc[i] for i in range(2))
     mass = float(PathPatching(model, base).base_probs.sum(-1).mean())
     assert given["clean"] < -0.9 < 0.9 < paper["clean"] <= mass
     assert given["clean"] == pytest.approx(-paper["clean"], abs=1e-6)
-
-
-def test_prompts_that_were_swapped_are_scored_as_given(base: YearDataset, model) -> None:
     data = data_of(base, model)
     data.clean, data.corrupted = data.corrupted, data.clean
-    scores = run(data, model).scores
-    given, paper = scores.iloc[0], scores.iloc[1]
+    given, paper = (run(data, model).scores.iloc[i] for i in range(2))
     assert (given["clean"], given["corrupted"]) == (paper["corrupted"], paper["clean"])
 
 
@@ -461,8 +409,9 @@ def test_prompts_that_were_swapped_are_scored_as_given(base: YearDataset, model)
 def test_labels_say_whose_they_are(change: Any, cause: str, base: YearDataset, model) -> None:
     data = data_of(base, model)
     data.years = change(base)
-    found = finding(data, model, "labels")
-    assert cause in found.problem
+    found, *others = run(data, model).findings
+    assert (found.check, found.severity) == ("labels", BREAKS) and cause in found.problem
+    assert all(one.check == "labels" for one in others)  # that "abc" is text
     assert found.prompts[0] == (1 if cause == "centuries" and base.XX[0] == base.YY[0] else 0)
 
 
@@ -483,7 +432,9 @@ def test_masks_say_what_they_hold(right: Any, cause: str, base: YearDataset, mod
     data = data_of(base, model)
     data.mask_of(right)
     (found,) = run(data, model).findings
-    assert cause in found.problem
+    assert found.check == "mask" and cause in found.problem
+    small = cause in ("counts YY itself", "leaves out the first right year")
+    assert found.severity == (CHANGES if small else BREAKS)
 
 
 def test_labels_of_a_frame_are_checked_by_column(base: YearDataset, model: Transformer) -> None:
@@ -493,8 +444,8 @@ def test_labels_of_a_frame_are_checked_by_column(base: YearDataset, model: Trans
     assert [one.check for one in found.findings] == ["labels"]
     assert "YYs given (YY)" in found.findings[0].problem
     frame["year"] = frame["year"].astype(str)
-    names = {one.check for one in diagnose(frame, model).findings}
-    assert names == {"labels", "labels as text"}
+    findings = [(one.check, one.severity) for one in diagnose(frame, model).findings]
+    assert findings == [("labels", BREAKS), ("labels", NOTE)]
 
 
 def test_a_dataset_of_another_tokenizer(gpt2_tokenizer, model: Transformer) -> None:
@@ -525,16 +476,23 @@ def test_with_gpt2s_own_tokens(gpt2_tokenizer, tmp_path: Path) -> None:
     assert "'<|endoftext|>' + 'The' + " in found.findings[1].example
 
 
-@pytest.mark.parametrize("text", ["", "hello", "\ud800", BOS, BOS * 3, "1732", "17", "1" * 5000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{BOS} The trial lasted from the year 1732 to the year 17" * 6,
+        "",
+        "hello",
+        "\ud800",
+        BOS,
+        BOS * 3,
+        "1732",
+        "17",
+        "1" * 5000,
+    ],
+)
 def test_nothing_is_too_faulty(text: str, model: Transformer) -> None:
     found = diagnose(([text, None], [text * 2, float("nan")]), model, years=["x", 1e99])
     assert found.findings and "breaks" in str(found)
-
-
-def test_prompts_longer_than_the_model_reads_are_not_measured(model: Transformer) -> None:
-    text = f"{BOS} The trial lasted from the year 1732 to the year 17"
-    found = diagnose(([text, text * 6], [text, text * 6]), model)
-    assert found.scores["prompts"].iloc[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -568,20 +526,12 @@ def test_what_is_shown(base: YearDataset, model: Transformer) -> None:
     data = data_of(base, model)
     data.corrupted[2] = data.clean[2]
     data.mask = np.zeros((25, 97))
-    found = run(data, model)
-    assert [one.severity for one in found.findings] == [BREAKS, BREAKS]
-    assert [one.prompts for one in found.findings] == [(2,), tuple(range(25))]
-    text = str(found)
-    assert text.startswith("25 prompts on mini: 2 x breaks the comparison.")
-    assert "[breaks the comparison] nothing corrupted" in text and "Fix: Replace YY by 01" in text
-    html = views.diagnosis_table(found)
-    assert (
-        html.count("<tr") == 3
-        and "nothing corrupted" in html
-        and "On these prompts, with all" in html
-    )
-    data = data_of(base, model)
     data.clean[0] = f"{BOS} The <b>trial</b> lasted from the year 1732 to the year 17"
-    html = views.diagnosis_table(run(data, model))
+    found = run(data, model)
+    text, html = str(found), tables.diagnosis_table(found)
+    assert text.startswith(f"25 prompts on mini: {len(found.findings)} x breaks")
+    assert "[breaks the comparison] nothing corrupted" in text and "Fix: Replace YY by 01" in text
+    assert html.count("<tr") == 1 + len(found.findings) and "nothing corrupted" in html
+    assert "On these prompts, with all" in html
     assert "&lt;b&gt;" in html and "<b>trial" not in html
-    assert "nothing differs" in views.diagnosis_table(diagnose(base, model))
+    assert "nothing differs" in tables.diagnosis_table(diagnose(base, model))

@@ -101,7 +101,6 @@ CAUSES: dict[str, tuple[Callable[[Tensor], Any], list[str]]] = {
     "clean - patched": (lambda t: -t, ["Flipped"]),
     "percent": (lambda t: 100 * t, ["In percent"]),
     "normalised": (lambda t: t / 1.42, ["Scaled"]),
-    "normalised by clean": (lambda t: t / 0.817, ["Scaled"]),
     "heads by layers": (lambda t: t.T, ["Transposed"]),
     "heads transposed": (lambda t: (t[:, :-1].T, t[:, -1]), ["Transposed"]),
     "MLPs first": (lambda t: t.roll(1, 1), ["MLPs first"]),
@@ -110,6 +109,13 @@ CAUSES: dict[str, tuple[Callable[[Tensor], Any], list[str]]] = {
     "a layer early": (lambda t: shifted(t, -1), ["One layer off"]),
     "three at once": (lambda t: -100 * t.roll(1, 1), ["MLPs first", "Flipped", "In percent"]),
     "turned and reversed": (lambda t: t.flip(0).T, ["Transposed", "Layers reversed"]),
+}
+
+
+TOLD = {
+    "normalised": "as if divided by 1.4",
+    "a layer late": "what ours has one layer below",
+    "a layer early": "what ours has one layer above",
 }
 
 
@@ -127,19 +133,8 @@ def test_a_planted_cause_is_named_alone(cause: str, to_logits: Sweep, to_m9: Swe
             r"With this undone, the correlation is (\S+); .*: (\d+) of 156.*", last
         )
         assert undone and float(undone[1]) > 0.99 and undone[2] == "0"
-
-
-def test_the_scale_is_told(to_logits: Sweep) -> None:
-    found = compare_sweep(to_logits.effect / 1.42, to_logits)
-    assert "about 0.704 times ours" in found.sentences[1]
-    assert "as if divided by 1.42;" in found.sentences[1]
-
-
-def test_which_way_the_layers_are_off(to_logits: Sweep) -> None:
-    late, early = (
-        compare_sweep(shifted(to_logits.effect, by), to_logits).sentences[1] for by in (1, -1)
-    )
-    assert "what ours has one layer below" in late and "what ours has one layer above" in early
+        told = TOLD.get(cause, "")
+        assert told in compare_sweep(theirs, ours).sentences[1]
 
 
 def test_cells_that_must_be_0(to_m9: Sweep, activations: Tensor) -> None:
@@ -155,15 +150,12 @@ def test_cells_that_must_be_0(to_m9: Sweep, activations: Tensor) -> None:
     assert not [s for s in found.sentences if s.startswith("None of the usual")]
 
 
-def test_heads_of_the_receivers_layer_that_were_left_out(to_m9: Sweep) -> None:
+@pytest.mark.parametrize(("cell", "named"), [(9, "a9.h2"), ((8, 12), "m8")])
+def test_cells_that_must_not_be_0(cell: Any, named: str, to_m9: Sweep) -> None:
     theirs = to_m9.effect.clone()
-    theirs[9] = 0
+    theirs[cell] = 0
     (sentence,) = [s for s in compare_sweep(theirs, to_m9).sentences if s.startswith("0 in yours")]
-    assert "(strongest a9.h2@END, " in sentence and "heads of its own layer" in sentence
-    theirs = to_m9.effect.clone()
-    theirs[8, 12] = 0
-    (sentence,) = [s for s in compare_sweep(theirs, to_m9).sentences if s.startswith("0 in yours")]
-    assert sentence.startswith("0 in yours: 1 cell (strongest m8@END") and "own" not in sentence
+    assert f"(strongest {named}@END, " in sentence
 
 
 def test_activation_patching_is_recognised(to_logits: Sweep, activations: Tensor) -> None:
@@ -211,7 +203,7 @@ def test_few_strong_mlps_do_not_hide_transposed_heads() -> None:
     [
         (torch.zeros(12, 12), "shape \\[12, 12\\]; give \\[12, 13\\]"),
         (torch.zeros(156), "shape \\[156\\]"),
-        ((torch.zeros(12, 12), torch.zeros(11)), "\\[12, 12\\] heads and \\[11\\] MLPs"),
+        ((torch.zeros(12, 12), torch.zeros(11)), "\\[12, 12\\] and \\[11\\]"),
         ([[1.0], [1.0, 2.0]], "no table of numbers"),
         ("heatmap", "no table of numbers"),
     ],

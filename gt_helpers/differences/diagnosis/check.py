@@ -35,7 +35,7 @@ class Found:
     """Where a check found something: the prompts' numbers, and the first of them as an example.
 
     By default the example is the pair of texts; ``side`` is the one shown, if it is one only.
-    ``fields`` fill the check's problem, and ``severity`` may stand in for the check's.
+    ``fields`` fill the check's name and problem, and ``severity`` may stand in for the check's.
     """
 
     where: Sequence[int]
@@ -65,12 +65,14 @@ class Check:
                 continue
             first = found.where[0]
             fields = {"who": count_of(found.where, len(prompts)), **found.fields}
-            of = f"prompt {first}, {found.side}" if found.side else f"prompt {first}"
+            clean, corrupted = (prompt.body for prompt in prompts.pairs[first])
+            side = f", {found.side}" if found.side else ""
+            example = found.example or f"{clean!r}, corrupted {corrupted!r}"
             yield Finding(
-                self.name,
+                self.name.format(**fields),
                 found.severity or self.severity,
                 self.problem.format(**fields),
-                f"{of}: {found.example or _texts(*prompts.pairs[first])}",
+                f"prompt {first}{side}: {example}",
                 self.fix,
                 tuple(found.where),
             )
@@ -81,25 +83,30 @@ def check(name: str, severity: str, problem: str, fix: str) -> Callable[[Find], 
     return lambda find: Check(name, severity, problem, fix, find)
 
 
-def in_prompts(
+def prompt_check(
+    name: str,
+    severity: str,
+    problem: str,
+    fix: str,
     wrong: Callable[[ReadPrompt], Any],
     show: Callable[[ReadPrompt], str],
     sides: Sequence[str] = SIDES,
-) -> Find:
-    """Finds a mistake that one prompt can have by itself, on both sides together."""
+) -> Check:
+    """A mistake that one prompt can have by itself, found on both sides together."""
 
     def find(prompts: PromptSet) -> Iterator[Found]:
-        read = {side: getattr(prompts, side) for side in sides}
-        having = {side: {i for i, one in enumerate(read[side]) if wrong(one)} for side in sides}
-        having = {side: found for side, found in having.items() if found}
-        if not having:
-            return
-        where = sorted(set.union(*having.values()))
-        side = next(side for side, found in having.items() if where[0] in found)
-        who = count_of(where, len(prompts), side if len(having) == 1 else "")
-        yield Found(where, show(read[side][where[0]]), side, fields={"who": who})
+        having = {}
+        for side in sides:
+            if where := [i for i, one in enumerate(getattr(prompts, side)) if wrong(one)]:
+                having[side] = where
+        if having:
+            where = sorted(set().union(*having.values()))
+            side = next(side for side, found in having.items() if where[0] in found)
+            who = count_of(where, len(prompts), side if len(having) == 1 else "")
+            example = show(getattr(prompts, side)[where[0]])
+            yield Found(where, example, side, fields={"who": who})
 
-    return find
+    return Check(name, severity, f"In {{who}} {problem}.", fix, find)
 
 
 def count_of(where: Sequence[int], n: int, side: str = "") -> str:
@@ -111,7 +118,3 @@ def count_of(where: Sequence[int], n: int, side: str = "") -> str:
 def shown(pieces: Sequence[str]) -> str:
     """The texts of tokens as an example shows them: ' 17' + '32'."""
     return " + ".join(map(repr, pieces))
-
-
-def _texts(clean: ReadPrompt, corrupted: ReadPrompt) -> str:
-    return f"{clean.body!r}, corrupted {corrupted.body!r}"

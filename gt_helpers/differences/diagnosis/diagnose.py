@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from ...dataset.year_dataset import YearDataset
 from ...formatting import in_words, interval_in_words
-from ...metrics import bootstrap_ci
+from ...metrics import Measurement, average
 from ...model.transformer import Transformer
 from .check import NOTE, SEVERITIES, Finding
 from .given import SIDES, given_by
@@ -84,7 +84,6 @@ def diagnose(
     years: Any = None,
     ids: tuple[Any, Any] | None = None,
     mask: Any = None,
-    progress: bool = False,
 ) -> Diagnosis:
     """Say what differs between these prompts and the paper's (section 2), and what it does.
 
@@ -96,7 +95,7 @@ def diagnose(
     cannot be run are not measured. Raises ValueError only for input that cannot be used: nothing
     given, different numbers of prompts, missing columns.
     """
-    prompts = read_prompts(given_by(data, years, ids, mask), model, progress)
+    prompts = read_prompts(given_by(data, years, ids, mask), model)
     # Of ids alone that the model does not have nothing can be read.
     checks = (UNKNOWN_IDS,) if prompts.only_unknown_ids else CHECKS
     found = [
@@ -110,37 +109,31 @@ def diagnose(
 
 def _scores(prompts: PromptSet) -> pd.DataFrame:
     pairs = {
-        _GIVEN: torch.stack(prompts.scores(paper=False)),
-        _PAPER: torch.stack(prompts.scores(paper=True)),
+        _GIVEN: prompts.scores(paper=False),
+        _PAPER: prompts.scores(paper=True),
         _BALANCED: prompts.balanced,
     }
-    table = {}
+    table: dict[str, dict[str, float]] = {}
     for name, pair in pairs.items():
         kept = pair[:, ~pair.isnan().any(0)]
-        interval = bootstrap_ci(kept) if kept.numel() else (torch.full((2,), torch.nan),) * 3
-        numbers = zip(("", "_low", "_high"), interval, strict=True)
-        table[name] = {"prompts": kept.shape[1]} | {
-            f"{side}{kind}": float(values[i])
-            for kind, values in numbers
-            for i, side in enumerate(SIDES)
-        }
+        table[name] = {"prompts": kept.shape[1]}
+        for side, values in zip(SIDES, kept, strict=True):
+            found = average(values) if len(values) else Measurement(math.nan)
+            table[name] |= {side: found.value, f"{side}_low": found.low, f"{side}_high": found.high}
     return pd.DataFrame.from_dict(table, orient="index")
 
 
 def _measured(prompts: PromptSet, finding: Finding) -> str:
     """What the model answers on a finding's prompts, as given and as the paper builds them."""
-    if finding.severity == NOTE:
+    own, paper = (
+        _in_words(prompts.scores(paper=paper)[:, list(finding.prompts)]) for paper in (False, True)
+    )
+    if finding.severity == NOTE or not own:
         return ""
-    where = torch.as_tensor(finding.prompts)
-    own, paper = (torch.stack(prompts.scores(paper=p))[:, where] for p in (False, True))
-    if own.isnan().any(0).all():
-        return ""
-    text = f"On these prompts, with all findings, the probability difference is {_in_words(own)}"
-    if not paper.isnan().any(0).all():
-        text += f"; built and scored as in the paper {_in_words(paper)}"
-    return f"{text}."
+    text = f"On these prompts, with all findings, the probability difference is {own}"
+    return text + (f"; built and scored as in the paper {paper}." if paper else ".")
 
 
 def _in_words(pair: Tensor) -> str:
     clean, corrupted = pair[:, ~pair.isnan().any(0)].mean(-1).tolist()
-    return f"{in_words(clean)} clean, {in_words(corrupted)} corrupted"
+    return "" if math.isnan(clean) else f"{in_words(clean)} clean, {in_words(corrupted)} corrupted"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,14 @@ def given_by(data: Any, years: Any, ids: Any, mask: Any) -> Given:
 
     Raises ValueError for input that cannot be used: nothing given, unequal numbers, no columns.
     """
-    sides, labels, own_ids = _unpack(data, ids)
-    own_ids = _pair(own_ids if ids is None else ids, "ids")
-    if years is not None:
-        labels = {"years": years}
+    if data is None and ids is None:
+        raise ValueError(
+            "no prompt was given; give a YearDataset, a data frame or CSV with the columns clean "
+            "and corrupted, or a pair of lists: diagnose((clean, corrupted), model)"
+        )
+    sides, labels, own_ids = _unpack(data)
+    own_ids = own_ids if ids is None else _pair(ids, "ids")
+    labels = labels if years is None else {"years": years}
     texts, tokens = {}, {}
     for i, side in enumerate(SIDES):
         items = None if sides is None else _items(sides[i], side)
@@ -57,11 +61,16 @@ def given_by(data: Any, years: Any, ids: Any, mask: Any) -> Given:
         elif items is not None:
             texts[side] = [_text(item) for item in items]
     columns = {name: _items(values, name) for name, values in labels.items()}
-    _check_counts(
-        {f"{side} texts": len(many) for side, many in texts.items()}
-        | {f"{side} lists of ids": len(many) for side, many in tokens.items()}
-        | {name: len(values) for name, values in columns.items()}
-    )
+    counts = {
+        **{f"{side} texts": len(many) for side, many in texts.items()},
+        **{f"{side} lists of ids": len(many) for side, many in tokens.items()},
+        **{name: len(values) for name, values in columns.items()},
+    }
+    if not any(counts.values()):
+        raise ValueError("no prompt was given: the lists are empty; give 1 prompt or more")
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"{count} {name}" for name, count in counts.items())
+        raise ValueError(f"the numbers of prompts differ ({found}); give one of each per prompt")
     return Given(texts, tokens, columns, _mask(mask))
 
 
@@ -74,7 +83,7 @@ def number(value: Any) -> int | None:
     return int(found) if found.is_integer() else None
 
 
-def _unpack(data: Any, ids: Any) -> tuple[Any, dict[str, Any], Any]:
+def _unpack(data: Any) -> tuple[Any, dict[str, Any], Any]:
     """The two sides, the columns of labels and the token ids that ``data`` holds."""
     if isinstance(data, YearDataset):
         texts, tokens = (data.clean_text, data.corrupted_text), (data.clean, data.corrupted)
@@ -82,10 +91,9 @@ def _unpack(data: Any, ids: Any) -> tuple[Any, dict[str, Any], Any]:
     if isinstance(data, str | Path):
         try:
             # Texts as they are; years as numbers, which a CSV cannot tell from text.
-            data = pd.read_csv(
-                data, dtype=dict.fromkeys(SIDES, str), keep_default_na=False, encoding="utf-8"
-            )
-        except (OSError, UnicodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+            texts_only = dict.fromkeys(SIDES, str)
+            data = pd.read_csv(data, dtype=texts_only, keep_default_na=False, encoding="utf-8")
+        except (OSError, ValueError) as error:
             reason = str(getattr(error, "strerror", None) or error).strip()
             raise ValueError(
                 f"{data} cannot be read as a table ({reason}); give a CSV file in UTF-8 with the "
@@ -99,11 +107,6 @@ def _unpack(data: Any, ids: Any) -> tuple[Any, dict[str, Any], Any]:
             )
         columns = {name: data[name].tolist() for name in LABEL_COLUMNS if name in data}
         return (data["clean"], data["corrupted"]), columns, None
-    if data is None and ids is None:
-        raise ValueError(
-            "no prompt was given; give a YearDataset, a data frame or CSV with the columns clean "
-            "and corrupted, or a pair of lists: diagnose((clean, corrupted), model)"
-        )
     return _pair(data, "data"), {}, None
 
 
@@ -124,10 +127,8 @@ def _items(values: Any, name: str) -> list[Any]:
 
 def _text(item: Any) -> str:
     """An entry as text; a missing one is empty, and what cannot be encoded becomes a ?."""
-    if not isinstance(item, str):
-        missing = item is None or item is pd.NA or (isinstance(item, float) and item != item)
-        return "" if missing else str(item)
-    return item.encode("utf-8", "replace").decode()
+    missing = pd.api.types.is_scalar(item) and pd.isna(item)
+    return "" if missing else str(item).encode("utf-8", "replace").decode()
 
 
 def _ids(item: Any) -> Ids:
@@ -143,20 +144,12 @@ def _mask(mask: Any) -> Tensor | None:
     if mask is None:
         return None
     try:
-        values = mask.detach().cpu() if isinstance(mask, Tensor) else np.asarray(mask, dtype=float)
-        return torch.as_tensor(values) > 0
+        numbers = mask.cpu() if isinstance(mask, Tensor) else np.asarray(mask, dtype=float)
+        return torch.as_tensor(numbers) > 0
     except (TypeError, ValueError) as error:
         raise ValueError(
             "the mask is no table of numbers; give True or False [prompt, year] for the 100 years"
         ) from error
-
-
-def _check_counts(counts: dict[str, int]) -> None:
-    if not any(counts.values()):
-        raise ValueError("no prompt was given: the lists are empty; give 1 prompt or more")
-    if len(set(counts.values())) > 1:
-        found = ", ".join(f"{count} {name}" for name, count in counts.items())
-        raise ValueError(f"the numbers of prompts differ ({found}); give one of each per prompt")
 
 
 # ---- one prompt as the model sees it ---------------------------------------------------------
@@ -171,9 +164,7 @@ class ReadPrompt:
     bos: int  # how many <|endoftext|> come first
     padding: int  # how many come last
     body: str  # the text between these
-    sentence: (
-        str  # the body up to the last number, with {noun} and {XX}{YY} for noun and start year
-    )
+    sentence: str  # the body up to the last number, with {noun} and {XX}{YY} for these
     noun: str
     start: str  # the digits of the start year
     end: str  # the digits that the prompt ends with
@@ -210,54 +201,41 @@ def read(
     Of ids that the model does not have the text is read instead, where there is one.
     """
     spelled = None if texts is None else [tuple(one) for one in tokenize(tokenizer, texts)]
-    known: dict[int, str] = {}
     prompts = []
     for i in range(len(spelled or ids or ())):
         given, text = (None if many is None else many[i] for many in (ids, spelled))
         unknown = tuple(token for token in given or () if not 0 <= token < n_vocab)
         use = text if given is None or (unknown and text is not None) else given
         assert use is not None
-        for token in set(use) - set(known):
-            known[token] = "" if token in unknown else token_text(tokenizer, token)
-        prompt = _read(use, tuple(known[token] for token in use))
+        pieces = tuple("" if one in unknown else token_text(tokenizer, one) for one in use)
+        prompt = _read(use, pieces)
         mismatch = ""
         if given is not None and text is not None and given[: len(given) - prompt.padding] != text:
-            bos = int(tokenizer.eos_token_id)
-            same = _stripped(given, bos) == _stripped(text, bos)
-            mismatch = "start token" if same else "other tokens"
+            bos = tokenizer.eos_token_id
+            words, others = ([one for one in many if one != bos] for many in (text, given))
+            mismatch = "start token" if words == others else "other tokens"
         prompts.append(replace(prompt, unknown=unknown, mismatch=mismatch))
     return tuple(prompts)
 
 
-def _stripped(ids: Ids, token: int) -> Ids:
-    """The ids without this token at their start and end."""
-    first = next((i for i, one in enumerate(ids) if one != token), len(ids))
-    last = next((i for i, one in enumerate(reversed(ids)) if one != token), 0)
-    return ids[first : len(ids) - last]
-
-
 def _read(ids: Ids, pieces: tuple[str, ...]) -> ReadPrompt:
     """Noun, start year and last number of a prompt, found in the text of its tokens."""
-    bos = next((i for i, piece in enumerate(pieces) if piece != BOS), len(pieces))
-    rest = pieces[bos:]
-    padding = next((i for i, piece in enumerate(reversed(rest)) if piece != BOS), 0)
-    rest = rest[: len(rest) - padding]
+    bos = len([*takewhile(BOS.__eq__, pieces)])
+    padding = len([*takewhile(BOS.__eq__, reversed(pieces[bos:]))])
+    rest = pieces[bos : len(pieces) - padding]
     body = "".join(rest)
-
     last = re.search(r"[0-9]+(?=\s*$)", body)
     if last and not _YEAR.search(body[: last.start()]) and _YEAR.fullmatch(last[0]):
         last = None  # the prompt stops at its only number, which is the start year
     head = body[: last.start()] if last else body
     years, noun = list(_YEAR.finditer(head)), _LASTED.match(head) or _SECOND_WORD.match(head)
-    spans = {
-        "{XX}{YY}": years[-1].span() if years else (0, 0),
-        "{noun}": noun.span(1) if noun else (0, 0),
-    }
+    year_span = years[-1].span() if years else (0, 0)
+    noun_span = noun.span(1) if noun else (0, 0)
     sentence = head
-    for field, (start, end) in sorted(spans.items(), key=lambda item: item[1], reverse=True):
+    # The later one first, before which nothing moves.
+    for (start, end), field in sorted([(year_span, "{XX}{YY}"), (noun_span, "{noun}")])[::-1]:
         if end:
             sentence = sentence[:start] + field + sentence[end:]
-    year_span, noun_span = spans.values()
     return ReadPrompt(
         ids,
         pieces,

@@ -13,13 +13,13 @@ from ...dataset.year_dataset import YearDataset
 from .given import BOS
 
 
-def _start_00(text: str) -> str:
-    return re.sub(r"year (\d\d)01", r"year \g<1>00", text)
+def _other_YY(text: str, YY: int) -> str:
+    return re.sub(r"(\d\d)\d\d to", rf"\g<1>{YY:02d} to", text)
 
 
-def _random_YY(texts: Sequence[str]) -> list[str]:
+def _drawn_YY(texts: Sequence[str]) -> list[str]:
     rng = random.Random(0)
-    return [re.sub(r"(\d\d)\d\d to", rf"\g<1>{rng.randrange(11, 90)} to", text) for text in texts]
+    return [_other_YY(text, rng.randrange(11, 90)) for text in texts]
 
 
 def _other_nouns(dataset: YearDataset) -> list[str]:
@@ -32,26 +32,24 @@ def _without_bos(texts: Sequence[str]) -> list[str]:
     return [text.removeprefix(f"{BOS} ") for text in texts]
 
 
+def _given(
+    own: YearDataset, corrupted: Sequence[str] | None = None, **labels: Any
+) -> dict[str, Any]:
+    return {"data": (own.clean_text, corrupted or own.corrupted_text), **labels}
+
+
 # What `diagnose` is given, made of a correct dataset.
 MISTAKES: dict[str, Callable[[YearDataset], dict[str, Any]]] = {
     "no start token": lambda own: {
         "data": (_without_bos(own.clean_text), _without_bos(own.corrupted_text))
     },
-    "corrupted with 00": lambda own: {
-        "data": (own.clean_text, [_start_00(text) for text in own.corrupted_text])
-    },
-    "corrupted with any YY": lambda own: {"data": (own.clean_text, _random_YY(own.clean_text))},
-    "the noun changes too": lambda own: {"data": (own.clean_text, _other_nouns(own))},
-    "pairs shifted by one": lambda own: {
-        "data": (own.clean_text, own.corrupted_text[1:] + own.corrupted_text[:1])
-    },
+    "corrupted with 00": lambda own: _given(own, [_other_YY(text, 0) for text in own.clean_text]),
+    "corrupted with any YY": lambda own: _given(own, _drawn_YY(own.clean_text)),
+    "the noun changes too": lambda own: _given(own, _other_nouns(own)),
+    "pairs shifted by one": lambda own: _given(
+        own, own.corrupted_text[1:] + own.corrupted_text[:1]
+    ),
     "clean and corrupted swapped": lambda own: {"data": (own.corrupted_text, own.clean_text)},
-    "YY counted as right": lambda own: {
-        "data": (own.clean_text, own.corrupted_text),
-        "mask": torch.arange(100) >= own.YY[:, None],
-    },
-    "labels one year off": lambda own: {
-        "data": (own.clean_text, own.corrupted_text),
-        "years": own.years + 1,
-    },
+    "YY counted as right": lambda own: _given(own, mask=torch.arange(100) >= own.YY[:, None]),
+    "labels one year off": lambda own: _given(own, years=own.years + 1),
 }

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ...dataset.prompts import PAPER_POSITIONS, Prompt, Template, tokenize, year_tokens
 from ...dataset.year_dataset import YearDataset
@@ -23,7 +22,7 @@ _BATCH = PROMPTS_AT_ONCE // 4  # of each, the logits of the whole vocabulary are
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Pairs of prompts with their labels, and the year probabilities that the model answers.
+    """Pairs of prompts, what was given, and the year probabilities that the model answers.
 
     ``answers`` are kept under "clean", "corrupted", and "paper clean" and "paper
     corrupted" for the paper's prompts with the same noun and start year; a line is NaN where a
@@ -34,9 +33,7 @@ class PromptSet:
     clean: tuple[ReadPrompt, ...]
     corrupted: tuple[ReadPrompt, ...]
     swapped: bool
-    labels: dict[str, list[object]]
-    mask: Bool[Tensor, "prompt year"] | None
-    has_texts: bool
+    given: Given
     answers: dict[str, Float[Tensor, "prompt year"]]
     balanced: Float[Tensor, "side prompt"]
 
@@ -46,7 +43,7 @@ class PromptSet:
     @property
     def only_unknown_ids(self) -> bool:
         """Whether nothing can be read: ids that the model does not have, and no texts."""
-        return not self.has_texts and any(one.unknown for one in (*self.clean, *self.corrupted))
+        return not self.given.texts and any(one.unknown for one in (*self.clean, *self.corrupted))
 
     @property
     def pairs(self) -> list[tuple[ReadPrompt, ReadPrompt]]:
@@ -61,9 +58,9 @@ class PromptSet:
     @property
     def their_right(self) -> Bool[Tensor, "prompt year"]:
         """The same as the user counts it: by the mask, else by the years given, else `right`."""
-        if self.mask is not None and self.mask.shape == (len(self), 100):
-            return self.mask
-        for values in self.labels.values():
+        if self.given.mask is not None and self.given.mask.shape == (len(self), 100):
+            return self.given.mask
+        for values in self.given.labels.values():
             numbers = [number(value) for value in values]
             if None not in numbers:
                 return above([n % 100 for n in numbers if n is not None])
@@ -73,12 +70,12 @@ class PromptSet:
         """Probability difference of some `answers`; NaN where there is none."""
         return (self.answers[which] * torch.where(right, 1.0, -1.0)).sum(-1)
 
-    def scores(self, *, paper: bool) -> tuple[Tensor, Tensor]:
-        """Clean and corrupted probability difference per prompt, as given or as in the paper."""
+    def scores(self, *, paper: bool) -> Float[Tensor, "side prompt"]:
+        """Clean and corrupted probability difference, as given or as in the paper."""
         if paper:
-            return self.score("paper clean", self.right), self.score("paper corrupted", self.right)
-        clean, corrupted = (self.score(side, self.their_right) for side in SIDES)
-        return (corrupted, clean) if self.swapped else (clean, corrupted)
+            return torch.stack([self.score(f"paper {side}", self.right) for side in SIDES])
+        pair = torch.stack([self.score(side, self.their_right) for side in SIDES])
+        return pair.flip(0) if self.swapped else pair
 
 
 def above(YYs: Sequence[int | None]) -> Bool[Tensor, "prompt year"]:
@@ -87,7 +84,7 @@ def above(YYs: Sequence[int | None]) -> Bool[Tensor, "prompt year"]:
     return torch.arange(100) > bounds[:, None]
 
 
-def read_prompts(given: Given, model: Transformer, progress: bool) -> PromptSet:
+def read_prompts(given: Given, model: Transformer) -> PromptSet:
     """Read every prompt, and let the model answer it and the paper's prompts beside it."""
     tokenizer, n_vocab = model.tokenizer, model.W_U.shape[1]
     first, second = (
@@ -105,21 +102,12 @@ def read_prompts(given: Given, model: Transformer, progress: bool) -> PromptSet:
         "balanced clean": [tuple(ids) for ids in paper.clean.tolist()],
         "balanced corrupted": [tuple(ids) for ids in paper.corrupted.tolist()],
     }
-    answers = _answers(model, asked, progress)
+    answers = _answers(model, asked)
     unreadable = [i for i, prompt in enumerate(clean) if prompt.YY is None]
     for side in SIDES:
         answers[side][unreadable] = torch.nan  # without YY nothing can be scored
     balanced = [prob_diff(answers.pop(f"balanced {side}"), paper.YY) for side in SIDES]
-    return PromptSet(
-        clean,
-        corrupted,
-        swapped,
-        given.labels,
-        given.mask,
-        bool(given.texts),
-        answers,
-        torch.stack(balanced),
-    )
+    return PromptSet(clean, corrupted, swapped, given, answers, torch.stack(balanced))
 
 
 def _are_swapped(first: Sequence[ReadPrompt], second: Sequence[ReadPrompt]) -> bool:
@@ -152,25 +140,18 @@ def _as_in_the_paper(model: Transformer, prompts: Sequence[ReadPrompt]) -> list[
     return built
 
 
-def _answers(
-    model: Transformer, asked: Mapping[str, Sequence[Ids]], progress: bool
-) -> dict[str, Tensor]:
+def _answers(model: Transformer, asked: Mapping[str, Sequence[Ids]]) -> dict[str, Tensor]:
     """Year probabilities [prompt, year] at the last token; NaN where a prompt cannot be run."""
     years = year_tokens(model.tokenizer).to(model.device)
     longest, n_vocab = model.bridge.cfg.n_ctx, model.W_U.shape[1]
-    groups: dict[int, list[Ids]] = defaultdict(list)
-    for ids in dict.fromkeys(ids for many in asked.values() for ids in many):
-        if 0 < len(ids) <= longest and min(ids) >= 0 and max(ids) < n_vocab:
-            groups[len(ids)].append(ids)
     found: dict[Ids, Tensor] = {}
-    total = sum(map(len, groups.values()))
-    bar = tqdm(total=total, desc="answers", unit="prompt", disable=not progress, leave=False)
-    for group in groups.values():
-        asking = iter(group)
-        for logits in end_logits(model, torch.tensor(group), _BATCH):
-            probs = logits.softmax(-1)[:, years].double().cpu()
-            found.update((next(asking), answer) for answer in probs)
-            bar.update(len(probs))
-    bar.close()
-    nothing = torch.full((100,), torch.nan, dtype=torch.float64)
-    return {k: torch.stack([found.get(ids, nothing) for ids in v]) for k, v in asked.items()}
+    every = dict.fromkeys(ids for many in asked.values() for ids in many)
+    known = [ids for ids in every if ids and min(ids) >= 0 and max(ids) < n_vocab]
+    readable = sorted((ids for ids in known if len(ids) <= longest), key=len)
+    for _, same_length in groupby(readable, len):
+        group = list(same_length)
+        batches = end_logits(model, torch.tensor(group), _BATCH)
+        probs = [logits.softmax(-1)[:, years].double().cpu() for logits in batches]
+        found |= zip(group, torch.cat(probs), strict=True)
+    none = torch.full((100,), torch.nan, dtype=torch.float64)
+    return {k: torch.stack([found.get(ids, none) for ids in many]) for k, many in asked.items()}

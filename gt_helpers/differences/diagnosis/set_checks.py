@@ -3,56 +3,47 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 
-from ...dataset.corruptions import PAPER_CENTURIES
 from ...dataset.prompts import load_nouns
 from ...formatting import in_words
 from ...metrics import FIRST_YY, LAST_YY, bootstrap_ci
 from .check import BREAKS, CHANGES, NOTE, Found, check
-from .given import SIDES, ReadPrompt, number
+from .given import SIDES, number
 from .prompt_set import PromptSet, above
 
-CODE_CENTURIES = range(10, 19)  # the paper's code draws from these, its text names 11 to 17
 BALANCED = "YearDataset(model.tokenizer, n=490)"
 
 # Set by hand: a correct set of 25 prompts gives no finding, each planted mistake gives its own.
 _FAILS = 0.5  # a clean probability difference below this leaves little to explain
 _LITTLE = 0.1  # what 01 takes off it at least, before less than half of that is called weak
 _UNEVEN = 0.1  # share of the prompts that may need another YY, beyond what chance leaves
-_DIFFERENT = 0.8  # share of the prompts that are different from all others, at least
 _BINS = 5
 
 
 # ---- labels and mask --------------------------------------------------------------------------
 
 
-def _kind(name: str, given: Sequence[int | None]) -> tuple[bool, str]:
-    """Whether labels are whole years (or YYs), and in words."""
-    whole = any(one is not None and one > 99 for one in given)
-    return whole, f"{'start years' if whole else 'YYs'} given ({name})"
-
-
-def _label(prompt: ReadPrompt, whole: bool) -> int | None:
-    """A prompt's start year, or its YY."""
-    return int(prompt.start) if whole and prompt.start else prompt.YY
-
-
 @check(
     "labels",
     BREAKS,
-    "In {who} the {kind} are {cause}, so answers are scored against a wrong year.",
-    "Take the years from the clean texts, in their order: YY is year % 100.",
+    "In {who} the {kind} given ({column}) are {cause}: what is scored by them is scored wrongly.",
+    "Take the years from the clean texts, in their order, as numbers: YY is year % 100.",
 )
 def labels(prompts: PromptSet) -> Iterator[Found]:
-    """Years or YYs that were given and are not those of the clean texts."""
-    for name, values in prompts.labels.items():
+    """Years or YYs that were given and are not those of the clean texts, or no numbers."""
+    for column, values in prompts.given.labels.items():
         given = [number(value) for value in values]
-        whole, kind = _kind(name, given)
+        whole = any(one is not None and one > 99 for one in given)
+        fields = {"kind": "start years" if whole else "YYs", "column": column}
+        texts = [i for i, value in enumerate(values) if isinstance(value, str)]
+        if texts:
+            text = {**fields, "cause": "text, which never equals a number"}
+            yield Found(texts, repr(values[texts[0]]), severity=NOTE, fields=text)
         true, false = (
-            [_label(prompt, whole) for prompt in side]
+            [int(one.start) if whole and one.start else one.YY for one in side]
             for side in (prompts.clean, prompts.corrupted)
         )
         known = [i for i, one in enumerate(true) if one is not None]
@@ -73,36 +64,7 @@ def labels(prompts: PromptSet) -> Iterator[Found]:
             cause for cause, c in causes.items() if c and all(given[i] == c[i] for i in where)
         )
         example = f"{values[where[0]]!r} is given, the clean text has {true[where[0]]}"
-        yield Found(where, example, fields={"kind": kind, "cause": cause})
-
-
-@check(
-    "labels as text",
-    NOTE,
-    "In {who} the {kind} are text: they never equal a number, and among texts '9' comes after "
-    "'10'.",
-    "Turn them into numbers: int(year).",
-)
-def labels_as_text(prompts: PromptSet) -> Iterator[Found]:
-    """Years or YYs that are no numbers."""
-    for name, values in prompts.labels.items():
-        kind = _kind(name, [number(value) for value in values])[1]
-        if where := [i for i, value in enumerate(values) if isinstance(value, str)]:
-            yield Found(where, repr(values[where[0]]), fields={"kind": kind})
-
-
-@check(
-    "mask shape",
-    BREAKS,
-    "The mask has the shape {shape}; it needs a row for each of the {n} prompts and a column for "
-    "each of the 100 years 00 to 99.",
-    "mask = torch.arange(100) > YY[:, None], whose columns are the years in order.",
-)
-def mask_shape(prompts: PromptSet) -> Iterator[Found]:
-    """A mask with other rows or columns."""
-    n = len(prompts)
-    if prompts.mask is not None and prompts.mask.shape != (n, 100):
-        yield Found(range(n), fields={"shape": list(prompts.mask.shape), "n": n})
+        yield Found(where, example, fields={**fields, "cause": cause})
 
 
 @check(
@@ -113,8 +75,12 @@ def mask_shape(prompts: PromptSet) -> Iterator[Found]:
 )
 def mask(prompts: PromptSet) -> Iterator[Found]:
     """A mask of right end years that is not "above the clean YY"."""
-    given = prompts.mask
-    if given is None or given.shape != (len(prompts), 100):
+    given, n = prompts.given.mask, len(prompts)
+    if given is None:
+        return
+    if given.shape != (n, 100):
+        cause = f"has the shape {list(given.shape)} instead of {[n, 100]}, prompts by years"
+        yield Found(range(n), fields={"cause": cause})
         return
     known = [i for i, prompt in enumerate(prompts.clean) if prompt.YY is not None]
     where = [i for i in known if not torch.equal(given[i], prompts.right[i])]
@@ -144,59 +110,12 @@ def mask(prompts: PromptSet) -> Iterator[Found]:
 # ---- years and nouns --------------------------------------------------------------------------
 
 
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(f"{one:02d}" for one in numbers)
-
-
-@check(
-    "centuries",
-    CHANGES,
-    "In {who} the start century is {centuries}, where the paper names 11 to 17{code}.",
-    "Start in the years 1100 to 1799.",
-)
-def centuries(prompts: PromptSet) -> Iterator[Found]:
-    """Start years outside the paper's centuries."""
-    other = {
-        i: prompt.XX
-        for i, prompt in enumerate(prompts.clean)
-        if prompt.XX and prompt.XX not in PAPER_CENTURIES
-    }
-    if other:
-        where, in_code = list(other), set(other.values()) <= set(CODE_CENTURIES)
-        fields = {
-            "centuries": _listed(sorted(set(other.values()))),
-            "code": " (its code draws from 10 to 18)" if in_code else "",
-        }
-        yield Found(
-            where,
-            prompts.clean[where[0]].start,
-            severity=NOTE if in_code else CHANGES,
-            fields=fields,
-        )
-
-
-@check(
-    "YY at the edge",
-    CHANGES,
-    "In {who} YY is {YYs}: after 99 no end year is right, and 00 and 01 leave nothing for 01 to "
-    "corrupt.",
-    f"Keep to YY {FIRST_YY:02d} to {LAST_YY}, as valid_years of gt_helpers does.",
-)
-def edge(prompts: PromptSet) -> Iterator[Found]:
-    """Start years that end in 00, 01 or 99."""
-    YYs = {i: one.YY for i, one in enumerate(prompts.clean) if one.YY in (0, 1, 99)}
-    if YYs:
-        fields = {"YYs": _listed(sorted({YY for YY in YYs.values() if YY is not None}))}
-        yield Found(list(YYs), prompts.clean[min(YYs)].start, fields=fields)
-
-
 @check(
     "YY not balanced",
     CHANGES,
-    "The start years' YY are far from even over 02 to 98: they run from {least:02d} to {most:02d} "
-    "with a mean of {mean:.0f} (even: 50), and {moved} of the prompts would need another YY. It "
-    "matters: for balanced prompts the probability difference is {clean} clean, {corrupted} "
-    "corrupted.",
+    "The start years' YY run from {least:02d} to {most:02d} with a mean of {mean:.0f} (even over "
+    "02 to 98: 50), and {moved} of the prompts would need another YY; balanced prompts have a "
+    "probability difference of {clean} clean, {corrupted} corrupted.",
     f"Draw every YY equally often, as {BALANCED} does.",
 )
 def balance(prompts: PromptSet) -> Iterator[Found]:
@@ -223,55 +142,25 @@ def balance(prompts: PromptSet) -> Iterator[Found]:
 
 
 @check(
-    "repeated prompts",
+    "repeated {what}",
     CHANGES,
-    "Only {different} of the {n} clean prompts are different, one comes {most} times: means rest "
-    "on fewer prompts than intervals assume.",
-    f"Draw nouns and years anew for each prompt, as {BALANCED} does.",
+    "Only {different} of the {n} clean {what} are different: means rest on fewer prompts than "
+    "intervals assume.",
+    f"Draw nouns (of load_nouns()) and years anew for each prompt, as {BALANCED} does.",
 )
 def repeats(prompts: PromptSet) -> Iterator[Found]:
-    """The same prompt over and over."""
-    counts = Counter(prompt.body for prompt in prompts.clean)
-    where = [i for i, prompt in enumerate(prompts.clean) if counts[prompt.body] > 1]
-    if len(counts) < _DIFFERENT * len(prompts):
-        fields = {"different": len(counts), "n": len(prompts), "most": max(counts.values())}
-        yield Found(where, repr(prompts.clean[where[0]].body), fields=fields)
-
-
-def _nouns(prompts: PromptSet) -> dict[int, str]:
-    """The nouns that are one token, by the numbers of the prompts."""
-    return {i: p.noun.lower() for i, p in enumerate(prompts.clean) if len(p.noun_pieces) == 1}
-
-
-@check(
-    "few nouns",
-    NOTE,
-    "There are {different}; as many prompts with nouns drawn from the paper's "
-    "{all} have about {expected:.0f}.",
-    "Draw a noun for each prompt from load_nouns() of gt_helpers.",
-)
-def few_nouns(prompts: PromptSet) -> Iterator[Found]:
-    """Less than half as many nouns as drawing them would give."""
-    nouns, n = _nouns(prompts), len(load_nouns())
-    different, expected = len(set(nouns.values())), n * (1 - (1 - 1 / n) ** len(nouns))
-    if nouns and different < expected / 2:
-        nouns_found = f"{different} different noun{'s' * (different > 1)}"
-        fields = {"different": nouns_found, "all": n, "expected": expected}
-        yield Found(list(nouns), next(iter(nouns.values())), fields=fields)
-
-
-@check(
-    "other nouns",
-    NOTE,
-    "In {who} the noun is none of the paper's {all}.",
-    "Take nouns from load_nouns() of gt_helpers.",
-)
-def other_nouns(prompts: PromptSet) -> Iterator[Found]:
-    """Nouns that are not the paper's."""
-    paper = load_nouns()
-    other = {i: noun for i, noun in _nouns(prompts).items() if noun not in paper}
-    if other:
-        yield Found(list(other), next(iter(other.values())), fields={"all": len(paper)})
+    """The same prompt, or less than half as many nouns as drawing gives, over and over."""
+    bodies = {i: prompt.body for i, prompt in enumerate(prompts.clean)}
+    nouns = {i: prompt.noun.lower() for i, prompt in enumerate(prompts.clean) if prompt.noun}
+    pool = len(load_nouns())
+    drawn = pool * (1 - (1 - 1 / pool) ** len(nouns))  # so many of the pool, on average
+    sets = {"prompts": (CHANGES, bodies, 0.8 * len(bodies)), "nouns": (NOTE, nouns, 0.5 * drawn)}
+    for what, (severity, items, least) in sets.items():
+        counts = Counter(items.values())
+        if len(counts) < least:
+            where = [i for i, item in items.items() if counts[item] > 1]
+            fields = {"what": what, "different": len(counts), "n": len(items)}
+            yield Found(where, repr(items[where[0]]), severity=severity, fields=fields)
 
 
 # ---- what the model answers -------------------------------------------------------------------
@@ -302,27 +191,19 @@ def task(prompts: PromptSet) -> Iterator[Found]:
 @check(
     "weak corruption",
     BREAKS,
-    "The corrupted prompts hardly corrupt: they lower the probability difference by less than "
-    "{expected}, so patching has little to show.",
+    "The corrupted prompts hardly corrupt: they lower the probability difference by less than half "
+    "of what 01 does, so patching has little to show.",
     "Corrupt with 01, and score both runs with the clean YY.",
 )
 def weak_corruption(prompts: PromptSet) -> Iterator[Found]:
     """Corrupted prompts on which the model still does the task of the clean ones."""
-    if not _done(prompts)[1]:
-        return
     clean, bad = (prompts.score(side, prompts.right) for side in SIDES)
-    paper_clean, paper_bad = prompts.scores(paper=True)
-    own, paper = clean - bad, paper_clean - paper_bad
-    both = ~(own.isnan() | paper.isnan())
-    where = (both if both.any() else ~own.isnan()).nonzero().flatten().tolist()
-    possible = float(paper[where].mean()) if both.any() else 2 * _FAILS
-    if where and possible > _LITTLE and float(own[where].mean()) < possible / 2:
-        expected = "half of what 01 does" if both.any() else in_words(_FAILS, digits=0)
-        yield Found(where, fields={"expected": expected})
+    own, paper = clean - bad, -prompts.scores(paper=True).diff(dim=0)[0]
+    where = (~(own + paper).isnan()).nonzero().flatten().tolist()
+    if where and _done(prompts)[1]:
+        possible = float(paper[where].mean())
+        if possible > _LITTLE and float(own[where].mean()) < possible / 2:
+            yield Found(where)
 
 
-LABEL_CHECKS = (labels, labels_as_text, mask_shape, mask)
-SET_CHECKS = (
-    *(*LABEL_CHECKS, centuries, edge, balance, repeats, few_nouns, other_nouns),
-    *(task, weak_corruption),
-)
+SET_CHECKS = (labels, mask, balance, repeats, task, weak_corruption)
