@@ -15,6 +15,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from gt_helpers import views
 from gt_helpers.dataset.prompts import tokenize
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.differences.diagnosis import diagnose, prompt_set
@@ -23,7 +24,6 @@ from gt_helpers.metrics import bootstrap_ci, prob_diff
 from gt_helpers.model.load import load_model
 from gt_helpers.model.transformer import Transformer
 from gt_helpers.patching.engine import PathPatching
-from gt_helpers.views import tables
 
 BOS = "<|endoftext|>"
 
@@ -528,10 +528,10 @@ def test_what_is_shown(base: YearDataset, model: Transformer) -> None:
     data.mask = np.zeros((25, 97))
     data.clean[0] = f"{BOS} The <b>trial</b> lasted from the year 1732 to the year 17"
     found = run(data, model)
-    text, html = str(found), tables.diagnosis_table(found)
+    text, html = str(found), views.diagnosis_table(found)
     assert text.startswith(f"25 prompts on mini: {len(found.findings)} x breaks")
     assert "[breaks the comparison] nothing corrupted" in text and "Fix: Replace YY by 01" in text
     assert html.count("<tr") == 1 + len(found.findings) and "nothing corrupted" in html
     assert "On these prompts, with all" in html
     assert "&lt;b&gt;" in html and "<b>trial" not in html
-    assert "nothing differs" in tables.diagnosis_table(diagnose(base, model))
+    assert "nothing differs" in views.diagnosis_table(diagnose(base, model))
