@@ -17,7 +17,7 @@ import pandas as pd
 from ..formatting import in_words, interval_in_words
 from ..metrics import Measurement, average, recovered
 from . import activation, controls, discovery, edges, neurons, samples
-from .registry import Claim, NotMeasured
+from .registry import Claim, Evidence, NotMeasured
 from .results import Results
 
 RULE = (
@@ -130,7 +130,7 @@ def _measured(claim: Claim, results: Results, settings: dict[str, Any]) -> Measu
             raise NotMeasured(claim["missing"])
         if claim.get("required") and (others := _other_prompts(claim, settings)):
             raise NotMeasured(f"{others}, which this run has not")
-        return MEASURES[claim["id"]](results)
+        return MEASURES[claim["id"]](Evidence(results, claim["experiment"]))
     except NotMeasured as reason:
         return Measurement(math.nan, detail=str(reason))
 

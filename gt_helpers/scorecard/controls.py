@@ -17,15 +17,14 @@ from ..patching.paper import partial_circuit
 from ..processes import Tensors
 from .registry import (
     Bench,
+    Evidence,
     Topic,
     circuit_log_probs,
     points,
     prob_diffs,
     share_of,
     strongest,
-    tensor,
 )
-from .results import Results
 
 _RANDOM_CIRCUITS = 20
 
@@ -55,46 +54,38 @@ def _controls(bench: Bench) -> Tensors:
     return prob_diffs(circuit_log_probs(model, dataset, circuits, impaired, "controls"))
 
 
-def _score(results: Results, name: str) -> Float[Tensor, " prompt"]:
-    return tensor(results, "controls", name)
-
-
-def _losses(results: Results, mlp: str) -> tuple[Tensor, Tensor, str]:
+def _losses(e: Evidence, mlp: str) -> tuple[Tensor, Tensor, str]:
     """What an MLP's direct and indirect paths cost when they are corrupted, and both in words."""
-    clean = _score(results, "clean")
-    direct, indirect = (clean - _score(results, f"{path}_{mlp}") for path in ("direct", "indirect"))
+    direct, indirect = (e["clean"] - e[f"{path}_{mlp}"] for path in ("direct", "indirect"))
     return direct, indirect, f"direct {points(direct)}, indirect {points(indirect)}"
 
 
-def _below_partial(results: Results, score: Float[Tensor, " prompt"]) -> Measurement:
+def _below_partial(e: Evidence, score: Float[Tensor, " prompt"]) -> Measurement:
     """By how much another circuit does worse than the partial one."""
-    margin = _score(results, "partial") - score
-    return average(margin, f"its own: {in_words(float(score.mean()))}")
+    return average(e["partial"] - score, f"its own: {in_words(float(score.mean()))}")
 
 
 topic.measures |= {
-    "values_only": lambda r: share_of(_score(r, "values_only"), _score(r, "partial")),
-    "shifted_heads": lambda r: _below_partial(r, _score(r, "shifted")),
-    "one_mlp": lambda r: _below_partial(r, _score(r, "one_mlp")),
+    "values_only": lambda e: share_of(e["values_only"], e["partial"]),
+    "shifted_heads": lambda e: _below_partial(e, e["shifted"]),
+    "one_mlp": lambda e: _below_partial(e, e["one_mlp"]),
 }
 
 
 @topic.measure("m8_indirect")
-def _m8_indirect(results: Results) -> Measurement:
-    direct, indirect, words = _losses(results, "m8")
+def _m8_indirect(e: Evidence) -> Measurement:
+    direct, indirect, words = _losses(e, "m8")
     return average(indirect - direct, words)
 
 
 @topic.measure("m9_balanced")
-def _m9_balanced(results: Results) -> Measurement:
-    direct, indirect, words = _losses(results, "m9")
+def _m9_balanced(e: Evidence) -> Measurement:
+    direct, indirect, words = _losses(e, "m9")
     return replace(ratio(direct, direct + indirect), detail=words)
 
 
 @topic.measure("random_circuits")
-def _random_circuits(results: Results) -> Measurement:
-    _score(results, "random_0")  # or it is said that there is none
-    every = results.experiments["controls"].tensors
-    drawn = [_score(results, name) for name in every if name.startswith("random_")]
-    found = _below_partial(results, strongest(drawn))
+def _random_circuits(e: Evidence) -> Measurement:
+    drawn = e.starting("random_").values()
+    found = _below_partial(e, strongest(drawn))
     return replace(found, detail=f"the best of {len(drawn)}; {found.detail}")

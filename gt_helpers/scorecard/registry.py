@@ -108,7 +108,7 @@ class Bench:
 
 
 Procedure = Callable[[Bench], Tensors]
-Measure = Callable[[Results], Measurement]
+Measure = Callable[["Evidence"], Measurement]
 
 
 class NotMeasured(LookupError):
@@ -202,29 +202,63 @@ def prob_diffs(found: Tensors) -> Tensors:
 # ---- what measures share ----------------------------------------------------------------------
 
 
-def tensor(results: Results, experiment: str, name: str) -> Tensor:
-    """One tensor of an experiment, in double precision if it is not of whole numbers.
+@dataclass(frozen=True)
+class Evidence:
+    """What a claim is measured on: finished results, and in them the experiment that it names.
 
-    Raises NotMeasured if it is not there.
+    ``evidence["clean"]`` is a tensor of that experiment, in double precision if it is not of whole
+    numbers. What is not there raises NotMeasured.
     """
-    if experiment not in results.experiments:
-        raise NotMeasured(
-            f"the experiment {experiment!r} is missing: python -m gt_helpers scorecard runs it"
-        )
-    tensors = results.experiments[experiment].tensors
-    if name not in tensors:
-        raise NotMeasured(f"{name!r} is not defined for this model or its circuit")
-    return tensors[name].double() if tensors[name].is_floating_point() else tensors[name]
+
+    results: Results
+    experiment: str
+
+    def __getitem__(self, name: str) -> Tensor:
+        if self.experiment not in self.results.experiments:
+            raise NotMeasured(
+                f"the experiment {self.experiment!r} is missing: "
+                "python -m gt_helpers scorecard runs it"
+            )
+        tensors = self.results.experiments[self.experiment].tensors
+        if name not in tensors:
+            raise NotMeasured(f"{name!r} is not defined for this model or its circuit")
+        return tensors[name].double() if tensors[name].is_floating_point() else tensors[name]
+
+    def starting(self, *starts: str) -> dict[str, Tensor]:
+        """The experiment's tensors whose names begin so."""
+        outcome = self.results.experiments.get(self.experiment)
+        names = [name for name in (outcome.tensors if outcome else ()) if name.startswith(starts)]
+        return {name: self[name] for name in names or starts[:1]}  # of none it is said which lacks
+
+    def evaluation(self, name: str) -> Evaluation:
+        """An evaluation of the experiment if that was run, else of the discovery."""
+        if outcome := self.results.experiments.get(self.experiment):
+            return Evaluation(name, outcome.tensors[name], outcome.tensors["YY"])
+        if name not in self.results.evaluations:
+            raise NotMeasured(f"the evaluation {name!r} is missing")
+        return self.results.evaluations[name]
+
+    @property
+    def parts(self) -> CircuitParts:
+        """The circuit."""
+        if self.results.parts is None:
+            raise NotMeasured("the circuit has not been chosen yet")
+        return self.results.parts
 
 
-def evaluation(results: Results, name: str, experiment: str = "") -> Evaluation:
-    """An evaluation of the named experiment if that was run, else of the discovery."""
-    outcome = results.experiments.get(experiment)
-    if outcome is not None:
-        return Evaluation(name, outcome.tensors[name], outcome.tensors["YY"])
-    if name not in results.evaluations:
-        raise NotMeasured(f"the evaluation {name!r} is missing")
-    return results.evaluations[name]
+class Effects(dict[str, Float[Tensor, " prompt"]]):
+    """Effects or scores by the names of components; one that is not there is not measured."""
+
+    def __missing__(self, name: str) -> Tensor:
+        raise NotMeasured(f"the model has no {name}")
+
+    def mean(self, name: str) -> float:
+        """The mean over prompts."""
+        return float(self[name].mean())
+
+    def said(self, *names: str) -> str:
+        """Names with their means in percentage points."""
+        return ", ".join(f"{name} {points(self[name])}" for name in names)
 
 
 def share_of(
@@ -241,6 +275,8 @@ def share_of(
 
 def smallest(found: Mapping[str, Measurement]) -> tuple[str, Measurement]:
     """The name and the measurement of the smallest value."""
+    if not found:
+        raise NotMeasured("there is nothing to compare with")
     return min(found.items(), key=lambda one: one[1].value)
 
 

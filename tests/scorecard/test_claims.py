@@ -401,8 +401,11 @@ def test_a_smaller_model_has_no_a9h1() -> None:
     for name in ("mlps@END", "heads@END"):
         tensors = results.experiments["activation"].tensors
         tensors[name] = tensors[name][:6]
-    del results.experiments["controls"].tensors["random_0"]
+    for name in ("random_0", "random_1"):
+        del results.experiments["controls"].tensors[name]
+    results.parts = None  # the experiments were kept, the choice of the circuit was not
     table = card(results)
+    assert "not been chosen" in table.loc["best_receiver", "detail"]
     assert "the model has no a9.h1" in table.loc["denoise_a9.h1", "detail"]
     assert "not defined for this model" in table.loc["random_circuits", "detail"]
 
