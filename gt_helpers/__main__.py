@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         with processes(options.get("device")) as options["device"]:
-            return _scorecard(options) if command == "scorecard" else _reproduce(options)
+            return _run(command, options)
     except (ValueError, OSError) as error:
         print(f"gt_helpers {command}: {error}", file=sys.stderr)
         return 2
@@ -38,26 +38,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-# What needs torch is imported only when it runs, so that --help comes at once.
-
-
-def _reproduce(options: dict[str, Any]) -> int:
-    from .reproduce import reproduce
-
-    reproduce(**options)
-    return 0
-
-
-def _scorecard(options: dict[str, Any]) -> int:
-    """Run what the claims need; 1 if one of them fails."""
+def _run(command: str, options: dict[str, Any]) -> int:
+    """Run a command that needs a model; of scorecard the code is 1 if a claim fails."""
+    # imported only now, so that --help comes at once
     from .processes import main_only
-    from .reproduce import run_scorecard
+    from .reproduce import open_run, reproduce, run_scorecard
     from .scorecard.claims import to_text
 
+    if command == "reproduce":
+        reproduce(open_run(**options))
+        return 0
     table, folder = run_scorecard(**options)
-    say = main_only(print)
-    say(to_text(table))
-    say(f"Scorecard: {(folder / 'scorecard.html').resolve()}")
+    main_only(print)(f"{to_text(table)}\nScorecard: {(folder / 'scorecard.html').resolve()}")
     return int("disagrees" in set(table["verdict"]))
 
 

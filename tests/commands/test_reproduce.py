@@ -27,13 +27,13 @@ from gt_helpers.scorecard.results import load_results
 
 PROMPTS = 24
 COMMAND = ["reproduce", "--model", "mini", "--prompts", str(PROMPTS), "--seed", "3"]
-quietly = partial(reproduce, "mini", PROMPTS, seed=3, device="cpu", say=lambda line: None)
+quietly = partial(open_run, "mini", PROMPTS, seed=3, device="cpu", say=lambda line: None)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
-    quietly(out=out)
+    reproduce(quietly(out=out))
     return out
 
 
@@ -74,7 +74,7 @@ def test_a_finished_run_is_not_computed_again(
     monkeypatch.setattr(discovery, "softmax_of_mean_logits", refuse)
     monkeypatch.setattr(discovery, "looks_and_writes", refuse)
     lines: list[str] = []
-    quietly(out=folder, say=lines.append)
+    reproduce(quietly(out=folder, say=lines.append))
     assert any("already finished" in line for line in lines)
 
 
@@ -149,7 +149,7 @@ def test_without_a_model_it_says_which_it_takes(
     monkeypatch.setattr(module, "hub_reachable", lambda: False)
     monkeypatch.setattr(module, "discover", lambda *_: None)
     lines: list[str] = []
-    reproduce(prompts=4, out=tmp_path, device="cpu", say=lines.append)
+    reproduce(open_run(prompts=4, out=tmp_path, device="cpu", say=lines.append))
     assert lines[0].startswith("Model: mini (GPT-2 small")
 
 
@@ -158,7 +158,7 @@ def test_a_cached_gpt2_small_is_taken_and_judged_by_the_papers_circuit(
 ) -> None:
     """mini stands in for GPT-2 small in a local hub cache: same names, so the paper's lists run."""
     lines: list[str] = []
-    reproduce(prompts=PROMPTS, out=tmp_path / "out", device="cpu", say=lines.append)
+    reproduce(open_run(prompts=PROMPTS, out=tmp_path / "out", device="cpu", say=lines.append))
     assert lines[0] == "Model: gpt2-small"
     results = load_results(tmp_path / "out")
     assert results.parts == PAPER and results.settings["gpt2_small"]
