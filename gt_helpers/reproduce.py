@@ -57,8 +57,8 @@ def open_run(
             )
         dataset = YearDataset(transformer.tokenizer, prompts, years=years, seed=seed)
         results = new_results(transformer, dataset, seed, years)
-        name = f"{Path(transformer.name).name}-{len(dataset)}-prompts-{years[0]}-{years[1]}-seed-{seed}"
-        folder = Path(out) if out else Path("reproduction") / name
+        drawn = f"{len(dataset)}-prompts-{years[0]}-{years[1]}-seed-{seed}"
+        folder = Path(out or f"reproduction/{Path(transformer.name).name}-{drawn}")
         if is_main():
             results = _continue_or_start(folder, results, say)
     results = broadcast(results)
