@@ -146,15 +146,6 @@ class Topic:
 
         return register
 
-    def check(self) -> None:
-        """Raise ValueError unless each claim has a measure, or says why none, and the reverse."""
-        wanted = {claim["id"] for claim in self.claims if "missing" not in claim}
-        if alone := sorted(wanted ^ self.measures.keys()):
-            raise ValueError(
-                f"{self.name}.toml and {self.name}.py name different claims ({', '.join(alone)}); "
-                f'give each a measure, e.g. @topic.measure("{alone[0]}"), or the line missing = ...'
-            )
-
 
 # ---- what experiments share -------------------------------------------------------------------
 
@@ -174,21 +165,17 @@ def circuit_log_probs(
     """
 
     def measure(mine: slice) -> Tensors:
-        found: dict[str, list[Tensor]] = {}
-        total = mine.stop - mine.start
-        bar = tqdm(total=total, desc=label, unit="prompt", leave=False, disable=not is_main())
-        for prompts in chunks(mine, cache.PROMPTS_AT_ONCE):
+        some = list(chunks(mine, cache.PROMPTS_AT_ONCE))
+        pieces = []
+        for prompts in tqdm(some, desc=label, leave=False, disable=not is_main()):
             noising = PathPatching(model, dataset[prompts])
             denoising = noising.reversed()
-            here = {"clean": noising.base_log_probs, "corrupted": denoising.base_log_probs}
-            for patching, some in ((denoising, circuits), (noising, impaired)):
-                for name, circuit in (some or {}).items():
-                    here[name] = patching.evaluate(circuit).log_probs
-            for name, log_probs in here.items():
-                found.setdefault(name, []).append(log_probs)
-            bar.update(prompts.stop - prompts.start)
-        bar.close()
-        return {name: torch.cat(parts) for name, parts in found.items()}
+            found = {"clean": noising.base_log_probs, "corrupted": denoising.base_log_probs}
+            for patching, runs in ((denoising, circuits), (noising, impaired)):
+                for name, circuit in (runs or {}).items():
+                    found[name] = patching.evaluate(circuit).log_probs
+            pieces.append(found)
+        return {name: torch.cat([one[name] for one in pieces]) for name in pieces[0]}
 
     return over_prompts(label, len(dataset), measure) | {"YY": dataset.YY}
 
@@ -214,15 +201,16 @@ class Evidence:
     experiment: str
 
     def __getitem__(self, name: str) -> Tensor:
-        if self.experiment not in self.results.experiments:
+        outcome = self.results.experiments.get(self.experiment)
+        if outcome is None:
             raise NotMeasured(
                 f"the experiment {self.experiment!r} is missing: "
                 "python -m gt_helpers scorecard runs it"
             )
-        tensors = self.results.experiments[self.experiment].tensors
-        if name not in tensors:
+        if name not in outcome.tensors:
             raise NotMeasured(f"{name!r} is not defined for this model or its circuit")
-        return tensors[name].double() if tensors[name].is_floating_point() else tensors[name]
+        found = outcome.tensors[name]
+        return found.double() if found.is_floating_point() else found
 
     def starting(self, *starts: str) -> dict[str, Tensor]:
         """The experiment's tensors whose names begin so."""
