@@ -23,6 +23,7 @@ from .scorecard.discovery import DISCOVERY, discover
 from .scorecard.registry import Bench, Experiment
 from .scorecard.results import Outcome, Results, Run, load_results, new_results
 
+LONG = 10  # minutes, above which --skip-long leaves an experiment out
 # What must agree before a results folder is continued; the rest may differ between two sittings.
 _SAME = ("model", "weights", "prompts", "seed", "years", "dtype", "corruption", "balanced")
 
@@ -165,9 +166,8 @@ def _needed(ids: Iterable[str], skip_long: bool) -> list[Experiment]:
     """The experiments that claims need, in the order in which they are run."""
     wanted = {c["experiment"] for c in claims() if c["id"] in ids and "missing" not in c}
     if skip_long:
-        long = {name for name in wanted if EXPERIMENTS[name].long and name != DISCOVERY.name}
-        instead = {DISCOVERY.name} if long & set(FALLBACK) else set()
-        wanted = wanted - long | instead
+        long = {name for name in wanted if EXPERIMENTS[name].minutes > LONG} - {DISCOVERY.name}
+        wanted = wanted - long | ({DISCOVERY.name} if long & set(FALLBACK) else set())
     return [experiment for name, experiment in EXPERIMENTS.items() if name in wanted]
 
 
@@ -187,7 +187,8 @@ def _carry_out(experiment: Experiment, settings: dict[str, Any], run: Run) -> No
     try:
         with run.step(name, kept_as=f"{name}, {n} prompts, seed {seed}"):
             found = experiment.run(Bench(run.model, run.results.parts or PAPER, **settings))
-            run.results.drop(name, run.folder)  # only now: an interrupted run keeps what there was
+            if is_main():  # only now: an interrupted run keeps what there was
+                (run.folder / f"experiment_{name}.safetensors").unlink(missing_ok=True)
             run.results.experiments[name] = Outcome(settings, found)
     except ValueError as error:  # a model of another shape may lack what an experiment needs
         run.say(f"  {name}: not measured: {error}")

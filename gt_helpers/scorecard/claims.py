@@ -97,7 +97,8 @@ def _row(claim: Claim, results: Results) -> dict[str, Any]:
     outcome = results.experiments.get(claim["experiment"])
     settings = outcome.settings if outcome else results.settings
     found = _measured(claim, results, settings)
-    comparable = results.settings.get("gpt2_small") is True and _corruption(settings) == "01"
+    is_gpt2_small = results.settings.get("gpt2_small") is True
+    comparable = is_gpt2_small and settings.get("corruption", "01") == "01"
     measured = not math.isnan(found.value)
     verdict = "agrees" if _holds(claim, found.value) else "disagrees"
     remarks = [found.detail, *_remarks(claim, found, settings)]
@@ -173,7 +174,7 @@ def _remarks(claim: Claim, found: Measurement, settings: dict[str, Any]) -> Iter
             yield f"agrees below {high}"
         case "exact" if found.value > 0:
             yield f"{found.value:.1e} where 0 is exact"  # too small to be seen in points
-    if (corruption := _corruption(settings)) != "01":
+    if (corruption := settings.get("corruption", "01")) != "01":
         yield f"these prompts are corrupted by {corruption!r}, the paper's by '01'"
 
 
@@ -182,10 +183,9 @@ def _open(claim: Claim, found: Measurement) -> str:
     low, high = _limits(claim)
     if not math.isnan(found.low) and _holds(claim, found.low) != _holds(claim, found.high):
         return "the interval crosses the limit, so the verdict is open"
-    if claim["kind"] == "value" and not _holds(claim, found.value):
-        if found.low <= high and found.high >= low:
-            return "the interval meets the tolerance, so the verdict is open"
-    return ""
+    disagrees = claim["kind"] == "value" and not _holds(claim, found.value)
+    meets = disagrees and found.low <= high and found.high >= low
+    return "the interval meets the tolerance, so the verdict is open" if meets else ""
 
 
 _CERTAINTY = {
@@ -201,10 +201,6 @@ def certainty_in_words(tag: str) -> str:
     """A claim's certainty in words: "P2 x3" is "quoted second-hand, 3 sources"."""
     kind, _, times = tag.partition(" x")
     return _CERTAINTY[kind] + (f", {times} sources" if times else "")
-
-
-def _corruption(settings: dict[str, Any]) -> str:
-    return settings.get("corruption", "01")
 
 
 def _reported_on(claim: Claim, settings: dict[str, Any]) -> str:

@@ -91,16 +91,10 @@ def _attributed(e: Evidence, method: str, size: int) -> Measurement:
     return average(score, detail if method == "eap" else f"{detail}; {_POINTS}")
 
 
-def _precision(e: Evidence, method: str) -> Measurement:
-    """How many of the heads and MLPs at the strongest edges are the circuit's."""
+def _shared(e: Evidence, method: str, of_circuit: bool) -> Measurement:
+    """How many heads and MLPs are both at the strongest edges and in the circuit, of either."""
     top = _from_grid(e[f"{method}_top"]).keys()
-    return _fraction(len(_NINETEEN & top), len(top))
-
-
-def _recall(e: Evidence, method: str) -> Measurement:
-    """How many of the circuit's heads and MLPs are at the strongest edges."""
-    top = _from_grid(e[f"{method}_top"]).keys()
-    return _fraction(len(_NINETEEN & top), len(_NINETEEN))
+    return _fraction(len(_NINETEEN & top), len(_NINETEEN if of_circuit else top))
 
 
 def _fraction(some: int, every: int) -> Measurement:
@@ -110,8 +104,8 @@ def _fraction(some: int, every: int) -> Measurement:
 for _method in ("eap", "eap_ig"):
     for _size in SIZES:
         topic.measures[f"{_method}_{_size}"] = partial(_attributed, method=_method, size=_size)
-    topic.measures[f"{_method}_precision"] = partial(_precision, method=_method)
-    topic.measures[f"{_method}_recall"] = partial(_recall, method=_method)
+    topic.measures[f"{_method}_precision"] = partial(_shared, method=_method, of_circuit=False)
+    topic.measures[f"{_method}_recall"] = partial(_shared, method=_method, of_circuit=True)
 
 topic.measures["eap_ig_better"] = lambda e: narrowest(
     {f"{size} edges": average(e[f"eap_ig_{size}"] - e[f"eap_{size}"]) for size in SIZES[:3]}

@@ -81,11 +81,6 @@ class Experiment:
         n = min(self.prompts, at_most or self.prompts)
         return {"prompts": n, "seed": seed, **self.data}
 
-    @property
-    def long(self) -> bool:
-        """Whether ``--skip-long`` leaves it out."""
-        return self.minutes > 10
-
 
 @dataclass(frozen=True)
 class Bench:

@@ -109,12 +109,6 @@ class Results:
         for name, outcome in self.experiments.items():
             yield f"experiment_{name}", outcome.tensors
 
-    def drop(self, name: str, folder: Path) -> None:
-        """Forget one experiment, here and on disk, so that it can be measured anew."""
-        self.experiments.pop(name, None)
-        if is_main():
-            (folder / f"experiment_{name}.safetensors").unlink(missing_ok=True)
-
 
 def load_results(folder: str | Path) -> Results:
     """Load a results folder; raises FileNotFoundError or ValueError, saying what is missing."""

@@ -497,9 +497,6 @@ def test_tables_and_results_survive_the_folder(tmp_path: Path) -> None:
     loaded = load_results(tmp_path)
     assert loaded.experiments.keys() == ALL.experiments.keys()
     pd.testing.assert_frame_equal(scorecard(loaded), table)
-    loaded.drop("neurons", tmp_path)
-    loaded.save(tmp_path)
-    assert "neurons" not in load_results(tmp_path).experiments
 
 
 def test_the_files_of_a_scorecard_name_the_model(tmp_path: Path) -> None:
