@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,18 +17,8 @@ from ..model.components import END, component
 from ..patching.activation import activation_patching
 from ..patching.circuits import Circuit
 from ..processes import Tensors
-from .registry import (
-    Bench,
-    Effects,
-    Evidence,
-    NotMeasured,
-    Topic,
-    circuit_log_probs,
-    narrowest,
-    prob_diffs,
-    share_of,
-    strongest,
-)
+from . import registry
+from .registry import Bench, Effects, Evidence, Measure, Topic
 
 topic = Topic("activation")
 
@@ -51,7 +41,7 @@ def _activation(bench: Bench) -> Tensors:
     found = dict(zip(groups, parts, strict=True))
     last = f"m{model.n_layers - 1}"
     by_path = {"last_mlp_path": Circuit([f"{last} -> logits"])}
-    found |= prob_diffs(circuit_log_probs(model, dataset, impaired=by_path))
+    found |= registry.prob_diffs(registry.circuit_log_probs(model, dataset, impaired=by_path))
     found["last_mlp"] = activation_patching(model, dataset, [last], "clean")[0]
     return found
 
@@ -78,16 +68,16 @@ def _sites(e: Evidence) -> Effects:
 
 
 def _recovered(e: Evidence, score: Float[Tensor, " prompt"]) -> Measurement:
-    return share_of(score, e["clean"], e["corrupted"])
+    return registry.share_of(score, e["clean"], e["corrupted"])
+
+
+def _denoised(site: str) -> Measure:
+    return lambda e: _recovered(e, _sites(e)[site])
 
 
 def _more(e: Evidence, score: Tensor, other: Tensor) -> Measurement:
     """By how much more of the gap a score recovers than another."""
     return recovered(score - other, e["clean"] - e["corrupted"])
-
-
-def _denoised(e: Evidence, site: str) -> Measurement:
-    return _recovered(e, _sites(e)[site])
 
 
 topic.measures |= {
@@ -97,21 +87,21 @@ topic.measures |= {
     "last_mlp_alike": lambda e: Measurement(
         float((e["last_mlp_path"] - e["last_mlp"]).abs().max()), detail="the largest of all prompts"
     ),
-    **{f"denoise_{name}": partial(_denoised, site=component(name).name) for name in _ALONE},
-    **{name.replace("@", "_"): partial(_denoised, site=name) for name in _STREAMS},
+    **{f"denoise_{name}": _denoised(component(name).name) for name in _ALONE},
+    **{name.replace("@", "_"): _denoised(name) for name in _STREAMS},
 }
 
 
 @topic.measure("denoise_order")
 def _denoise_order(e: Evidence) -> Measurement:
-    heads = {name: one for name, one in _sites(e).items() if name[0] == "a"}
-    if lacking := [name for name in _HEADS if f"{name}@END" not in heads]:
-        raise NotMeasured(f"the model has no {lacking[0]}")
-    ranks = {name: heads.pop(f"{name}@END") for name in _HEADS}
-    ranks["all other heads"] = strongest(heads.values())
+    sites = _sites(e).items()
+    heads = Effects({name.removesuffix("@END"): one for name, one in sites if name[0] == "a"})
+    ranks = {name: heads[name] for name in _HEADS}
+    others = [one for name, one in heads.items() if name not in ranks]
+    ranks["all other heads"] = max(others, key=torch.mean)
     pairs = [pair for pair in pairwise(ranks) if pair != ("a5.h1", "a5.h5")]  # about equal
     pairs += [("a6.h9", "a5.h5"), ("a5.h1", "a8.h8")]
-    return narrowest({f"{a} over {b}": _more(e, ranks[a], ranks[b]) for a, b in pairs})
+    return registry.narrowest({f"{a} over {b}": _more(e, ranks[a], ranks[b]) for a, b in pairs})
 
 
 @topic.measure("denoise_other_mlps")
@@ -136,4 +126,4 @@ def _best_receiver(e: Evidence) -> Measurement:
     for i, head in enumerate(e.parts.heads):
         best = max(inputs, key=lambda key: float(inputs[key][i].mean()))
         margins[f"{head}, whose next is {best}"] = _more(e, ours[i], inputs[best][i])
-    return narrowest(margins)
+    return registry.narrowest(margins)

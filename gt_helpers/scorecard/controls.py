@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,16 +16,8 @@ from ..metrics import Measurement, average, ratio
 from ..patching.engine import PathPatching
 from ..patching.paper import partial_circuit
 from ..processes import Tensors
-from .registry import (
-    Bench,
-    Evidence,
-    Topic,
-    circuit_log_probs,
-    points,
-    prob_diffs,
-    share_of,
-    strongest,
-)
+from . import registry
+from .registry import Bench, Evidence, Topic, points
 
 _RANDOM_CIRCUITS = 20
 
@@ -51,13 +44,18 @@ def _controls(bench: Bench) -> Tensors:
         for mlp, paths in mlp_paths(parts.mlps).items()
         for path, circuit in paths.items()
     }
-    return prob_diffs(circuit_log_probs(model, dataset, circuits, impaired, "controls"))
+    found = registry.circuit_log_probs(model, dataset, circuits, impaired, "controls")
+    return registry.prob_diffs(found)
 
 
 def _losses(e: Evidence, mlp: str) -> tuple[Tensor, Tensor, str]:
     """What an MLP's direct and indirect paths cost when they are corrupted, and both in words."""
     direct, indirect = (e["clean"] - e[f"{path}_{mlp}"] for path in ("direct", "indirect"))
-    return direct, indirect, f"direct {points(direct)}, indirect {points(indirect)}"
+    return (
+        direct,
+        indirect,
+        f"direct {points(direct)}, indirect {points(indirect)}",
+    )
 
 
 def _below_partial(e: Evidence, score: Float[Tensor, " prompt"]) -> Measurement:
@@ -66,7 +64,7 @@ def _below_partial(e: Evidence, score: Float[Tensor, " prompt"]) -> Measurement:
 
 
 topic.measures |= {
-    "values_only": lambda e: share_of(e["values_only"], e["partial"]),
+    "values_only": lambda e: registry.share_of(e["values_only"], e["partial"]),
     "shifted_heads": lambda e: _below_partial(e, e["shifted"]),
     "one_mlp": lambda e: _below_partial(e, e["one_mlp"]),
 }
@@ -87,5 +85,5 @@ def _m9_balanced(e: Evidence) -> Measurement:
 @topic.measure("random_circuits")
 def _random_circuits(e: Evidence) -> Measurement:
     drawn = e.starting("random_").values()
-    found = _below_partial(e, strongest(drawn))
+    found = _below_partial(e, max(drawn, key=torch.mean))
     return replace(found, detail=f"the best of {len(drawn)}; {found.detail}")

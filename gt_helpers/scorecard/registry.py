@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any, Literal, NotRequired, TypedDict
@@ -267,11 +267,6 @@ def narrowest(margins: Mapping[str, Measurement]) -> Measurement:
     """The smallest of several margins, with its name as the detail."""
     name, margin = smallest(margins)
     return replace(margin, detail=f"narrowest: {name}")
-
-
-def strongest(scores: Iterable[Float[Tensor, " prompt"]]) -> Float[Tensor, " prompt"]:
-    """The score with the highest mean."""
-    return max(scores, key=lambda score: float(score.mean()))
 
 
 def points(effect: Float[Tensor, " prompt"]) -> str:
