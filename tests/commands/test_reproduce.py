@@ -15,14 +15,12 @@ import torch
 from gt_helpers import reproduce as module
 from gt_helpers.__main__ import main
 from gt_helpers.dataset.year_dataset import YearDataset
-from gt_helpers.metrics import mean_by_YY
 from gt_helpers.model import cache
 from gt_helpers.model.load import load_model
 from gt_helpers.patching.engine import PathPatching
 from gt_helpers.patching.paper import PAPER
 from gt_helpers.reproduce import open_run, reproduce
 from gt_helpers.scorecard import discovery
-from gt_helpers.scorecard.discovery import softmax_of_mean_logits
 from gt_helpers.scorecard.results import load_results
 
 PROMPTS = 24
@@ -222,12 +220,3 @@ def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps({"format": 0}))
     with pytest.raises(ValueError, match="format 0"):
         load_results(tmp_path)
-
-
-def test_softmax_of_mean_logits_streams_over_batches(folder: Path) -> None:
-    model = load_model("mini", device="cpu")
-    dataset = YearDataset(model.tokenizer, 150)
-    logits = torch.cat(list(cache.end_logits(model, dataset.clean)))
-    expected = mean_by_YY(logits, dataset.YY).softmax(-1)[:, dataset.year_tokens]
-    measured = softmax_of_mean_logits(model, dataset)
-    torch.testing.assert_close(measured, expected, atol=1e-6, rtol=0)
