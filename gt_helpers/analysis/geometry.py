@@ -219,19 +219,19 @@ def one_hot(YY: YYs) -> Float[Tensor, "prompt year"]:
     return torch.nn.functional.one_hot(YY, 100).double()
 
 
-def ways_to_erase(YY: YYs, n: int = 2, seed: int = 0) -> dict[str, Callable[[Tensor], Eraser]]:
+def ways_to_erase(YY: YYs, n: int = 2) -> dict[str, Callable[[Tensor], Eraser]]:
     """What `fit_edits` can fit for prompts of these YYs: LEACE, n PCA directions, and controls.
 
     LEACE erases YY as one number, or as 97 classes; its controls erase the YYs in random order.
     """
-    shuffled = YY[torch.randperm(len(YY), generator=torch.Generator().manual_seed(seed))]
+    shuffled = YY[torch.randperm(len(YY), generator=torch.Generator().manual_seed(0))]
 
     def principal(x: Tensor) -> Eraser:
         pca = fit_pca(x, n)
         return erase_directions(pca.mean, pca.directions)
 
     def any_directions(x: Tensor) -> Eraser:
-        return erase_directions(x.mean(0), random_directions(n, x.shape[1], seed))
+        return erase_directions(x.mean(0), random_directions(n, x.shape[1]))
 
     return {
         "LEACE, YY as a number": lambda x: fit_leace(x, YY),

@@ -190,15 +190,15 @@ def step_correlation(table: Table) -> float:
     return _mean(correlation(rows, torch.arange(100) > YY[:, None]).nan_to_num(0.0))
 
 
-def band(table: Table, width: int = 50) -> float:
-    """Share of YYs whose mean over YY < y <= YY + width exceeds that over later y; by chance 0.5.
+def band(table: Table) -> float:
+    """Share of YYs whose mean over YY < y <= YY + 50 exceeds that over later y; by chance 0.5.
 
     YYs without any later year do not count.
     """
     rows, YY = _rows(table)
-    rows, YY = rows[YY + width < 99], YY[YY + width < 99][:, None]
+    rows, YY = rows[YY < 49], YY[YY < 49][:, None]
     years = torch.arange(100)
-    near, far = (years > YY) & (years <= YY + width), years > YY + width
+    near, far = (years > YY) & (years <= YY + 50), years > YY + 50
     return _mean(_mean_where(rows, near) > _mean_where(rows, far))
 
 

@@ -129,28 +129,26 @@ def _refuse_unsupported(name: str, bridge: Any) -> None:
 
 
 def _of_positions(bridge: Any) -> dict[str, bool]:
-    """Reasons to refuse a model for how it tells positions apart or looks at them."""
+    """Reasons to refuse a model for how it tells positions apart."""
     cfg, config = bridge.cfg, bridge.original_model.config
     rotary = cfg.positional_embedding_type == "rotary"
     rope = getattr(config, "rope_parameters", None) or {"rope_type": "default"}
-    layers = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)
-    windowed = cfg.use_local_attn or bool(getattr(config, "sliding_window", None))
     return {
         "its positions are neither learned absolute nor rotary embeddings (ALiBi, for one, is "
         "not)": not rotary and cfg.positional_embedding_type != "standard",
         # Angles that change with the prompt's length would differ between recomputation and run.
         "its rotary angles depend on the layer or on the prompt's length": rotary
         and rope.get("rope_type") not in _FIXED_ROPE,
-        "its attention is local": windowed or not {*(layers or ())} <= {"full_attention", "global"},
-        "it is not a causal decoder": cfg.attention_dir != "causal",
     }
 
 
 def _of_blocks(bridge: Any) -> dict[str, bool]:
     """Reasons to refuse a model for what its blocks compute."""
-    cfg, first = bridge.cfg, bridge.blocks[0]
-    before = getattr(bridge.original_model.config, "do_layer_norm_before", True)  # OPT-350m: after
+    cfg, config, first = bridge.cfg, bridge.original_model.config, bridge.blocks[0]
+    before = getattr(config, "do_layer_norm_before", True)  # OPT-350m: after
     post_norms = any(hasattr(first, post) for post in ("ln1_post", "ln2_post"))
+    layers = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)
+    windowed = cfg.use_local_attn or bool(getattr(config, "sliding_window", None))
     capped = cfg.attn_scores_soft_cap > 0 or cfg.output_logits_soft_cap > 0
     return {
         "its normalisation is neither LayerNorm nor RMSNorm": cfg.normalization_type
@@ -162,8 +160,10 @@ def _of_blocks(bridge: Any) -> dict[str, bool]:
         "it normalises queries and keys": hasattr(first.attn, "q_norm"),
         "it is a mixture of experts": bool(cfg.num_experts),
         "it has no MLPs": cfg.attn_only,
+        "its attention is local": windowed or not {*(layers or ())} <= {"full_attention", "global"},
         "its attention scores or logits are capped": capped,
         f"its activation {cfg.act_fn!r} is unknown here": cfg.act_fn not in _ACTIVATIONS,
+        "it is not a causal decoder": cfg.attention_dir != "causal",
     }
 
 

@@ -84,8 +84,8 @@ def softmax_of_mean_logits(model: Transformer, dataset: YearDataset) -> Float[Te
 
     The order of the paper's circuit discovery code; a YY without a prompt is NaN.
     """
-    logits = (some.double().cpu() for some in cache.end_logits(model, dataset.clean))
-    mean = mean_by_YY(logits, dataset.YY)
+    batches = (logits.double().cpu() for logits in cache.end_logits(model, dataset.clean))
+    mean = mean_by_YY(batches, dataset.YY)
     return mean.softmax(-1)[:, dataset.year_tokens].to(model.dtype)
 
 

@@ -233,7 +233,7 @@ from gt_helpers.patching.engine import PathPatching
 swept = PathPatching._swept
 
 def lost(self, route, some):
-    if processes.rank() == 1 and route.entries[0].name == "m10@END":
+    if processes.rank() == 1 and route.receivers[0].name == "m10@END":
         while not list(Path(sys.argv[-1]).glob("parts/sweep_to_m10/*.safetensors")):
             time.sleep(0.05)
         os._exit(9)
