@@ -130,10 +130,10 @@ def run_scorecard(
 ) -> tuple[pd.DataFrame, Path]:
     """Run what the claims need and the folder does not hold yet; returns the table and the folder.
 
-    ``model`` to ``device`` are `open_run`'s; `reproduce`'s folder is continued; the years of further experiments are their own. ``only`` are ids of claims,
-    by default all. ``skip_long`` leaves out what takes above ten minutes on a CPU; ``at_most``
-    limits the prompts of each further experiment. Raises ValueError for an unknown id, and as
-    `open_run` does.
+    ``model`` to ``device`` are `open_run`'s, and `reproduce`'s folder is continued; the years of
+    further experiments are their own. ``only`` are ids of claims, by default all. ``skip_long``
+    leaves out what takes above ten minutes on a CPU; ``at_most`` limits the prompts of each further
+    experiment. Raises ValueError for an unknown id, and as `open_run` does.
     """
     known = [claim["id"] for claim in claims()]
     ids = list(only) or known
