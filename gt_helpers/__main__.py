@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         with processes(options.get("device")) as options["device"]:
-            return _scorecard(options) if command == "scorecard" else _reproduce(options)
+            return _run(command, options)
     except (ValueError, OSError) as error:
         print(f"gt_helpers {command}: {error}", file=sys.stderr)
         return 2
@@ -38,26 +38,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-# What needs torch is imported only when it runs, so that --help comes at once.
-
-
-def _reproduce(options: dict[str, Any]) -> int:
-    from .reproduce import reproduce
-
-    reproduce(**options)
-    return 0
-
-
-def _scorecard(options: dict[str, Any]) -> int:
-    """Run what the claims need; 1 if one of them fails."""
+def _run(command: str, options: dict[str, Any]) -> int:
+    """Run a command that needs a model; of scorecard the code is 1 if a claim fails."""
+    # imported only now, so that --help comes at once
+    from .dataset.prompts import year_range
     from .processes import main_only
-    from .reproduce import run_scorecard
+    from .reproduce import open_run, reproduce, run_scorecard
     from .scorecard.claims import to_text
 
+    if "years" in options:
+        options["years"] = year_range(options["years"])
+    if command == "reproduce":
+        reproduce(open_run(**options))
+        return 0
     table, folder = run_scorecard(**options)
-    say = main_only(print)
-    say(to_text(table))
-    say(f"Scorecard: {(folder / 'scorecard.html').resolve()}")
+    main_only(print)(f"{to_text(table)}\nScorecard: {(folder / 'scorecard.html').resolve()}")
     return int("disagrees" in set(table["verdict"]))
 
 
@@ -67,11 +62,39 @@ def _parser() -> argparse.ArgumentParser:
         description="The greater-than circuit of GPT-2 small, redone.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, (about, arguments) in _COMMANDS.items():
-        command = commands.add_parser(name, help=about, argument_default=argparse.SUPPRESS)
-        for argument, more in arguments.items():
-            command.add_argument(argument, **more)
+    for name, about in _COMMANDS.items():
+        commands.add_parser(name, help=about, argument_default=argparse.SUPPRESS)
+    for name in ("reproduce", "scorecard"):
+        add = commands.choices[name].add_argument
+        add(
+            "--model",
+            help="gpt2-small, another name on the hub, a local folder, or mini "
+            "(default: gpt2-small when it can be had, else mini)",
+        )
+        add("--prompts", type=_at_least_one, help="default: 490")
+        add("--seed", type=int, help="of the dataset (default: 0)")
+        years = "default: 1100-1800; the paper's code: 1000-1900"
+        add("--years", metavar="FIRST-END", help=f"pool of start years, END excluded ({years})")
+        add("--out", help="folder for the results (default: reproduction/...)")
+        cuda = "cuda if there is one, under torchrun one each"
+        add("--device", help=f"cuda or cpu (default: {cuda})")
+    add = commands.choices["scorecard"].add_argument
+    add("--only", type=_names, metavar="ID,...", help="claims, by their ids (default: all)")
+    long = "leave out what takes above ten minutes on a CPU"
+    add("--skip-long", action="store_true", help=long)
+    add("--at-most", type=_at_least_one, metavar="N", help="prompts per further experiment")
     return parser
+
+
+_COMMANDS = {
+    "reproduce": "the paper's circuit discovery, into a report",
+    "scorecard": "every claim, measured; the exit code is 1 if one fails",
+    "check": "is everything installed that the notebooks need?",
+}
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
 def _at_least_one(text: str) -> int:
@@ -79,49 +102,6 @@ def _at_least_one(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more, e.g. 490")
     return int(text)
 
-
-def _years(text: str) -> tuple[int, int]:
-    from .dataset.prompts import year_range
-
-    try:
-        return year_range(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None  # argparse would drop its words
-
-
-_RUN: dict[str, dict[str, Any]] = {
-    "--model": {
-        "help": "gpt2-small, another name on the hub, a local folder, or mini "
-        "(default: gpt2-small when it can be had, else mini)"
-    },
-    "--prompts": {"type": _at_least_one, "help": "default: 490"},
-    "--seed": {"type": int, "help": "of the dataset (default: 0)"},
-    "--years": {
-        "type": _years,
-        "metavar": "FIRST-END",
-        "help": "pool of start years, END excluded (default: 1100-1800; the paper's code: "
-        "1000-1900)",
-    },
-    "--out": {"help": "folder for the results (default: reproduction/...)"},
-    "--device": {"help": "cuda or cpu (default: cuda if there is one, under torchrun one each)"},
-}
-_MORE: dict[str, dict[str, Any]] = {
-    "--only": {
-        "type": lambda text: [name.strip() for name in text.split(",")],
-        "metavar": "ID,...",
-        "help": "claims, by their ids (default: all)",
-    },
-    "--skip-long": {
-        "action": "store_true",
-        "help": "leave out what takes above ten minutes on a CPU",
-    },
-    "--at-most": {"type": _at_least_one, "metavar": "N", "help": "prompts per further experiment"},
-}
-_COMMANDS = {
-    "reproduce": ("the paper's circuit discovery, into a report", _RUN),
-    "scorecard": ("every claim, measured; the exit code is 1 if one fails", _RUN | _MORE),
-    "check": ("is everything installed that the notebooks need?", {}),
-}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,10 +9,10 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).parents[1]
 _HUB_SECONDS = 5
-_PYTHONS = ((3, 11), (3, 13))
 # These get a line of their own, and are imported: a version does not show a broken binary.
 _NAMED = {"torch", "transformer_lens", "plotly", "ipywidgets"}
 
@@ -41,28 +40,6 @@ def in_colab() -> bool:
         return importlib.util.find_spec("google.colab") is not None
     except (ImportError, ValueError):  # there is no package google, or one without a spec
         return False
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the report: what was looked at, whether it is fine, and what was found."""
-
-    name: str
-    ok: bool
-    detail: str
-
-    def __str__(self) -> str:
-        return f"[{'OK' if self.ok else 'FAIL'}] {self.name}: {self.detail}"
-
-
-@dataclass(frozen=True)
-class EnvironmentReport:
-    """What check_environment found; true if everything is installed."""
-
-    checks: tuple[Check, ...]
-
-    def __bool__(self) -> bool:
-        return all(check.ok for check in self.checks)
 
 
 def set_up() -> None:
@@ -87,43 +64,41 @@ def set_up() -> None:
         raise SetupError("something that is needed does not fit; the lines above say what.")
 
 
-def check_environment() -> EnvironmentReport:
+def check_environment() -> bool:
     """Print [OK] or [FAIL] lines: Python, packages, device, and whether GPT-2 small can be had.
 
     True if everything is installed. GPT-2 small out of reach is no failure: mini needs no network.
     """
-    checks = []
-    for check in _all_checks():
-        print(check, flush=True)
-        checks.append(check)
-    report = EnvironmentReport(tuple(checks))
-    if report:
-        print(_check_gpt2_small())
-    else:
+    fine = all([_say(*check) for check in _checks()])  # a list, so that every line is printed
+    if not fine:
         print("To install what is missing: bash setup_colab.sh")
-    return report
+    elif hub_reachable():
+        _say("gpt2-small", True, "in the local cache or on the Hugging Face hub")
+    else:
+        why = "not cached, and the Hugging Face hub does not answer"
+        _say("gpt2-small", False, f'{why}; MODEL = "mini" works')
+    return fine
 
 
-def _all_checks() -> Iterator[Check]:
-    yield _check_python()
-    fine = 0
+def _say(name: str, ok: bool, found: str) -> bool:
+    print(f"[{'OK' if ok else 'FAIL'}] {name}: {found}", flush=True)
+    return ok
+
+
+def _checks() -> Iterator[tuple[str, bool, str]]:
+    """What is looked at, whether it is fine, and what was found."""
+    python = platform.python_version() + (" in Colab" if in_colab() else "")
+    fits = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    yield "Python", fits, python if fits else f"{python}, needed is 3.11, 3.12 or 3.13"
+    others = 0
     for requirement in _requirements():
-        check = _check_package(requirement)
-        if check.ok and requirement.name not in _NAMED:
-            fine += 1
+        ok, found = _package(requirement)
+        if ok and requirement.name not in _NAMED:
+            others += 1
         else:
-            yield check
-    yield Check("other packages", True, f"{fine} in versions that fit")
-    yield _check_device()
-
-
-def _check_python() -> Check:
-    low, high = _PYTHONS
-    version = ".".join(map(str, sys.version_info[:3]))
-    place = " in Colab" if in_colab() else ""
-    if low <= sys.version_info[:2] <= high:
-        return Check("Python", True, version + place)
-    return Check("Python", False, f"{version}{place}, needed is 3.11, 3.12 or 3.13")
+            yield requirement.name, ok, found
+    yield "other packages", True, f"{others} in versions that fit"
+    yield "device", *_device()
 
 
 def _requirements() -> list[Requirement]:
@@ -139,46 +114,36 @@ def _requirements() -> list[Requirement]:
     return [r for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
 
 
-def _check_package(requirement: Requirement) -> Check:
-    name = requirement.name
-    needed = (
-        f"needed is {requirement.specifier}" if requirement.specifier else "any version will do"
-    )
+def _package(requirement: Requirement) -> tuple[bool, str]:
+    name, needed = requirement.name, f"needed is {requirement.specifier or 'any version'}"
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return Check(name, False, f"not installed, {needed}")
+        return False, f"not installed, {needed}"
     if not requirement.specifier.contains(version, prereleases=True):
-        return Check(name, False, f"{version}, {needed}")
-    if name in _NAMED:
-        try:
-            module = importlib.import_module(name)
-        except Exception as error:  # a broken binary raises anything, ValueError for numpy's ABI
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            return Check(name, False, f"{version} does not import: {reason}")
-        if name == "plotly":
-            version += f", renderer {module.io.renderers.default or 'none'}"
-    return Check(name, True, version)
+        return False, f"{version}, {needed}"
+    if name not in _NAMED:
+        return True, version
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:  # a broken binary raises anything, ValueError for numpy's ABI
+        return False, f"{version} does not import: {_first_line(error)}"
+    renderer = f", renderer {module.io.renderers.default or 'none'}" if name == "plotly" else ""
+    return True, version + renderer
 
 
-def _check_device() -> Check:
+def _device() -> tuple[bool, str]:
     try:
         import torch
     except Exception:
-        return Check("device", False, "unknown, torch does not import")
+        return False, "unknown, torch does not import"
     if torch.cuda.is_available():
-        return Check("device", True, f"cuda ({torch.cuda.get_device_name()})")
-    return Check("device", True, f"cpu, {torch.get_num_threads()} threads (a GPU is faster)")
+        return True, f"cuda ({torch.cuda.get_device_name()})"
+    return True, f"cpu, {torch.get_num_threads()} threads (a GPU is faster)"
 
 
-def _check_gpt2_small() -> Check:
-    if hub_reachable():
-        return Check("gpt2-small", True, "in the local cache or on the Hugging Face hub")
-    return Check(
-        "gpt2-small",
-        False,
-        'not cached, and the Hugging Face hub does not answer; MODEL = "mini" works',
-    )
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def hub_reachable(repo: str = "openai-community/gpt2") -> bool:
@@ -209,6 +174,6 @@ def hub_snapshot(repo: str) -> Path | None:
     except RepositoryNotFoundError as error:
         raise OSError(f"the Hugging Face hub has no model {repo!r}") from error
     except Exception as error:  # the hub client raises many kinds; all mean: no answer
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = _first_line(error)
         raise OSError(f"the Hugging Face hub cannot be reached ({reason})") from error
     return None

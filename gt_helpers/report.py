@@ -25,16 +25,7 @@ from .metrics import FIRST_YY, mean_by_YY
 from .model.components import END, Input, component, inputs
 from .patching.engine import Sweep
 from .patching.paper import CircuitParts, circuit_senders, full_circuit, partial_circuit
-from .scorecard.claims import (
-    EVALUATIONS,
-    RULE,
-    claims,
-    headline_numbers,
-    measurable,
-    sample_of,
-    scorecard,
-    to_text,
-)
+from .scorecard import claims as card
 from .scorecard.results import Results
 
 SLICE_YY = 41  # the paper's example
@@ -47,13 +38,11 @@ _PARTS = {"q": "queries", "k": "keys", "v": "values"}
 def write_report(results: Results, path: str | Path) -> Path:
     """Write the report of these results to ``path`` and return it; missing experiments are named.
 
-    The page loads nothing from elsewhere. An existing file is replaced once the new one is whole.
+    The page loads nothing from elsewhere.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(report_html(results), encoding="utf-8")
-    temporary.replace(path)
+    path.write_text(report_html(results), encoding="utf-8")
     return path
 
 
@@ -78,19 +67,19 @@ def report_html(results: Results) -> str:
         parts=results.parts,
         reported=reported,
         zmax=f"{zmax:g}",
-        headline=_headline(headline_numbers(results), reported),
+        headline=_headline(card.headline_numbers(results), reported),
         behaviour=_behaviour(results, tables, zmax),
         sweeps=list(_sweeps(results)),
         circuits=_circuits(results.parts, tables, zmax),
-        scorecard=scorecard_html(scorecard(results, measurable(results))),
+        scorecard=scorecard_html(card.scorecard(results, card.measurable(results))),
     )
 
 
 def write_scorecard(results: Results, table: pd.DataFrame, folder: Path) -> None:
     """Write a `scorecard` of these results as scorecard.csv, .txt and .html into a folder."""
     about = _about(results)
-    head = [f"Model: {about['model']}. {RULE}", *filter(None, [about["other_model"]])]
-    text = "\n".join([*head, "", to_text(table), ""])
+    head = [f"Model: {about['model']}. {card.RULE}", *filter(None, [about["other_model"]])]
+    text = "\n".join([*head, "", card.to_text(table), ""])
     page = _render("scorecard.html", **about, scorecard=scorecard_html(table))
     table.to_csv(folder / "scorecard.csv", index=False)
     (folder / "scorecard.txt").write_text(text, encoding="utf-8")
@@ -100,11 +89,11 @@ def write_scorecard(results: Results, table: pd.DataFrame, folder: Path) -> None
 def scorecard_html(table: pd.DataFrame) -> str:
     """A `scorecard` as an HTML table under its rule and the counts of its verdicts."""
     themes = [
-        {"title": theme, "sample": sample_of(part), "claims": part.to_dict("records")}
+        {"title": theme, "sample": card.sample_of(part), "claims": part.to_dict("records")}
         for theme, part in table.groupby("theme", sort=False)
     ]
     counts = table["verdict"].value_counts().to_dict()
-    return _render("scorecard_table.html", verdicts=counts, rule=RULE, themes=themes)
+    return _render("scorecard_table.html", verdicts=counts, rule=card.RULE, themes=themes)
 
 
 # ---- templates --------------------------------------------------------------------------------
@@ -161,7 +150,7 @@ def _missing(results: Results) -> str:
         if parts.heads:
             expected += [*_PARTS, *(f"{mlp}@YY" for mlp in reversed(parts.early_mlps))]
     sweeps = [name for name in expected if name not in results.sweeps]
-    evaluations = [EVALUATIONS[n] for n in EVALUATIONS if n not in results.evaluations]
+    evaluations = [card.EVALUATIONS[n] for n in card.EVALUATIONS if n not in results.evaluations]
     missing = [f"evaluations: {', '.join(evaluations)}"] if evaluations else []
     missing += [f"sweeps: {', '.join(sweeps)}"] if sweeps else []
     missing += ["the choice of the circuit"] if parts is None else []
@@ -185,8 +174,8 @@ def _headline(numbers: pd.DataFrame, heading: str) -> dict[str, Any]:
     """The rows of `headline_numbers` with what is reported, and a figure of each metric."""
     if numbers.empty:
         return {}
-    values = {claim["id"]: claim["value"] for claim in claims() if claim["kind"] == "value"}
-    numbers["label"] = numbers["evaluation"].map(EVALUATIONS)
+    values = {claim["id"]: claim["value"] for claim in card.claims() if claim["kind"] == "value"}
+    numbers["label"] = numbers["evaluation"].map(card.EVALUATIONS)
     figures = []
     for metric, title in _METRICS.items():
         ids = numbers["evaluation"] + f"_{metric}"  # of the claims that report these means
@@ -233,7 +222,7 @@ def _sweeps(results: Results) -> Iterator[dict[str, Any]]:
     """Every sweep with its strongest senders, those with senders at END first."""
     corruption = results.settings["corruption"]
     for name, sweep in sorted(results.sweeps.items(), key=lambda item: _from(item[1]) != END):
-        top = _top_rows(sweep, results.parts, TOP)
+        top = views.top_rows(sweep, results.parts, TOP)
         marked = circuit_senders(results.parts, sweep)
         yield {
             "title": route_title(sweep),
@@ -245,19 +234,12 @@ def _sweeps(results: Results) -> Iterator[dict[str, Any]]:
         }
 
 
-def _top_rows(sweep: Sweep, parts: CircuitParts | None, n: int) -> pd.DataFrame:
-    """The strongest senders: component, effect, low, high, and whether the circuit has the edge."""
-    frame = sweep.to_frame()
-    frame["in_circuit"] = frame["component"].isin(circuit_senders(parts, sweep))
-    return frame[frame["effect"] != 0].head(n)
-
-
 def _circuits(
     parts: CircuitParts | None, tables: Mapping[str, Float[Tensor, "YY year"]], zmax: float
 ) -> dict[str, Any]:
     def heatmaps(name: str, *evaluations: str) -> str | None:
         shown = {
-            EVALUATIONS[one].removesuffix(" of the partial circuit"): tables[one]
+            card.EVALUATIONS[one].removesuffix(" of the partial circuit"): tables[one]
             for one in evaluations
             if one in tables
         }
@@ -267,7 +249,7 @@ def _circuits(
         "edges": [] if parts is None else [len(partial_circuit(parts)), len(full_circuit(parts))],
         "kept": heatmaps("kept", "clean", "partial", "full"),
         "reverse": heatmaps("reverse", "reverse", "corrupted"),
-        "absent": [EVALUATIONS[name] for name in EVALUATIONS if name not in tables],
+        "absent": [card.EVALUATIONS[name] for name in card.EVALUATIONS if name not in tables],
     }
 
 
@@ -276,10 +258,9 @@ def _circuits(
 
 def route_title(sweep: Sweep) -> str:
     """A sweep's heading, e.g. "END → m9" or "YY → values of the circuit’s heads"."""
-    receivers = inputs(sweep.receivers)
-    parts = dict.fromkeys(_PARTS[receiver.part] for receiver in receivers if receiver.part)
-    heads = f"{' and '.join(parts)} of the circuit’s heads"
-    return f"{_from(sweep)} → {heads if parts else ', '.join(map(_place, receivers))}"
+    first = inputs(sweep.receivers)[0]
+    to = f"{_PARTS[first.part]} of the circuit’s heads" if first.part else _place(first)
+    return f"{_from(sweep)} → {to}"
 
 
 def route_in_words(sweep: Sweep, corruption: str = "01") -> str:
@@ -289,15 +270,14 @@ def route_in_words(sweep: Sweep, corruption: str = "01") -> str:
         f"The base run is clean; each component at {_from(sweep)} in turn sends its value of the "
         f"{corruption} run"
     )
-    if all(receiver.component.kind == "logits" for receiver in receivers):
+    if receivers[0].component.kind == "logits":
         return f"{start} directly to the logits, and to nothing else."
     are = "it is" if len(receivers) == 1 else "they are"
     patched = f"{start} to {_group(receivers)} only; {are} recomputed, and the change flows on"
-    if all(receiver.component.position == END for receiver in receivers):
+    if receivers[0].component.position == END:
         return f"{patched} directly to the logits{f' and through {_group(via)}' if via else ''}."
     # what MLPs at YY write gets to END only through heads that read there
-    heads = [receiver for receiver in via if receiver.part]
-    rest = [receiver for receiver in via if not receiver.part]
+    heads, rest = ([one for one in via if bool(one.part) is is_head] for is_head in (True, False))
     onward = f", and from these heads to the logits, directly and through {_group(rest)}"
     return f"{patched} to {_group(heads or via)}{onward if rest else ''}."
 
@@ -308,13 +288,11 @@ def _from(sweep: Sweep) -> str:
 
 
 def _group(receivers: Sequence[Input]) -> str:
-    """Inputs in words, heads' grouped by part: "the values at YY of a5.h1 and a9.h1, and m9"."""
-    groups: dict[str, list[str]] = {}
-    for receiver in receivers:
-        row = f" at {receiver.row}" if receiver.row else ""
-        key = f"the {_PARTS[receiver.part]}{row} of " if receiver.part else ""
-        groups.setdefault(key, []).append(_place(receiver))
-    return " and ".join(key + _list(names) for key, names in groups.items())
+    """Inputs of one kind in words: "m10 and m11", "the values at YY of a5.h1 and a9.h1"."""
+    part, row = receivers[0].part, receivers[0].row
+    start = f"the {_PARTS[part]}{f' at {row}' if row else ''} of " if part else ""
+    *rest, last = map(_place, receivers)
+    return start + (f"{', '.join(rest)} and {last}" if rest else last)
 
 
 def _place(receiver: Input) -> str:
@@ -322,8 +300,3 @@ def _place(receiver: Input) -> str:
     if node.kind == "logits":
         return "the logits"
     return node.label if node.position == END else f"{node.label} at {node.position}"
-
-
-def _list(names: Sequence[str]) -> str:
-    *rest, last = names
-    return f"{', '.join(rest)} and {last}" if rest else last

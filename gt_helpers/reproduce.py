@@ -23,11 +23,12 @@ from .scorecard.discovery import DISCOVERY, discover
 from .scorecard.registry import Bench, Experiment
 from .scorecard.results import Outcome, Results, Run, load_results, new_results
 
+LONG = 10  # minutes, above which --skip-long leaves an experiment out
 # What must agree before a results folder is continued; the rest may differ between two sittings.
 _SAME = ("model", "weights", "prompts", "seed", "years", "dtype", "corruption", "balanced")
 
 
-def reproduce(
+def open_run(
     model: str | None = None,
     prompts: int = 490,
     seed: int = 0,
@@ -35,47 +36,14 @@ def reproduce(
     out: str | Path | None = None,
     device: str | None = None,
     say: Callable[[str], None] = print,
-) -> Path:
-    """Run the paper's circuit discovery on a model and return the path of the report.
-
-    Without ``model`` it is GPT-2 small when that can be had, and ``mini`` otherwise. On another
-    model than GPT-2 small the circuit is the one that its own sweeps find (``find_circuit``).
-    A folder that holds an interrupted run of the same settings is continued. Raises ValueError for
-    settings that cannot be, and OSError if a named model cannot be had. Within `processes` the
-    prompts are shared among them.
-    """
-    say = main_only(say)
-    run = open_run(model, prompts, seed, years, out, device, say)
-    report = run.folder / "report.html"
-    try:
-        discover(run)
-    finally:  # an interrupted run leaves a report of what it finished
-        if is_main():
-            write_report(run.results, report)
-    if not is_main():
-        return report
-    table = scorecard(run.results, measurable(run.results))
-    table.to_csv(run.folder / "scorecard.csv", index=False)
-    say(to_text(table))
-    if rest := len(claims()) - len(table):
-        say(f"{rest} more claims need other experiments: python -m gt_helpers scorecard")
-    say(f"Report: {report.resolve()}")
-    return report
-
-
-def open_run(
-    model: str | None,
-    prompts: int,
-    seed: int,
-    years: tuple[int, int],
-    out: str | Path | None,
-    device: str | None,
-    say: Callable[[str], None],
 ) -> Run:
     """The model, its balanced prompts, and the results that the folder already holds, or new ones.
 
-    Arguments and errors as for `reproduce`.
+    Without ``model`` it is GPT-2 small when that can be had, and ``mini`` otherwise. Raises
+    ValueError for settings that cannot be, and OSError if a named model cannot be had. Within
+    `processes` only the main one says anything.
     """
+    say = main_only(say)
     chosen = model or broadcast("gpt2-small" if hub_reachable() else "mini")
     why = "" if model or chosen != "mini" else " (GPT-2 small is not cached and cannot be reached)"
     with main_first():
@@ -90,19 +58,14 @@ def open_run(
             )
         dataset = YearDataset(transformer.tokenizer, prompts, years=years, seed=seed)
         results = new_results(transformer, dataset, seed, years)
-        folder = Path(out) if out else Path("reproduction") / _folder_name(results.settings)
+        drawn = f"{len(dataset)}-prompts-{years[0]}-{years[1]}-seed-{seed}"
+        folder = Path(out or f"reproduction/{Path(transformer.name).name}-{drawn}")
         if is_main():
             results = _continue_or_start(folder, results, say)
     results = broadcast(results)
     several = f"; {world_size()} processes" if world_size() > 1 else ""
     say(f"Device: {transformer.device}{several}; {len(dataset)} prompts; results go to {folder}")
     return Run(transformer, dataset, results, folder, say)
-
-
-def _folder_name(settings: dict[str, Any]) -> str:
-    first, last = settings["years"]
-    model = Path(settings["model"]).name
-    return f"{model}-{settings['prompts']}-prompts-{first}-{last}-seed-{settings['seed']}"
 
 
 def _continue_or_start(folder: Path, fresh: Results, say: Callable[[str], None]) -> Results:
@@ -128,6 +91,31 @@ def _continue_or_start(folder: Path, fresh: Results, say: Callable[[str], None])
     return results
 
 
+# ---- the two commands -------------------------------------------------------------------------
+
+
+def reproduce(run: Run) -> Path:
+    """Run the paper's circuit discovery and return the path of the report.
+
+    On another model than GPT-2 small the circuit is the one that its own sweeps find
+    (``find_circuit``). What the run's folder holds already is not measured again.
+    """
+    report = run.folder / "report.html"
+    try:
+        discover(run)
+    finally:  # an interrupted run leaves a report of what it finished
+        if is_main():
+            write_report(run.results, report)
+    if is_main():
+        table = scorecard(run.results, measurable(run.results))
+        table.to_csv(run.folder / "scorecard.csv", index=False)
+        run.say(to_text(table))
+        if rest := len(claims()) - len(table):
+            run.say(f"{rest} more claims need other experiments: python -m gt_helpers scorecard")
+        run.say(f"Report: {report.resolve()}")
+    return report
+
+
 def run_scorecard(
     model: str | None = None,
     prompts: int = 490,
@@ -142,26 +130,27 @@ def run_scorecard(
 ) -> tuple[pd.DataFrame, Path]:
     """Run what the claims need and the folder does not hold yet; returns the table and the folder.
 
-    ``model``, ``prompts``, ``seed``, ``years``, ``out`` and ``device`` are `reproduce`'s, whose
-    folder is continued; the years of further experiments are their own. ``only`` are ids of claims,
-    by default all. ``skip_long`` leaves out what takes above ten minutes on a CPU; ``at_most``
-    limits the prompts of each further experiment. Raises ValueError for an unknown id, and as
-    `reproduce` does.
+    ``model`` to ``device`` are `open_run`'s, and `reproduce`'s folder is continued; the years of
+    further experiments are their own. ``only`` are ids of claims, by default all. ``skip_long``
+    leaves out what takes above ten minutes on a CPU; ``at_most`` limits the prompts of each further
+    experiment. Raises ValueError for an unknown id, and as `open_run` does.
     """
-    say = main_only(say)
+    known = [claim["id"] for claim in claims()]
+    ids = list(only) or known
     with main_first():
-        ids = _chosen(only)
+        if unknown := [name for name in ids if name not in known]:
+            raise ValueError(f"There is no claim {unknown[0]!r}; known are {', '.join(known)}.")
     needed = _needed(ids, skip_long)
     run = open_run(model, prompts, seed, years, out, device, say)
     if is_gpt2_small(run.model) and run.results.parts is None:
         run.results.parts = PAPER
     elif run.results.parts is None and needed and DISCOVERY not in needed:
         needed = [DISCOVERY, *needed]  # it finds the circuit that the others are about
-    wanted = {one.name: one.settings(seed, at_most) for one in needed if one is not DISCOVERY}
-    missing = [one for one in needed if not _is_held(run.results, one.name, wanted.get(one.name))]
+    wanted = {one.name: one.settings(seed, at_most) for one in needed}
+    missing = [one for one in needed if not _is_held(run.results, one.name, wanted[one.name])]
     if missing:
         times = ", ".join(f"{one.name} ({one.minutes:g} min)" for one in missing)
-        say(f"To measure, with the time that GPT-2 small takes on two CPU cores: {times}")
+        run.say(f"To measure, with the time that GPT-2 small takes on two CPU cores: {times}")
     for experiment in missing:
         if experiment is DISCOVERY:
             discover(run)
@@ -172,34 +161,22 @@ def run_scorecard(
     return scorecard(run.results, ids), run.folder
 
 
-def _chosen(only: Iterable[str]) -> list[str]:
-    """The ids of all claims, or of the given ones."""
-    known = [claim["id"] for claim in claims()]
-    wanted = list(only) or known
-    if unknown := [name for name in wanted if name not in known]:
-        raise ValueError(f"There is no claim {unknown[0]!r}; known are {', '.join(known)}.")
-    return wanted
-
-
 def _needed(ids: Iterable[str], skip_long: bool) -> list[Experiment]:
     """The experiments that claims need, in the order in which they are run."""
     wanted = {c["experiment"] for c in claims() if c["id"] in ids and "missing" not in c}
     if skip_long:
-        long = {name for name in wanted if EXPERIMENTS[name].long and name != DISCOVERY.name}
-        instead = {DISCOVERY.name} if long & set(FALLBACK) else set()
-        wanted = wanted - long | instead
+        long = {name for name in wanted if EXPERIMENTS[name].minutes > LONG} - {DISCOVERY.name}
+        wanted = wanted - long | ({DISCOVERY.name} if long & set(FALLBACK) else set())
     return [experiment for name, experiment in EXPERIMENTS.items() if name in wanted]
 
 
-def _is_held(results: Results, name: str, settings: dict[str, Any] | None) -> bool:
+def _is_held(results: Results, name: str, settings: dict[str, Any]) -> bool:
     """Whether the results hold an experiment on the prompts of these settings, or on more."""
-    if settings is None:
-        return results.attention is not None  # what the discovery finishes last
-    held = results.experiments.get(name)
-    if held is None:
-        return False
-    n = held.settings["prompts"]
-    return n >= settings["prompts"] and held.settings == settings | {"prompts": n}
+    if name == DISCOVERY.name:
+        return results.attention is not None  # what it finishes last
+    held = results.experiments[name].settings if name in results.experiments else {"prompts": 0}
+    n = held["prompts"]
+    return n >= settings["prompts"] and held == settings | {"prompts": n}
 
 
 def _carry_out(experiment: Experiment, settings: dict[str, Any], run: Run) -> None:
@@ -209,7 +186,8 @@ def _carry_out(experiment: Experiment, settings: dict[str, Any], run: Run) -> No
     try:
         with run.step(name, kept_as=f"{name}, {n} prompts, seed {seed}"):
             found = experiment.run(Bench(run.model, run.results.parts or PAPER, **settings))
-            run.results.drop(name, run.folder)  # only now: an interrupted run keeps what there was
+            if is_main():  # only now: an interrupted run keeps what there was
+                (run.folder / f"experiment_{name}.safetensors").unlink(missing_ok=True)
             run.results.experiments[name] = Outcome(settings, found)
     except ValueError as error:  # a model of another shape may lack what an experiment needs
         run.say(f"  {name}: not measured: {error}")

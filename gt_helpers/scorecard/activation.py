@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,18 +17,8 @@ from ..model.components import END, component
 from ..patching.activation import activation_patching
 from ..patching.circuits import Circuit
 from ..processes import Tensors
-from .registry import (
-    Bench,
-    NotMeasured,
-    Topic,
-    circuit_log_probs,
-    narrowest,
-    prob_diffs,
-    share_of,
-    strongest,
-    tensor,
-)
-from .results import Results
+from . import registry
+from .registry import Bench, Effects, Evidence, Measure, Topic
 
 topic = Topic("activation")
 
@@ -51,7 +41,7 @@ def _activation(bench: Bench) -> Tensors:
     found = dict(zip(groups, parts, strict=True))
     last = f"m{model.n_layers - 1}"
     by_path = {"last_mlp_path": Circuit([f"{last} -> logits"])}
-    found |= prob_diffs(circuit_log_probs(model, dataset, impaired=by_path))
+    found |= registry.prob_diffs(registry.circuit_log_probs(model, dataset, impaired=by_path))
     found["last_mlp"] = activation_patching(model, dataset, [last], "clean")[0]
     return found
 
@@ -60,26 +50,15 @@ def _activation(bench: Bench) -> Tensors:
 
 _HEADS = ("a9.h1", "a7.h10", "a8.h11", "a6.h9", "a5.h1", "a5.h5", "a8.h8")  # as they rank
 _MLPS = ("m0@YY", "m10", "m9", "m8", "m11")
+_ALONE = (*_HEADS, "a10.h7", *_MLPS)
 _STREAMS = ("stream8@YY", "stream8@END", "stream10@END")
-_Score = Float[Tensor, " prompt"]
 
 
-def _scores(results: Results, name: str) -> Tensor:
-    return tensor(results, "activation", name)
-
-
-def _every(results: Results, *starts: str) -> dict[str, Tensor]:
-    """The tensors whose names begin so; there are some, or it is said what is missing."""
-    _scores(results, "clean")
-    names = results.experiments["activation"].tensors
-    return {name: _scores(results, name) for name in names if name.startswith(starts)}
-
-
-def _sites(results: Results) -> dict[str, _Score]:
+def _sites(e: Evidence) -> Effects:
     """The score after one head, MLP or stream was overwritten, for each by its name."""
-    n_heads = len(_scores(results, "heads@END")) // len(_scores(results, "mlps@END"))
-    found = {}
-    for key, scores in _every(results, "heads@", "mlps@", "stream@").items():
+    n_heads = len(e["heads@END"]) // len(e["mlps@END"])
+    found = Effects()
+    for key, scores in e.starting("heads@", "mlps@", "stream@").items():
         kind, position = key.split("@")
         for i, score in enumerate(scores):
             head = f"a{i // n_heads}.h{i % n_heads}"
@@ -88,62 +67,49 @@ def _sites(results: Results) -> dict[str, _Score]:
     return found
 
 
-def _recovered(results: Results, score: _Score) -> Measurement:
-    return share_of(score, _scores(results, "clean"), _scores(results, "corrupted"))
+def _recovered(e: Evidence, score: Float[Tensor, " prompt"]) -> Measurement:
+    return registry.share_of(score, e["clean"], e["corrupted"])
 
 
-def _more(results: Results, score: _Score, other: _Score) -> Measurement:
+def _denoised(site: str) -> Measure:
+    return lambda e: _recovered(e, _sites(e)[site])
+
+
+def _more(e: Evidence, score: Tensor, other: Tensor) -> Measurement:
     """By how much more of the gap a score recovers than another."""
-    return recovered(score - other, _scores(results, "clean") - _scores(results, "corrupted"))
-
-
-def _site(sites: dict[str, _Score], name: str) -> _Score:
-    if name not in sites:
-        raise NotMeasured(f"the model has no {name}")
-    return sites[name]
-
-
-def _denoised(results: Results, site: str) -> Measurement:
-    return _recovered(results, _site(_sites(results), site))
+    return recovered(score - other, e["clean"] - e["corrupted"])
 
 
 topic.measures |= {
-    "century_clean_prob_diff": lambda r: average(_scores(r, "clean")),
-    "century_corrupted_prob_diff": lambda r: average(_scores(r, "corrupted")),
-    "denoise_circuit": lambda r: _recovered(r, _scores(r, "together")[0]),
+    "century_clean_prob_diff": lambda e: average(e["clean"]),
+    "century_corrupted_prob_diff": lambda e: average(e["corrupted"]),
+    "denoise_circuit": lambda e: _recovered(e, e["together"][0]),
+    "last_mlp_alike": lambda e: Measurement(
+        float((e["last_mlp_path"] - e["last_mlp"]).abs().max()), detail="the largest of all prompts"
+    ),
+    **{f"denoise_{name}": _denoised(component(name).name) for name in _ALONE},
+    **{name.replace("@", "_"): _denoised(name) for name in _STREAMS},
 }
-for _name in (*_HEADS, "a10.h7", *_MLPS):
-    topic.measures[f"denoise_{_name}"] = partial(_denoised, site=component(_name).name)
-for _name in _STREAMS:
-    topic.measures[_name.replace("@", "_")] = partial(_denoised, site=_name)
-
-
-@topic.measure("last_mlp_alike")
-def _last_mlp_alike(results: Results) -> Measurement:
-    by_path, plain = (_scores(results, name) for name in ("last_mlp_path", "last_mlp"))
-    return Measurement(float((by_path - plain).abs().max()), detail="the largest of all prompts")
 
 
 @topic.measure("denoise_order")
-def _denoise_order(results: Results) -> Measurement:
-    heads = {
-        name.removesuffix("@END"): one for name, one in _sites(results).items() if name[0] == "a"
-    }
-    if lacking := [name for name in _HEADS if name not in heads]:
-        raise NotMeasured(f"the model has no {lacking[0]}")
-    ranks = {name: heads.pop(name) for name in _HEADS}
-    ranks["all other heads"] = strongest(heads.values())
+def _denoise_order(e: Evidence) -> Measurement:
+    sites = _sites(e).items()
+    heads = Effects({name.removesuffix("@END"): one for name, one in sites if name[0] == "a"})
+    ranks = {name: heads[name] for name in _HEADS}
+    others = [one for name, one in heads.items() if name not in ranks]
+    ranks["all other heads"] = max(others, key=torch.mean)
     pairs = [pair for pair in pairwise(ranks) if pair != ("a5.h1", "a5.h5")]  # about equal
     pairs += [("a6.h9", "a5.h5"), ("a5.h1", "a8.h8")]
-    return narrowest({f"{a} over {b}": _more(results, ranks[a], ranks[b]) for a, b in pairs})
+    return registry.narrowest({f"{a} over {b}": _more(e, ranks[a], ranks[b]) for a, b in pairs})
 
 
 @topic.measure("denoise_other_mlps")
-def _denoise_other_mlps(results: Results) -> Measurement:
+def _denoise_other_mlps(e: Evidence) -> Measurement:
     reported = [component(name).name for name in _MLPS]
     shares = {
-        name: _recovered(results, score)
-        for name, score in _sites(results).items()
+        name: _recovered(e, score)
+        for name, score in _sites(e).items()
         if name[0] == "m" and name not in reported
     }
     name = max(shares, key=lambda key: abs(shares[key].value))
@@ -153,11 +119,11 @@ def _denoise_other_mlps(results: Results) -> Measurement:
 
 
 @topic.measure("best_receiver")
-def _best_receiver(results: Results) -> Measurement:
-    inputs = _every(results, "q@", "k@", "v@")  # [head, prompt] each
+def _best_receiver(e: Evidence) -> Measurement:
+    inputs = e.starting("q@", "k@", "v@")  # [head, prompt] each
     ours = inputs.pop("v@YY")
     margins = {}
-    for i, head in enumerate(results.parts.heads if results.parts else ()):
+    for i, head in enumerate(e.parts.heads):
         best = max(inputs, key=lambda key: float(inputs[key][i].mean()))
-        margins[f"{head}, whose next is {best}"] = _more(results, ours[i], inputs[best][i])
-    return narrowest(margins)
+        margins[f"{head}, whose next is {best}"] = _more(e, ours[i], inputs[best][i])
+    return registry.narrowest(margins)

@@ -10,6 +10,7 @@ import math
 import textwrap
 from collections.abc import Iterable, Iterator
 from functools import cache
+from itertools import zip_longest
 from typing import Any
 
 import pandas as pd
@@ -17,7 +18,7 @@ import pandas as pd
 from ..formatting import in_words, interval_in_words
 from ..metrics import Measurement, average, recovered
 from . import activation, controls, discovery, edges, neurons, samples
-from .registry import Claim, NotMeasured
+from .registry import Claim, Evidence, NotMeasured
 from .results import Results
 
 RULE = (
@@ -55,12 +56,7 @@ MEASURES = {claim: measure for topic in TOPICS for claim, measure in topic.measu
 
 @cache
 def claims() -> tuple[Claim, ...]:
-    """The claims of all topics, in the order of the page.
-
-    Raises ValueError if a claim lacks its measure, or a measure its claim.
-    """
-    for topic in TOPICS:
-        topic.check()
+    """The claims of all topics, in the order of the page."""
     every = [claim for topic in TOPICS for claim in topic.claims]
     return tuple(sorted(every, key=lambda claim: THEMES.index(claim["theme"])))
 
@@ -101,9 +97,17 @@ def _row(claim: Claim, results: Results) -> dict[str, Any]:
     outcome = results.experiments.get(claim["experiment"])
     settings = outcome.settings if outcome else results.settings
     found = _measured(claim, results, settings)
-    verdict = _verdict(claim, found, results, settings)
-    sample = "" if math.isnan(found.value) else _in_words(settings)
-    remarks = [*_remarks(claim, found, verdict, settings)]
+    is_gpt2_small = results.settings.get("gpt2_small") is True
+    comparable = is_gpt2_small and settings.get("corruption", "01") == "01"
+    measured = not math.isnan(found.value)
+    verdict = "agrees" if _holds(claim, found.value) else "disagrees"
+    remarks = [found.detail, *_remarks(claim, found, settings)]
+    if comparable and measured:
+        remarks += [
+            _open(claim, found),
+            "" if claim.get("required") else _reported_on(claim, settings),
+        ]
+    sample = _in_words(settings) if measured else ""
     if outcome and sample and claim["experiment"] in FALLBACK:
         remarks.append(f"measured on {sample}")
     return {
@@ -116,7 +120,7 @@ def _row(claim: Claim, results: Results) -> dict[str, Any]:
         "measured": found.value,
         "low": found.low,
         "high": found.high,
-        "verdict": verdict,
+        "verdict": "not comparable" if not comparable else verdict if measured else "not measured",
         "unit": claim["unit"],
         "detail": "; ".join(filter(None, remarks)),
         "sample": sample,
@@ -128,57 +132,26 @@ def _measured(claim: Claim, results: Results, settings: dict[str, Any]) -> Measu
     try:
         if "missing" in claim:
             raise NotMeasured(claim["missing"])
-        if claim.get("required") and (others := _other_prompts(claim, settings)):
+        if claim.get("required") and (others := _reported_on(claim, settings)):
             raise NotMeasured(f"{others}, which this run has not")
-        return MEASURES[claim["id"]](results)
+        return MEASURES[claim["id"]](Evidence(results, claim["experiment"]))
     except NotMeasured as reason:
         return Measurement(math.nan, detail=str(reason))
 
 
-def _verdict(claim: Claim, found: Measurement, results: Results, settings: dict[str, Any]) -> str:
-    if results.settings.get("gpt2_small") is not True or _corruption(settings) != "01":
-        return "not comparable"
-    if math.isnan(found.value):
-        return "not measured"
-    return "agrees" if _holds(claim, found.value) else "disagrees"
-
-
-def _remarks(
-    claim: Claim, found: Measurement, verdict: str, settings: dict[str, Any]
-) -> Iterator[str]:
-    """What a reader of the numbers and the verdict must know."""
-    yield found.detail
-    yield _limits_in_words(claim)
-    if claim["kind"] == "exact" and found.value > 0:
-        yield f"{found.value:.1e} where 0 is exact"  # too small to be seen in points
-    if (corruption := _corruption(settings)) != "01":
-        yield f"these prompts are corrupted by {corruption!r}, the paper's by '01'"
-    if verdict in ("agrees", "disagrees"):
-        low, high = _limits(claim)
-        if not math.isnan(found.low) and _holds(claim, found.low) != _holds(claim, found.high):
-            yield "the interval crosses the limit, so the verdict is open"
-        elif claim["kind"] == "value" and verdict == "disagrees":
-            if found.low <= high and found.high >= low:
-                yield "the interval meets the tolerance, so the verdict is open"
-        if not claim.get("required"):
-            yield _other_prompts(claim, settings)
-
-
 def _limits(claim: Claim) -> tuple[float, float]:
     """The smallest and the largest measurement that agree with a claim."""
+    value, tolerance = claim.get("value", 0.0), claim.get("tolerance", 0.0)
     match claim["kind"]:
-        case "value":
-            return claim["value"] - claim["tolerance"], claim["value"] + claim["tolerance"]
+        case "value" | "exact":  # exactly 0
+            return value - tolerance, value + tolerance
         case "above":
-            return claim["value"], math.inf
+            return value, math.inf
         case "below":
-            return -math.inf, claim["value"]
+            return -math.inf, value
         case "between":
             return claim["range"][0], claim["range"][1]
-        case "order" | "sign":
-            return math.ulp(0.0), math.inf  # from the smallest number above 0 on
-        case "exact":
-            return 0.0, 0.0
+    return math.ulp(0.0), math.inf  # an order or a sign: from the smallest number above 0 on
 
 
 def _holds(claim: Claim, value: float) -> bool:
@@ -189,16 +162,30 @@ def _holds(claim: Claim, value: float) -> bool:
     return low - rounding <= value <= high + rounding
 
 
-def _limits_in_words(claim: Claim) -> str:
+def _remarks(claim: Claim, found: Measurement, settings: dict[str, Any]) -> Iterator[str]:
+    """What a reader of the numbers must know."""
     low, high = (in_words(end, claim["unit"]) for end in _limits(claim))
     match claim["kind"]:
         case "value" | "between":
-            return f"agrees from {low} to {high}"
+            yield f"agrees from {low} to {high}"
         case "above":
-            return f"agrees above {low}"
+            yield f"agrees above {low}"
         case "below":
-            return f"agrees below {high}"
-    return ""
+            yield f"agrees below {high}"
+        case "exact" if found.value > 0:
+            yield f"{found.value:.1e} where 0 is exact"  # too small to be seen in points
+    if (corruption := settings.get("corruption", "01")) != "01":
+        yield f"these prompts are corrupted by {corruption!r}, the paper's by '01'"
+
+
+def _open(claim: Claim, found: Measurement) -> str:
+    """Whether the interval leaves the verdict open, in words, or nothing."""
+    low, high = _limits(claim)
+    if not math.isnan(found.low) and _holds(claim, found.low) != _holds(claim, found.high):
+        return "the interval crosses the limit, so the verdict is open"
+    disagrees = claim["kind"] == "value" and not _holds(claim, found.value)
+    meets = disagrees and found.low <= high and found.high >= low
+    return "the interval meets the tolerance, so the verdict is open" if meets else ""
 
 
 _CERTAINTY = {
@@ -216,11 +203,7 @@ def certainty_in_words(tag: str) -> str:
     return _CERTAINTY[kind] + (f", {times} sources" if times else "")
 
 
-def _corruption(settings: dict[str, Any]) -> str:
-    return settings.get("corruption", "01")
-
-
-def _other_prompts(claim: Claim, settings: dict[str, Any]) -> str:
+def _reported_on(claim: Claim, settings: dict[str, Any]) -> str:
     """The prompts behind a reported value, if they differ from those measured, or nothing."""
     reported = claim.get("setting", {})
     same = all(settings.get(key) == value for key, value in reported.items())
@@ -230,15 +213,13 @@ def _other_prompts(claim: Claim, settings: dict[str, Any]) -> str:
 def _in_words(setting: dict[str, Any]) -> str:
     """Prompts in words: "490 prompts, balanced, years 1100-1799"."""
     parts = []
-    if setting.get("prompts"):
-        parts.append(f"{setting['prompts']:,} prompts")
+    if n := setting.get("prompts"):
+        parts.append(f"{n:,} prompts")
     if "balanced" in setting:
         parts.append("balanced" if setting["balanced"] else "unbalanced")
-    if setting.get("years"):
-        parts.append(f"years {setting['years'][0]}-{setting['years'][1] - 1}")
-    if setting.get("note"):
-        parts.append(setting["note"])
-    return ", ".join(parts)
+    if years := setting.get("years"):
+        parts.append(f"years {years[0]}-{years[1] - 1}")
+    return ", ".join([*parts, *filter(None, [setting.get("note")])])
 
 
 # ---- the table --------------------------------------------------------------------------------
@@ -250,29 +231,25 @@ def sample_of(table: pd.DataFrame) -> str:
     return samples.pop() if len(samples) == 1 else ""
 
 
-def to_text(table: pd.DataFrame, width: int = 100) -> str:
+def to_text(table: pd.DataFrame) -> str:
     """The scorecard for a terminal: claims with their intervals, then a count of the verdicts."""
-    name_width = width - 48
-    head = f"{'claim':<{name_width}}{'reported':>17} {'measured':>13}  verdict"
-    lines, theme = [head, "-" * width], ""
-    for row in table.itertuples():
-        if row.theme != theme:
-            theme = str(row.theme)
-            sample = sample_of(table[table["theme"] == theme])
-            lines += [*([""] if len(lines) > 2 else []), theme.upper()]
-            lines += textwrap.wrap(f"measured on {sample}", width) if sample else []
-        claim = textwrap.wrap(str(row.claim), name_width - 2) or [""]
-        numbers = f"{row.paper:>17} {in_words(float(row.measured), row.unit):>13}  {row.verdict}"
-        lines.append(f"{claim[0]:<{name_width}}{numbers}")
-        interval = interval_in_words(float(row.low), float(row.high), row.unit)
-        rest = [f"  {part}" for part in claim[1:]]
-        if interval != "–":
-            second, *rest = rest or [""]
-            lines.append(f"{second:<{name_width}}{interval:>31}")
-        lines += rest
-    counts = table["verdict"].value_counts()
-    lines += ["-" * width, ", ".join(f"{v}: {counts[v]}" for v in VERDICTS if v in counts)]
-    return "\n".join(lines)
+    lines = []
+    for theme, part in table.groupby("theme", sort=False):
+        sample = sample_of(part)
+        lines += [str(theme).upper(), *textwrap.wrap(sample and f"measured on {sample}", 100)]
+        for row in part.itertuples():
+            claim = textwrap.wrap(str(row.claim), 50, subsequent_indent="  ")
+            interval = interval_in_words(float(row.low), float(row.high), row.unit)
+            measured = in_words(float(row.measured), row.unit)
+            numbers = [f"{row.paper:>17} {measured:>13}  {row.verdict}"]
+            numbers += [f"{interval:>31}"] if interval != "–" else []
+            for left, right in zip_longest(claim, numbers, fillvalue=""):
+                lines.append(f"{left:<52}{right}".rstrip())
+        lines.append("")
+    rule, counts = "-" * 100, table["verdict"].value_counts()
+    head = f"{'claim':<52}{'reported':>17} {'measured':>13}  verdict"
+    count = ", ".join(f"{verdict}: {counts[verdict]}" for verdict in VERDICTS if verdict in counts)
+    return "\n".join([head, rule, *lines[:-1], rule, count])
 
 
 # ---- the numbers that open the report ---------------------------------------------------------
@@ -284,7 +261,6 @@ EVALUATIONS = {
     "full": "full circuit",
     "reverse": "reverse of the partial circuit",
 }
-_HEADLINE = ("prob_diff", "cutoff_sharpness", "recovered", "recovered_above_corrupted")
 
 
 def headline_numbers(results: Results) -> pd.DataFrame:
@@ -296,23 +272,22 @@ def headline_numbers(results: Results) -> pd.DataFrame:
     other names come last; they count as circuits unless they begin with "reverse". Missing
     evaluations have no row; what cannot be computed is NaN.
     """
-    found = results.evaluations
-    order = [*(name for name in EVALUATIONS if name in found), *found]
-    diffs = {name: found[name].prob_diff.double() for name in order}
+    found, rows = results.evaluations, []
+    diffs = {name: one.prob_diff.double() for name, one in found.items()}
     clean, corrupted = diffs.get("clean"), diffs.get("corrupted")
-    rows = []
-    for name, diff in diffs.items():
-        numbers = dict.fromkeys(_HEADLINE, Measurement(math.nan))
-        numbers["prob_diff"] = average(diff)
-        numbers["cutoff_sharpness"] = average(found[name].cutoff_sharpness)
+    for name in sorted(found, key=[*EVALUATIONS, *found].index):
+        numbers = {
+            "prob_diff": average(diffs[name]),
+            "cutoff_sharpness": average(found[name].cutoff_sharpness),
+            "recovered": Measurement(math.nan),
+            "recovered_above_corrupted": Measurement(math.nan),
+        }
         if not name.startswith(("clean", "corrupted", "reverse")) and clean is not None:
-            numbers["recovered"] = recovered(diff, clean)
+            numbers["recovered"] = recovered(diffs[name], clean)
             if corrupted is not None:
-                numbers["recovered_above_corrupted"] = recovered(diff, clean, corrupted)
+                numbers["recovered_above_corrupted"] = recovered(diffs[name], clean, corrupted)
         row: dict[str, Any] = {"evaluation": name}
-        for metric, number in numbers.items():
-            row |= {metric: number.value, f"{metric}_low": number.low}
-            row[f"{metric}_high"] = number.high
+        for metric, one in numbers.items():
+            row |= {metric: one.value, f"{metric}_low": one.low, f"{metric}_high": one.high}
         rows.append(row)
-    columns = [f"{metric}{end}" for metric in _HEADLINE for end in ("", "_low", "_high")]
-    return pd.DataFrame(rows, columns=["evaluation", *columns])
+    return pd.DataFrame(rows)

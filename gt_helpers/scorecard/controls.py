@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,17 +16,8 @@ from ..metrics import Measurement, average, ratio
 from ..patching.engine import PathPatching
 from ..patching.paper import partial_circuit
 from ..processes import Tensors
-from .registry import (
-    Bench,
-    Topic,
-    circuit_log_probs,
-    points,
-    prob_diffs,
-    share_of,
-    strongest,
-    tensor,
-)
-from .results import Results
+from . import registry
+from .registry import Bench, Evidence, Topic, points
 
 _RANDOM_CIRCUITS = 20
 
@@ -52,49 +44,46 @@ def _controls(bench: Bench) -> Tensors:
         for mlp, paths in mlp_paths(parts.mlps).items()
         for path, circuit in paths.items()
     }
-    return prob_diffs(circuit_log_probs(model, dataset, circuits, impaired, "controls"))
+    found = registry.circuit_log_probs(model, dataset, circuits, impaired, "controls")
+    return registry.prob_diffs(found)
 
 
-def _score(results: Results, name: str) -> Float[Tensor, " prompt"]:
-    return tensor(results, "controls", name)
-
-
-def _losses(results: Results, mlp: str) -> tuple[Tensor, Tensor, str]:
+def _losses(e: Evidence, mlp: str) -> tuple[Tensor, Tensor, str]:
     """What an MLP's direct and indirect paths cost when they are corrupted, and both in words."""
-    clean = _score(results, "clean")
-    direct, indirect = (clean - _score(results, f"{path}_{mlp}") for path in ("direct", "indirect"))
-    return direct, indirect, f"direct {points(direct)}, indirect {points(indirect)}"
+    direct, indirect = (e["clean"] - e[f"{path}_{mlp}"] for path in ("direct", "indirect"))
+    return (
+        direct,
+        indirect,
+        f"direct {points(direct)}, indirect {points(indirect)}",
+    )
 
 
-def _below_partial(results: Results, score: Float[Tensor, " prompt"]) -> Measurement:
+def _below_partial(e: Evidence, score: Float[Tensor, " prompt"]) -> Measurement:
     """By how much another circuit does worse than the partial one."""
-    margin = _score(results, "partial") - score
-    return average(margin, f"its own: {in_words(float(score.mean()))}")
+    return average(e["partial"] - score, f"its own: {in_words(float(score.mean()))}")
 
 
 topic.measures |= {
-    "values_only": lambda r: share_of(_score(r, "values_only"), _score(r, "partial")),
-    "shifted_heads": lambda r: _below_partial(r, _score(r, "shifted")),
-    "one_mlp": lambda r: _below_partial(r, _score(r, "one_mlp")),
+    "values_only": lambda e: registry.share_of(e["values_only"], e["partial"]),
+    "shifted_heads": lambda e: _below_partial(e, e["shifted"]),
+    "one_mlp": lambda e: _below_partial(e, e["one_mlp"]),
 }
 
 
 @topic.measure("m8_indirect")
-def _m8_indirect(results: Results) -> Measurement:
-    direct, indirect, words = _losses(results, "m8")
+def _m8_indirect(e: Evidence) -> Measurement:
+    direct, indirect, words = _losses(e, "m8")
     return average(indirect - direct, words)
 
 
 @topic.measure("m9_balanced")
-def _m9_balanced(results: Results) -> Measurement:
-    direct, indirect, words = _losses(results, "m9")
+def _m9_balanced(e: Evidence) -> Measurement:
+    direct, indirect, words = _losses(e, "m9")
     return replace(ratio(direct, direct + indirect), detail=words)
 
 
 @topic.measure("random_circuits")
-def _random_circuits(results: Results) -> Measurement:
-    _score(results, "random_0")  # or it is said that there is none
-    every = results.experiments["controls"].tensors
-    drawn = [_score(results, name) for name in every if name.startswith("random_")]
-    found = _below_partial(results, strongest(drawn))
+def _random_circuits(e: Evidence) -> Measurement:
+    drawn = e.starting("random_").values()
+    found = _below_partial(e, max(drawn, key=torch.mean))
     return replace(found, detail=f"the best of {len(drawn)}; {found.detail}")

@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..analysis import logit_lens as lens
 from ..analysis.attention import attention_map
-from ..analysis.logit_lens import (
-    band,
-    beyond_mean_row,
-    diagonal,
-    logit_lens,
-    near_diagonal,
-    step_correlation,
-    triangle,
-)
 from ..dataset.year_dataset import YearDataset
 from ..formatting import in_words
-from ..metrics import Measurement, average, mean_by_YY, per_YY_probs
+from ..metrics import FIRST_YY, Measurement, average, mean_by_YY, per_YY_probs
 from ..model import cache
-from ..model.components import component, inputs
+from ..model.components import END, component, inputs
 from ..model.transformer import Transformer
+from ..patching import paper
 from ..patching.engine import Evaluation, PathPatching, Sweep
-from ..patching.paper import (
-    attention_sweeps,
-    circuit_parts,
-    early_sweeps,
-    end_sweeps,
-    full_circuit,
-    partial_circuit,
-)
 from ..processes import Tensors, over_prompts
-from .registry import NotMeasured, Topic, evaluation, points, smallest
-from .results import Results, Run
+from .registry import Effects, Evidence, Measure, NotMeasured, Topic, points, smallest
+from .results import Run
 
 topic = Topic("discovery")
 DISCOVERY = topic.experiments["discovery"]
@@ -52,13 +37,14 @@ def discover(run: Run) -> None:
     if results.softmax_of_mean is None:
         with run.step("probabilities of mean logits"):
             results.softmax_of_mean = softmax_of_mean_logits(run.model, run.dataset)
-    results.parts = parts = circuit_parts(noising, steps.sweep)
-    end_sweeps(steps.sweep, parts.mlps)
+    results.parts = parts = paper.circuit_parts(noising, steps.sweep)
+    paper.end_sweeps(steps.sweep, parts.mlps)
     if parts.heads:
-        attention_sweeps(steps.sweep, parts)
+        paper.attention_sweeps(steps.sweep, parts)
         first_four = [f"m{layer}" for layer in range(min(4, run.model.n_layers))]
-        early_sweeps(steps.sweep, parts, list(dict.fromkeys((*first_four, *parts.early_mlps))))
-    partial, full = partial_circuit(parts), full_circuit(parts)
+        early = dict.fromkeys((*first_four, *parts.early_mlps))
+        paper.early_sweeps(steps.sweep, parts, list(early))
+    partial, full = paper.partial_circuit(parts), paper.full_circuit(parts)
     steps.evaluation("partial", lambda: denoising.evaluate(partial).log_probs)
     steps.evaluation("full", lambda: denoising.evaluate(full).log_probs)
     steps.evaluation("reverse", lambda: noising.evaluate(partial).log_probs)
@@ -118,228 +104,205 @@ def looks_and_writes(
             clean = cache.cache_activations(model, tokens, start=end)
             found["attention"].append(attention_map(clean, end, YY).movedim(-1, 0))
             for name in names:
-                found[name].append(logit_lens(clean, name, dataset.year_tokens))
+                found[name].append(lens.logit_lens(clean, name, dataset.year_tokens))
         return {name: torch.cat(parts) for name, parts in found.items()}
 
     found = over_prompts("attention and logit lens", len(dataset), measure)
     attention = found.pop("attention").movedim(0, -1)
-    return attention, {name: mean_by_YY(lens, dataset.YY) for name, lens in found.items()}
+    return attention, {name: mean_by_YY(wrote, dataset.YY) for name, wrote in found.items()}
 
 
 # ---- what the model does ----------------------------------------------------------------------
 
 
-@topic.measure("year_mass")
-def _year_mass(results: Results) -> Measurement:
-    probs = {name: evaluation(results, name).probs.double() for name in ("clean", "corrupted")}
-    name, mass = smallest({name: average(one.sum(-1)) for name, one in probs.items()})
-    return replace(mass, detail=f"{name} prompts")
+def _mean_of(right: Callable[[Evaluation], Tensor], name: str) -> Measure:
+    """The mean over prompts of what is found in an evaluation."""
+    return lambda e: average(right(e.evaluation(name)).double())
 
 
-def _top_year_valid(results: Results, name: str) -> Measurement:
-    found = evaluation(results, name)
-    return average((found.log_probs.argmax(-1) > found.YY).double())
+def _top_year_is_valid(found: Evaluation) -> Bool[Tensor, " prompt"]:
+    return found.log_probs.argmax(-1) > found.YY
 
 
-def _positive(results: Results, name: str) -> Measurement:
-    return average((evaluation(results, name).prob_diff > 0).double())
+def _clean_table(e: Evidence) -> Float[Tensor, "YY year"]:
+    clean = e.evaluation("clean")
+    return per_YY_probs(clean.log_probs, clean.YY)
 
 
 topic.measures |= {
-    "top_year_valid": lambda r: _top_year_valid(r, "clean"),
-    "top_year_valid_corrupted": lambda r: _top_year_valid(r, "corrupted"),
-    "prob_diff_positive": lambda r: _positive(r, "clean"),
-    "prob_diff_positive_corrupted": lambda r: _positive(r, "corrupted"),
+    "top_year_valid": _mean_of(_top_year_is_valid, "clean"),
+    "top_year_valid_corrupted": _mean_of(_top_year_is_valid, "corrupted"),
+    "prob_diff_positive": _mean_of(lambda found: found.prob_diff > 0, "clean"),
+    "prob_diff_positive_corrupted": _mean_of(lambda found: found.prob_diff > 0, "corrupted"),
+    "invalid_mass": _mean_of(
+        lambda found: (found.probs.double().sum(-1) - found.prob_diff) / 2, "clean"
+    ),
 }
 
 
-@topic.measure("invalid_mass")
-def _invalid_mass(results: Results) -> Measurement:
-    clean = evaluation(results, "clean")
-    return average((clean.probs.double().sum(-1) - clean.prob_diff) / 2)
+@topic.measure("year_mass")
+def _year_mass(e: Evidence) -> Measurement:
+    runs = ("clean", "corrupted")
+    mass = {name: average(e.evaluation(name).probs.double().sum(-1)) for name in runs}
+    name, least = smallest(mass)
+    return replace(least, detail=f"{name} prompts")
 
 
 @topic.measure("heatmap_maximum")
-def _heatmap_maximum(results: Results) -> Measurement:
-    clean = evaluation(results, "clean")
-    table = per_YY_probs(clean.log_probs, clean.YY).nan_to_num(0.0)
+def _heatmap_maximum(e: Evidence) -> Measurement:
+    table = _clean_table(e).nan_to_num(0.0)
     row, year = divmod(int(table.argmax()), table.shape[1])
     return Measurement(float(table.max()), detail=f"at YY {row + 2:02d}, year {year:02d}")
 
 
 @topic.measure("step_at_YY")
-def _step_at_YY(results: Results) -> Measurement:
-    clean = evaluation(results, "clean")
-    table = per_YY_probs(clean.log_probs, clean.YY)
-    rows = [row for row in range(len(table)) if not bool(table[row].isnan().any())]
-    # Row r is YY = r + 2, so the years up to it are r + 3.
-    later = [bool(table[r, r + 3 :].mean() > table[r, : r + 3].mean()) for r in rows]
+def _step_at_YY(e: Evidence) -> Measurement:
+    rows = [(YY, row) for YY, row in enumerate(_clean_table(e), FIRST_YY) if not row.isnan().any()]
+    later = [bool(row[YY + 1 :].mean() > row[: YY + 1].mean()) for YY, row in rows]
     return Measurement(sum(later) / len(later), detail=f"{sum(later)} of {len(later)} YYs")
 
 
 # ---- sweeps -----------------------------------------------------------------------------------
 
 _HEADS, _MLPS, _GRID = ("head",), ("mlp",), ("head", "mlp")
-_Effects = dict[str, Float[Tensor, " prompt"]]  # by the senders' labels, e.g. "a9.h1"
+_LATE = ("m8", "m9", "m10", "a9.h1")
+_SIX = ("a5.h1", "a5.h5", "a6.h9", "a7.h10", "a8.h8", "a8.h11")
+_SEVEN_EARLY = ("m0", "m1", "m2", "m3", "a0.h1", "a0.h3", "a0.h5")
 
 
-def _sweep(results: Results, name: str, senders_at: str = "END") -> Sweep:
+def _sweep(e: Evidence, name: str, senders_at: str) -> Sweep:
     # An MLP can be a receiver at END ("m3") and at YY ("m3@YY"): the senders' position decides.
     for key in (f"{name}@{senders_at}", name):
-        sweep = results.sweeps.get(key)
+        sweep = e.results.sweeps.get(key)
         if sweep is not None and component(sweep.senders[0]).position == senders_at:
             return sweep
     raise NotMeasured(f"the sweep {name!r} with senders at {senders_at} is missing")
 
 
-def _effects(sweep: Sweep, kinds: Iterable[str]) -> _Effects:
-    """Effects of all senders of these kinds."""
-    nodes = [component(name) for name in sweep.senders]
-    rows = zip(nodes, sweep.values.double(), strict=True)
-    return {node.label: effects for node, effects in rows if node.kind in kinds}
+def _into(e: Evidence, name: str, senders_at: str = END, kinds: Sequence[str] = _GRID) -> Effects:
+    """Effects of the senders of these kinds, by their labels, e.g. "a9.h1"."""
+    sweep = _sweep(e, name, senders_at)
+    rows = zip(map(component, sweep.senders), sweep.values.double(), strict=True)
+    return Effects({node.label: effects for node, effects in rows if node.kind in kinds})
 
 
-def _of(sweep: Sweep, names: Iterable[str]) -> _Effects:
-    """Effects of the named senders."""
-    every = _effects(sweep, ("embed", *_GRID))
-    if lacking := [name for name in names if name not in every]:
-        raise NotMeasured(f"the model has no {lacking[0]}")
-    return {name: every[name] for name in names}
+def _size(effect: Float[Tensor, " prompt"]) -> Float[Tensor, " prompt"]:
+    return effect * torch.sign(effect.mean())
 
 
-def _mean(effects: _Effects, name: str) -> float:
-    return float(effects[name].mean())
-
-
-def _said(effects: _Effects, *names: str) -> list[str]:
-    return [f"{name} {points(effects[name])}" for name in names]
-
-
-def _first(sweep: Sweep, group: Sequence[str], kinds: Iterable[str]) -> Measurement:
+def _first(effects: Effects, *group: str) -> Measurement:
     """By how much the weakest of a group is more negative than the strongest of all the others."""
-    effects = _effects(sweep, kinds) | _of(sweep, group)
+    weakest = max(group, key=effects.mean)
     others = [name for name in effects if name not in group]
     if not others:
         raise NotMeasured("there is nothing to compare with")
-    weakest = max(group, key=lambda name: _mean(effects, name))
-    strongest = min(others, key=lambda name: _mean(effects, name))
-    own, other = _said(effects, weakest, strongest)
+    strongest = min(others, key=effects.mean)
     label = "weakest of them: " if len(group) > 1 else ""
+    own, other = effects.said(weakest), effects.said(strongest)
     margin = effects[strongest] - effects[weakest]
     return average(margin, f"{label}{own}, strongest other: {other}")
 
 
-def _all_negative(sweep: Sweep, group: Sequence[str]) -> Measurement:
-    """By how much the weakest of a group is below 0."""
-    effects = _of(sweep, group)
-    weakest = max(group, key=lambda name: _mean(effects, name))
-    return average(-effects[weakest], f"weakest: {_said(effects, weakest)[0]}")
-
-
-def _first_each_time(results: Results, name: str, kinds: Iterable[str]) -> Measurement:
+def _first_each_time(e: Evidence, name: str, kinds: Sequence[str]) -> Measurement:
     """By how much a sender is first into m1, m2 and m3 at YY, where it is so least."""
-    into = {mlp: _first(_sweep(results, mlp, "YY"), [name], kinds) for mlp in ("m1", "m2", "m3")}
-    mlp, margin = smallest(into)
+    mlp, margin = smallest({m: _first(_into(e, m, "YY", kinds), name) for m in ("m1", "m2", "m3")})
     return replace(margin, detail=f"into {mlp}: {margin.detail}")
 
 
-_LATE = ("m8", "m9", "m10", "a9.h1")
-_SIX = ("a5.h1", "a5.h5", "a6.h9", "a7.h10", "a8.h8", "a8.h11")
-_SEVEN_EARLY = ("m0", "m1", "m2", "m3", "a0.h1", "a0.h3", "a0.h5")
+def _all_negative(effects: Effects, *group: str) -> Measurement:
+    """By how much the weakest of a group is below 0."""
+    weakest = max(group, key=effects.mean)
+    return average(-effects[weakest], f"weakest: {effects.said(weakest)}")
+
+
+def _above_others(
+    effects: Effects, name: str, part: Callable[[Tensor], Tensor], others: str
+) -> Measurement:
+    """By how much a part of one effect is above the size of the largest other."""
+    own = part(effects[name])
+    rest = [other for other in effects if other != name]
+    largest = max(rest, key=lambda other: abs(effects.mean(other)))
+    words = f"{effects.said(name)}, {others}: {effects.said(largest)}"
+    return average(own - _size(effects[largest]), words)
+
 
 topic.measures |= {
-    "logits_senders": lambda r: _first(_sweep(r, "logits"), (*_LATE, "m11"), _GRID),
-    "logits_strongest": lambda r: _first(_sweep(r, "logits"), ["m10"], _GRID),
-    "logits_a10h7": lambda r: average(_of(_sweep(r, "logits"), ["a10.h7"])["a10.h7"]),
-    "m11_senders": lambda r: _all_negative(_sweep(r, "m11"), _LATE),
-    "m10_senders": lambda r: _all_negative(_sweep(r, "m10"), ("m8", "m9", "a9.h1")),
-    "m9_top_head": lambda r: _first(_sweep(r, "m9"), ["a9.h1"], _HEADS),
-    "m9_top_mlp": lambda r: _first(_sweep(r, "m9"), ["m8"], _MLPS),
-    "m8_top_heads": lambda r: _first(_sweep(r, "m8"), _SIX, _HEADS),
-    "values_first": lambda r: _first(_sweep(r, "v", "YY"), ["m0"], _GRID),
-    "values_senders": lambda r: _first(_sweep(r, "v", "YY"), _SEVEN_EARLY, _GRID),
-    "early_top_mlp": lambda r: _first_each_time(r, "m0", _GRID),
-    "early_top_head": lambda r: _first_each_time(r, "a0.h1", _HEADS),
-    "queries_zero": lambda r: Measurement(float(_sweep(r, "q", "YY").values.abs().max())),
+    "logits_senders": lambda e: _first(_into(e, "logits"), *_LATE, "m11"),
+    "logits_strongest": lambda e: _first(_into(e, "logits"), "m10"),
+    "logits_a10h7": lambda e: average(_into(e, "logits")["a10.h7"]),
+    "logits_a9h1_alone": lambda e: _above_others(  # it has to be negative
+        _into(e, "logits", kinds=_HEADS), "a9.h1", lambda x: -x / 2, "largest other head"
+    ),
+    "m11_senders": lambda e: _all_negative(_into(e, "m11"), *_LATE),
+    "m10_senders": lambda e: _all_negative(_into(e, "m10"), "m8", "m9", "a9.h1"),
+    "m9_top_head": lambda e: _first(_into(e, "m9", kinds=_HEADS), "a9.h1"),
+    "m9_top_mlp": lambda e: _first(_into(e, "m9", kinds=_MLPS), "m8"),
+    "m8_top_heads": lambda e: _first(_into(e, "m8", kinds=_HEADS), *_SIX),
+    "values_first": lambda e: _first(_into(e, "v", "YY"), "m0"),
+    "values_senders": lambda e: _first(_into(e, "v", "YY"), *_SEVEN_EARLY),
+    "early_top_mlp": lambda e: _first_each_time(e, "m0", _GRID),
+    "early_top_head": lambda e: _first_each_time(e, "a0.h1", _HEADS),
+    "m0_reads_embedding": lambda e: _above_others(
+        _into(e, "m0", "YY", ("embed", "head")), "embed", lambda x: _size(x) / 10, "largest head"
+    ),
+    "queries_zero": lambda e: Measurement(float(_sweep(e, "q", "YY").values.abs().max())),
 }
 
 
-@topic.measure("logits_a9h1_alone")
-def _logits_a9h1_alone(results: Results) -> Measurement:
-    effects = _effects(sweep := _sweep(results, "logits"), _HEADS) | _of(sweep, ["a9.h1"])
-    others = [name for name in effects if name != "a9.h1"]
-    next_ = max(others, key=lambda name: abs(_mean(effects, name)))
-    own, other = _said(effects, "a9.h1", next_)
-    # Half of a9.h1's effect, which has to be negative, less the size of the largest other one.
-    size = effects[next_] * (1.0 if _mean(effects, next_) >= 0 else -1.0)
-    return average(-effects["a9.h1"] / 2 - size, f"{own}, largest other head: {other}")
-
-
 @topic.measure("m10_direct")
-def _m10_direct(results: Results) -> Measurement:
-    direct, indirect = (_of(_sweep(results, name), ["m10"])["m10"] for name in ("logits", "m11"))
+def _m10_direct(e: Evidence) -> Measurement:
+    direct, indirect = (_into(e, name)["m10"] for name in ("logits", "m11"))
     return average(indirect - direct, f"direct {points(direct)}, through m11 {points(indirect)}")
 
 
+@topic.measure("values_over_keys")
+def _values_over_keys(e: Evidence) -> Measurement:
+    sizes = Effects()
+    for part in ("v", "k"):
+        effects = _into(e, part, "YY")
+        sizes[part] = _size(effects[max(effects, key=lambda name: abs(effects.mean(name)))])
+    return average(sizes["v"] - sizes["k"], f"sizes: {sizes.said('v', 'k')}")
+
+
 @topic.measure("unreachable")
-def _unreachable(results: Results) -> Measurement:
+def _unreachable(e: Evidence) -> Measurement:
+    sweeps = e.results.sweeps.values()
     effects = [
         float(values.abs().max())
-        for sweep in results.sweeps.values()
+        for sweep in sweeps
         for sender, values in zip(map(component, sweep.senders), sweep.values, strict=True)
         if not any(sweep.shape.reaches(sender, one) for one in inputs(sweep.receivers))
     ]
     if not effects:
         raise NotMeasured("no sweep has a sender that cannot reach its receivers")
-    detail = f"{len(effects)} senders in {len(results.sweeps)} sweeps"
-    return Measurement(max(effects), detail=detail)
-
-
-@topic.measure("values_over_keys")
-def _values_over_keys(results: Results) -> Measurement:
-    sizes = {}
-    for part in ("v", "k"):
-        grid = _sweep(results, part, "YY").values[:-1].double()  # without the embedding
-        effects = grid[int(grid.mean(-1).abs().argmax())]
-        sizes[part] = effects * torch.sign(effects.mean())
-    return average(sizes["v"] - sizes["k"], "sizes: " + ", ".join(_said(sizes, "v", "k")))
-
-
-@topic.measure("m0_reads_embedding")
-def _m0_reads_embedding(results: Results) -> Measurement:
-    effects = _effects(_sweep(results, "m0", "YY"), ("embed", "head"))
-    heads = [name for name in effects if name != "embed"]
-    head = max(heads, key=lambda name: abs(_mean(effects, name)))
-    sizes = {name: effects[name] * torch.sign(effects[name].mean()) for name in ("embed", head)}
-    own, other = _said(effects, "embed", head)
-    return average(sizes["embed"] / 10 - sizes[head], f"{own}, largest head: {other}")
+    return Measurement(max(effects), detail=f"{len(effects)} senders in {len(sweeps)} sweeps")
 
 
 # ---- attention and logit lens -----------------------------------------------------------------
 
 
-def _attention(results: Results, name: str) -> Float[Tensor, " prompt"]:
+def _attention(e: Evidence, name: str) -> Float[Tensor, " prompt"]:
     """Attention of one head from END to YY."""
-    if results.attention is None:
+    if e.results.attention is None:
         raise NotMeasured("the attention from END to YY is missing")
     node = component(name)
     try:
-        return results.attention[node.layer, node.head].double()
+        return e.results.attention[node.layer, node.head].double()
     except IndexError:
         raise NotMeasured(f"the model has no {name}") from None
 
 
 @topic.measure("attention_to_YY")
-def _attention_to_YY(results: Results) -> Measurement:
+def _attention_to_YY(e: Evidence) -> Measurement:
     five = ("a5.h5", "a6.h9", "a7.h10", "a8.h11", "a9.h1")
-    found = {name: average(_attention(results, name)) for name in five}
+    found = {name: average(_attention(e, name)) for name in five}
     detail = ", ".join(f"{name} {in_words(one.value)}" for name, one in found.items())
     return replace(smallest(found)[1], detail=detail)
 
 
 @topic.measure("attention_a7h10_dip")
-def _attention_a7h10_dip(results: Results) -> Measurement:
-    attention, lowest = _attention(results, "a7.h10"), results.YY < 10
+def _attention_a7h10_dip(e: Evidence) -> Measurement:
+    attention, lowest = _attention(e, "a7.h10"), e.results.YY < 10
     if not lowest.any() or lowest.all():
         raise NotMeasured("the prompts have no YYs below 10, or no others")
     low, later = attention[lowest], attention[~lowest]
@@ -350,18 +313,17 @@ def _attention_a7h10_dip(results: Results) -> Measurement:
     return average(gap + torch.cat(parts), f"YY 02 to 09: {words[0]}, later ones: {words[1]}")
 
 
-def _lens(results: Results, name: str) -> Float[Tensor, "YY year"]:
-    """Logit lens of one component."""
-    if name not in results.lens:
+def _lens(e: Evidence, name: str, own: bool = False) -> Float[Tensor, "YY year"]:
+    """Logit lens of one component; ``own`` is the part that depends on YY."""
+    if name not in e.results.lens:
         raise NotMeasured(f"the logit lens of {name} is missing")
-    return results.lens[name]
+    found = e.results.lens[name]
+    return lens.beyond_mean_row(found) if own else found
 
 
-def _lowest_lens(
-    results: Results, names: Iterable[str], share: Callable[[Tensor], float]
-) -> Measurement:
+def _lowest_lens(e: Evidence, share: Callable[[Tensor], float], *names: str) -> Measurement:
     """The lowest share of YYs in a group of lenses."""
-    found = {name: share(_lens(results, name)) for name in names}
+    found = {name: share(_lens(e, name)) for name in names}
     if any(math.isnan(value) for value in found.values()):
         raise NotMeasured("no prompt has a YY for which this is defined")
     detail = ", ".join(f"{name} {in_words(value)}" for name, value in found.items())
@@ -369,26 +331,25 @@ def _lowest_lens(
 
 
 topic.measures |= {
-    "lens_heads_diagonal": lambda r: _lowest_lens(r, ("a7.h10", "a8.h11"), diagonal),
-    "lens_m8_peak": lambda r: _lowest_lens(r, ["m8"], near_diagonal),
-    "lens_m11_band": lambda r: _lowest_lens(r, ["m11"], band),
+    "lens_heads_diagonal": lambda e: _lowest_lens(e, lens.diagonal, "a7.h10", "a8.h11"),
+    "lens_m8_peak": lambda e: _lowest_lens(e, lens.near_diagonal, "m8"),
+    "lens_m11_band": lambda e: _lowest_lens(e, lens.band, "m11"),
 }
 
 
 @topic.measure("lens_mlps_triangle")
-def _lens_mlps_triangle(results: Results) -> Measurement:
-    found = _lowest_lens(results, ("m9", "m10"), triangle)
+def _lens_mlps_triangle(e: Evidence) -> Measurement:
+    found = _lowest_lens(e, lens.triangle, "m9", "m10")
     # A lens that rises with the year for every YY alike is triangular as well.
-    rest = [triangle(beyond_mean_row(_lens(results, name))) for name in ("m9", "m10")]
-    words = " and ".join(map(in_words, rest))
-    return replace(found, detail=f"{found.detail}; without their mean rows: {words}")
+    rest = " and ".join(in_words(lens.triangle(_lens(e, m, own=True))) for m in ("m9", "m10"))
+    return replace(found, detail=f"{found.detail}; without their mean rows: {rest}")
 
 
 @topic.measure("lens_m8_no_step")
-def _lens_m8_no_step(results: Results) -> Measurement:
+def _lens_m8_no_step(e: Evidence) -> Measurement:
     # Years that a component favours for every YY make no step at YY, so the mean row is left out.
-    lenses = {name: beyond_mean_row(_lens(results, name)) for name in ("m8", "m9", "m10")}
-    steps = {name: step_correlation(lens) for name, lens in lenses.items()}
+    mlps = ("m8", "m9", "m10")
+    steps = {name: lens.step_correlation(_lens(e, name, own=True)) for name in mlps}
     least = min(steps["m9"], steps["m10"])
     if not least > 0:
         raise NotMeasured("m9 or m10 has no step to compare with")

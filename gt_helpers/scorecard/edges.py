@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -20,10 +20,9 @@ from ..metrics import Measurement, average, prob_diff, recovered
 from ..model.components import component
 from ..model.transformer import Transformer
 from ..patching.engine import PathPatching
-from ..patching.paper import PAPER, CircuitParts, full_circuit
+from ..patching.paper import PAPER, full_circuit
 from ..processes import Tensors
-from .registry import Bench, NotMeasured, Topic, narrowest, share_of, tensor
-from .results import Results
+from .registry import Bench, Evidence, NotMeasured, Topic, narrowest, share_of
 
 topic = Topic("edges")
 
@@ -42,15 +41,13 @@ def _to_grid(model: Transformer, values: Mapping[str, float]) -> _Grid:
     return grid
 
 
-def _from_grid(results: Results, experiment: str, name: str) -> dict[str, float]:
-    """Heads and MLPs above 0, strongest first."""
-    grid = tensor(results, experiment, name)
+def _from_grid(grid: _Grid) -> dict[str, float]:
+    """Heads and MLPs above 0."""
     n_heads = grid.shape[1] - 1
-    values = {
+    return {
         f"m{layer}" if head == n_heads else f"a{layer}.h{head}": float(grid[layer, head])
         for layer, head in grid.nonzero().tolist()
     }
-    return dict(sorted(values.items(), key=lambda one: -one[1]))
 
 
 def _ends(patching: PathPatching) -> Tensors:
@@ -86,27 +83,18 @@ def _attribution(bench: Bench) -> Tensors:
     return found
 
 
-def _attributed(results: Results, method: str, size: int) -> Measurement:
+def _attributed(e: Evidence, method: str, size: int) -> Measurement:
     """The score of a circuit of so many edges."""
-    score, clean, corrupted = (
-        tensor(results, "attribution", name) for name in (f"{method}_{size}", "clean", "corrupted")
-    )
-    n = len(tensor(results, "attribution", f"{method}_{size}_edges"))
-    gap = in_words(recovered(score, clean, corrupted).value)
+    score, n = e[f"{method}_{size}"], len(e[f"{method}_{size}_edges"])
+    gap = in_words(recovered(score, e["clean"], e["corrupted"]).value)
     detail = f"{n} of the edges are on a path to the logits; {gap} of the gap"
     return average(score, detail if method == "eap" else f"{detail}; {_POINTS}")
 
 
-def _precision(results: Results, method: str) -> Measurement:
-    """How many of the heads and MLPs at the strongest edges are the circuit's."""
-    top = _from_grid(results, "attribution", f"{method}_top")
-    return _fraction(len(_NINETEEN & top.keys()), len(top))
-
-
-def _recall(results: Results, method: str) -> Measurement:
-    """How many of the circuit's heads and MLPs are at the strongest edges."""
-    top = _from_grid(results, "attribution", f"{method}_top")
-    return _fraction(len(_NINETEEN & top.keys()), len(_NINETEEN))
+def _shared(e: Evidence, method: str, of_circuit: bool) -> Measurement:
+    """How many heads and MLPs are both at the strongest edges and in the circuit, of either."""
+    top = _from_grid(e[f"{method}_top"]).keys()
+    return _fraction(len(_NINETEEN & top), len(_NINETEEN if of_circuit else top))
 
 
 def _fraction(some: int, every: int) -> Measurement:
@@ -116,19 +104,12 @@ def _fraction(some: int, every: int) -> Measurement:
 for _method in ("eap", "eap_ig"):
     for _size in SIZES:
         topic.measures[f"{_method}_{_size}"] = partial(_attributed, method=_method, size=_size)
-    topic.measures[f"{_method}_precision"] = partial(_precision, method=_method)
-    topic.measures[f"{_method}_recall"] = partial(_recall, method=_method)
+    topic.measures[f"{_method}_precision"] = partial(_shared, method=_method, of_circuit=False)
+    topic.measures[f"{_method}_recall"] = partial(_shared, method=_method, of_circuit=True)
 
-
-@topic.measure("eap_ig_better")
-def _eap_ig_better(results: Results) -> Measurement:
-    margins = {}
-    for size in SIZES[:3]:
-        ours, theirs = (
-            tensor(results, "attribution", f"{method}_{size}") for method in ("eap_ig", "eap")
-        )
-        margins[f"{size} edges"] = average(ours - theirs)
-    return narrowest(margins)
+topic.measures["eap_ig_better"] = lambda e: narrowest(
+    {f"{size} edges": average(e[f"eap_ig_{size}"] - e[f"eap_{size}"]) for size in SIZES[:3]}
+)
 
 
 # ---- a circuit from the data alone ------------------------------------------------------------
@@ -154,37 +135,23 @@ def _edges(bench: Bench) -> Tensors:
     return found | {f"found@{place}": _to_grid(model, here) for place, here in strengths.items()}
 
 
-def _parts(results: Results) -> CircuitParts:
-    if results.parts is None:
-        raise NotMeasured("the circuit has not been chosen yet")
-    return results.parts
-
-
-def _found_at(results: Results, place: str, names: tuple[str, ...]) -> Measurement:
+def _found_at(e: Evidence, place: str, names: Iterable[str]) -> Measurement:
     """How many of these heads and MLPs were found at a position."""
-    found = _from_grid(results, "edges", f"found@{place}")
-    if not names:
+    found = _from_grid(e[f"found@{place}"])
+    wanted = [name for name in names if name != "embed"]
+    if not wanted:
         raise NotMeasured("the model's circuit has none")
-    missing = [name for name in names if name not in found]
+    missing = [name for name in wanted if name not in found]
     detail = f"{len(found)} heads and MLPs were found at {place}"
     detail += f"; not {', '.join(missing)}" if missing else ""
-    return Measurement(1 - len(missing) / len(names), detail=detail)
-
-
-@topic.measure("edges_early")
-def _edges_early(results: Results) -> Measurement:
-    readers = _parts(results).readers_of_YY
-    return _found_at(results, "YY", tuple(name for name in readers if name != "embed"))
+    return Measurement(1 - len(missing) / len(wanted), detail=detail)
 
 
 @topic.measure("edges_precision")
-def _edges_precision(results: Results) -> Measurement:
-    tensor(results, "edges", "found")  # or it is said what is missing
-    parts, strengths = _parts(results), dict[str, float]()
-    for key in results.experiments["edges"].tensors:
-        if key.startswith("found@"):
-            for name, value in _from_grid(results, "edges", key).items():
-                strengths[name] = max(value, strengths.get(name, 0.0))
+def _edges_precision(e: Evidence) -> Measurement:
+    # a head or an MLP counts once, where its edges are strongest
+    grids = torch.stack(list(e.starting("found@").values()))
+    strengths, parts = _from_grid(grids.amax(0)), e.parts
     own = {*parts.heads, *parts.mlps, *parts.readers_of_YY, *parts.early_inputs} - {"embed"}
     first = sorted(strengths, key=lambda name: -strengths[name])[: len(own)]
     if not first:
@@ -194,18 +161,17 @@ def _edges_precision(results: Results) -> Measurement:
     return replace(found, detail=f"{found.detail}, and {every}")
 
 
-def _edges_recovered(results: Results, nothing: str = "") -> Measurement:
+def _edges_recovered(e: Evidence, nothing: Tensor | None = None) -> Measurement:
     """What the found circuit recovers of the model's score above another run's, or above 0."""
-    found, full, clean = (tensor(results, "edges", name) for name in ("found", "full", "clean"))
-    base = tensor(results, "edges", nothing) if nothing else None
-    n = len(tensor(results, "edges", "edges"))
-    other = in_words(recovered(full, clean, base).value)
-    return replace(share_of(found, clean, base), detail=f"{n} edges; the full circuit: {other}")
+    other = in_words(recovered(e["full"], e["clean"], nothing).value)
+    found = share_of(e["found"], e["clean"], nothing)
+    return replace(found, detail=f"{len(e['edges'])} edges; the full circuit: {other}")
 
 
 topic.measures |= {
-    "edges_heads": lambda r: _found_at(r, "END", _parts(r).heads),
-    "edges_late_mlps": lambda r: _found_at(r, "END", _parts(r).mlps),
+    "edges_heads": lambda e: _found_at(e, "END", e.parts.heads),
+    "edges_late_mlps": lambda e: _found_at(e, "END", e.parts.mlps),
+    "edges_early": lambda e: _found_at(e, "YY", e.parts.readers_of_YY),
     "edges_recovered": _edges_recovered,
-    "edges_above_corrupted": partial(_edges_recovered, nothing="corrupted"),
+    "edges_above_corrupted": lambda e: _edges_recovered(e, e["corrupted"]),
 }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -15,8 +13,7 @@ from ..metrics import Measurement, mean_by_YY
 from ..model.cache import cache_activations
 from ..model.components import END
 from ..processes import Tensors
-from .registry import Bench, NotMeasured, Topic, tensor
-from .results import Results
+from .registry import Bench, Evidence, NotMeasured, Topic
 
 topic = Topic("neurons")
 
@@ -49,13 +46,9 @@ def _neurons(bench: Bench) -> Tensors:
     }
 
 
-def _tensor(results: Results, name: str) -> Tensor:
-    return tensor(results, "neurons", name)
-
-
 @topic.measure("neurons_near_zero")
-def _neurons_near_zero(results: Results) -> Measurement:
-    effects, whole = _tensor(results, "effects").mean(-1), _tensor(results, "all").mean()
+def _neurons_near_zero(e: Evidence) -> Measurement:
+    effects, whole = e["effects"].mean(-1), e["all"].mean()
     if whole == 0:
         raise NotMeasured("the MLP has no direct effect at all")
     small = effects.abs() < whole.abs() / 100
@@ -63,24 +56,18 @@ def _neurons_near_zero(results: Results) -> Measurement:
 
 
 @topic.measure("neurons_joint")
-def _neurons_joint(results: Results) -> Measurement:
-    joint = _tensor(results, "ten_joint")
-    gap = (_tensor(results, "ten_added") - joint).nan_to_num(0.0).abs().max()
-    largest = joint.nan_to_num(0.0).abs().max()
+def _neurons_joint(e: Evidence) -> Measurement:
+    joint = e["ten_joint"]
+    gap, largest = (x.nan_to_num(0.0).abs().max() for x in (e["ten_added"] - joint, joint))
     if not largest > 0:
         raise NotMeasured("the ten neurons have no effect on the year logits")
     return Measurement(float(gap / largest))
 
 
-def _of_each(results: Results, name: str, number: Callable[[Tensor], float]) -> list[float]:
-    """A number of each logit lens [YY, year] of a stack."""
-    return [number(lens) for lens in _tensor(results, name)]
-
-
 @topic.measure("neurons_single")
-def _neurons_single(results: Results) -> Measurement:
+def _neurons_single(e: Evidence) -> Measurement:
     single, sums = (
-        _of_each(results, name, lambda lens: step_correlation(beyond_mean_row(lens)))
+        [step_correlation(beyond_mean_row(lens)) for lens in e[name]]
         for name in ("lens_single", "lens_sum")
     )
     if not min(sums) > 0:
@@ -91,7 +78,7 @@ def _neurons_single(results: Results) -> Measurement:
 
 
 @topic.measure("neurons_sum")
-def _neurons_sum(results: Results) -> Measurement:
-    shares = _of_each(results, "lens_sum", triangle)
+def _neurons_sum(e: Evidence) -> Measurement:
+    shares = [triangle(lens) for lens in e["lens_sum"]]
     words = " and ".join(map(in_words, shares))
     return Measurement(min(shares), detail=f"of the YYs, for 100 and 200: {words}")

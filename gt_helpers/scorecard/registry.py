@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any, Literal, NotRequired, TypedDict
@@ -81,11 +81,6 @@ class Experiment:
         n = min(self.prompts, at_most or self.prompts)
         return {"prompts": n, "seed": seed, **self.data}
 
-    @property
-    def long(self) -> bool:
-        """Whether ``--skip-long`` leaves it out."""
-        return self.minutes > 10
-
 
 @dataclass(frozen=True)
 class Bench:
@@ -108,7 +103,7 @@ class Bench:
 
 
 Procedure = Callable[[Bench], Tensors]
-Measure = Callable[[Results], Measurement]
+Measure = Callable[["Evidence"], Measurement]
 
 
 class NotMeasured(LookupError):
@@ -146,15 +141,6 @@ class Topic:
 
         return register
 
-    def check(self) -> None:
-        """Raise ValueError unless each claim has a measure, or says why none, and the reverse."""
-        wanted = {claim["id"] for claim in self.claims if "missing" not in claim}
-        if alone := sorted(wanted ^ self.measures.keys()):
-            raise ValueError(
-                f"{self.name}.toml and {self.name}.py name different claims ({', '.join(alone)}); "
-                f'give each a measure, e.g. @topic.measure("{alone[0]}"), or the line missing = ...'
-            )
-
 
 # ---- what experiments share -------------------------------------------------------------------
 
@@ -174,21 +160,17 @@ def circuit_log_probs(
     """
 
     def measure(mine: slice) -> Tensors:
-        found: dict[str, list[Tensor]] = {}
-        total = mine.stop - mine.start
-        bar = tqdm(total=total, desc=label, unit="prompt", leave=False, disable=not is_main())
-        for prompts in chunks(mine, cache.PROMPTS_AT_ONCE):
+        some = list(chunks(mine, cache.PROMPTS_AT_ONCE))
+        pieces = []
+        for prompts in tqdm(some, desc=label, leave=False, disable=not is_main()):
             noising = PathPatching(model, dataset[prompts])
             denoising = noising.reversed()
-            here = {"clean": noising.base_log_probs, "corrupted": denoising.base_log_probs}
-            for patching, some in ((denoising, circuits), (noising, impaired)):
-                for name, circuit in (some or {}).items():
-                    here[name] = patching.evaluate(circuit).log_probs
-            for name, log_probs in here.items():
-                found.setdefault(name, []).append(log_probs)
-            bar.update(prompts.stop - prompts.start)
-        bar.close()
-        return {name: torch.cat(parts) for name, parts in found.items()}
+            found = {"clean": noising.base_log_probs, "corrupted": denoising.base_log_probs}
+            for patching, runs in ((denoising, circuits), (noising, impaired)):
+                for name, circuit in (runs or {}).items():
+                    found[name] = patching.evaluate(circuit).log_probs
+            pieces.append(found)
+        return {name: torch.cat([one[name] for one in pieces]) for name in pieces[0]}
 
     return over_prompts(label, len(dataset), measure) | {"YY": dataset.YY}
 
@@ -202,29 +184,64 @@ def prob_diffs(found: Tensors) -> Tensors:
 # ---- what measures share ----------------------------------------------------------------------
 
 
-def tensor(results: Results, experiment: str, name: str) -> Tensor:
-    """One tensor of an experiment, in double precision if it is not of whole numbers.
+@dataclass(frozen=True)
+class Evidence:
+    """What a claim is measured on: finished results, and in them the experiment that it names.
 
-    Raises NotMeasured if it is not there.
+    ``evidence["clean"]`` is a tensor of that experiment, in double precision if it is not of whole
+    numbers. What is not there raises NotMeasured.
     """
-    if experiment not in results.experiments:
-        raise NotMeasured(
-            f"the experiment {experiment!r} is missing: python -m gt_helpers scorecard runs it"
-        )
-    tensors = results.experiments[experiment].tensors
-    if name not in tensors:
-        raise NotMeasured(f"{name!r} is not defined for this model or its circuit")
-    return tensors[name].double() if tensors[name].is_floating_point() else tensors[name]
+
+    results: Results
+    experiment: str
+
+    def __getitem__(self, name: str) -> Tensor:
+        outcome = self.results.experiments.get(self.experiment)
+        if outcome is None:
+            raise NotMeasured(
+                f"the experiment {self.experiment!r} is missing: "
+                "python -m gt_helpers scorecard runs it"
+            )
+        if name not in outcome.tensors:
+            raise NotMeasured(f"{name!r} is not defined for this model or its circuit")
+        found = outcome.tensors[name]
+        return found.double() if found.is_floating_point() else found
+
+    def starting(self, *starts: str) -> dict[str, Tensor]:
+        """The experiment's tensors whose names begin so."""
+        outcome = self.results.experiments.get(self.experiment)
+        names = [name for name in (outcome.tensors if outcome else ()) if name.startswith(starts)]
+        return {name: self[name] for name in names or starts[:1]}  # of none it is said which lacks
+
+    def evaluation(self, name: str) -> Evaluation:
+        """An evaluation of the experiment if that was run, else of the discovery."""
+        if outcome := self.results.experiments.get(self.experiment):
+            return Evaluation(name, outcome.tensors[name], outcome.tensors["YY"])
+        if name not in self.results.evaluations:
+            raise NotMeasured(f"the evaluation {name!r} is missing")
+        return self.results.evaluations[name]
+
+    @property
+    def parts(self) -> CircuitParts:
+        """The circuit."""
+        if self.results.parts is None:
+            raise NotMeasured("the circuit has not been chosen yet")
+        return self.results.parts
 
 
-def evaluation(results: Results, name: str, experiment: str = "") -> Evaluation:
-    """An evaluation of the named experiment if that was run, else of the discovery."""
-    outcome = results.experiments.get(experiment)
-    if outcome is not None:
-        return Evaluation(name, outcome.tensors[name], outcome.tensors["YY"])
-    if name not in results.evaluations:
-        raise NotMeasured(f"the evaluation {name!r} is missing")
-    return results.evaluations[name]
+class Effects(dict[str, Float[Tensor, " prompt"]]):
+    """Effects or scores by the names of components; one that is not there is not measured."""
+
+    def __missing__(self, name: str) -> Tensor:
+        raise NotMeasured(f"the model has no {name}")
+
+    def mean(self, name: str) -> float:
+        """The mean over prompts."""
+        return float(self[name].mean())
+
+    def said(self, *names: str) -> str:
+        """Names with their means in percentage points."""
+        return ", ".join(f"{name} {points(self[name])}" for name in names)
 
 
 def share_of(
@@ -241,6 +258,8 @@ def share_of(
 
 def smallest(found: Mapping[str, Measurement]) -> tuple[str, Measurement]:
     """The name and the measurement of the smallest value."""
+    if not found:
+        raise NotMeasured("there is nothing to compare with")
     return min(found.items(), key=lambda one: one[1].value)
 
 
@@ -248,11 +267,6 @@ def narrowest(margins: Mapping[str, Measurement]) -> Measurement:
     """The smallest of several margins, with its name as the detail."""
     name, margin = smallest(margins)
     return replace(margin, detail=f"narrowest: {name}")
-
-
-def strongest(scores: Iterable[Float[Tensor, " prompt"]]) -> Float[Tensor, " prompt"]:
-    """The score with the highest mean."""
-    return max(scores, key=lambda score: float(score.mean()))
 
 
 def points(effect: Float[Tensor, " prompt"]) -> str:

@@ -109,12 +109,6 @@ class Results:
         for name, outcome in self.experiments.items():
             yield f"experiment_{name}", outcome.tensors
 
-    def drop(self, name: str, folder: Path) -> None:
-        """Forget one experiment, here and on disk, so that it can be measured anew."""
-        self.experiments.pop(name, None)
-        if is_main():
-            (folder / f"experiment_{name}.safetensors").unlink(missing_ok=True)
-
 
 def load_results(folder: str | Path) -> Results:
     """Load a results folder; raises FileNotFoundError or ValueError, saying what is missing."""
@@ -136,21 +130,19 @@ def load_results(folder: str | Path) -> Results:
         file = folder / f"{name}.safetensors"
         return load_file(file) if file.exists() else {}
 
+    behaviour, parts = tensors("behaviour"), text["parts"]
     evaluations = {
-        key: Evaluation(name, **load_file(folder / f"evaluation_{key}.safetensors"))
+        key: Evaluation(name, **tensors(f"evaluation_{key}"))
         for key, name in text["evaluations"].items()
     }
-    sweeps = {
-        key: _sweep(route, load_file(folder / f"sweep_{key}.safetensors")["values"])
-        for key, route in text["sweeps"].items()
-    }
-    behaviour = tensors("behaviour")
     any_YY = next((e.YY for e in evaluations.values()), torch.zeros(0, dtype=torch.int64))
     return Results(
         settings=text["settings"],
         YY=behaviour.get("YY", any_YY),
-        parts=CircuitParts(**_with_tuples(text["parts"])) if text["parts"] else None,
-        sweeps=sweeps,
+        parts=CircuitParts(**_with_tuples(parts)) if parts else None,
+        sweeps={
+            key: _sweep(route, **tensors(f"sweep_{key}")) for key, route in text["sweeps"].items()
+        },
         evaluations=evaluations,
         softmax_of_mean=behaviour.get("softmax_of_mean"),
         attention=tensors("attention").get("END_to_YY"),

@@ -17,17 +17,7 @@ from ..formatting import in_words
 from ..metrics import Measurement, average, prob_diff, prob_diff_below, recovered
 from ..patching.paper import acdc_circuit, full_circuit, partial_circuit, with_components
 from ..processes import Tensors
-from .registry import (
-    Bench,
-    NotMeasured,
-    Topic,
-    circuit_log_probs,
-    evaluation,
-    share_of,
-    smallest,
-    tensor,
-)
-from .results import Results
+from .registry import Bench, Evidence, NotMeasured, Topic, circuit_log_probs, share_of, smallest
 
 topic = Topic("samples")
 
@@ -48,12 +38,12 @@ def _bos(bench: Bench) -> Tensors:
     return circuit_log_probs(bench.model, dataset, label="The without a space")
 
 
-def _diff(results: Results, name: str, experiment: str = "large") -> Float[Tensor, " prompt"]:
-    return evaluation(results, name, experiment).prob_diff.double()
+def _diff(e: Evidence, name: str) -> Float[Tensor, " prompt"]:
+    return e.evaluation(name).prob_diff.double()
 
 
-def _sharpness(results: Results, name: str) -> Float[Tensor, " prompt"]:
-    return evaluation(results, name, "large").cutoff_sharpness.double()
+def _sharpness(e: Evidence, name: str) -> Float[Tensor, " prompt"]:
+    return e.evaluation(name).cutoff_sharpness.double()
 
 
 def _deviation(values: Float[Tensor, " prompt"]) -> Measurement:
@@ -66,26 +56,26 @@ def _deviation(values: Float[Tensor, " prompt"]) -> Measurement:
 
 
 topic.measures |= {
-    "clean_prob_diff": lambda r: average(_diff(r, "clean")),
-    "clean_prob_diff_sd": lambda r: _deviation(_diff(r, "clean")),
-    "clean_cutoff_sharpness": lambda r: average(_sharpness(r, "clean")),
-    "clean_cutoff_sharpness_sd": lambda r: _deviation(_sharpness(r, "clean")),
-    "clean_prob_diff_balanced": lambda r: average(_diff(r, "clean", "bos")),
-    "corrupted_prob_diff": lambda r: average(_diff(r, "corrupted", "bos")),
-    "partial_prob_diff": lambda r: average(_diff(r, "partial")),
-    "partial_recovered": lambda r: share_of(_diff(r, "partial"), _diff(r, "clean")),
-    "partial_cutoff_sharpness": lambda r: average(_sharpness(r, "partial")),
-    "partial_sharper": lambda r: average(_sharpness(r, "partial") - _sharpness(r, "clean")),
-    "reverse_prob_diff": lambda r: average(_diff(r, "reverse")),
-    "full_prob_diff": lambda r: average(_diff(r, "full")),
-    "full_below_partial": lambda r: average(_diff(r, "partial") - _diff(r, "full")),
+    "clean_prob_diff": lambda e: average(_diff(e, "clean")),
+    "clean_prob_diff_sd": lambda e: _deviation(_diff(e, "clean")),
+    "clean_cutoff_sharpness": lambda e: average(_sharpness(e, "clean")),
+    "clean_cutoff_sharpness_sd": lambda e: _deviation(_sharpness(e, "clean")),
+    "clean_prob_diff_balanced": lambda e: average(_diff(e, "clean")),
+    "corrupted_prob_diff": lambda e: average(_diff(e, "corrupted")),
+    "partial_prob_diff": lambda e: average(_diff(e, "partial")),
+    "partial_recovered": lambda e: share_of(_diff(e, "partial"), _diff(e, "clean")),
+    "partial_cutoff_sharpness": lambda e: average(_sharpness(e, "partial")),
+    "partial_sharper": lambda e: average(_sharpness(e, "partial") - _sharpness(e, "clean")),
+    "reverse_prob_diff": lambda e: average(_diff(e, "reverse")),
+    "full_prob_diff": lambda e: average(_diff(e, "full")),
+    "full_below_partial": lambda e: average(_diff(e, "partial") - _diff(e, "full")),
 }
 
 
 @topic.measure("reverse_sign")
-def _reverse_sign(results: Results) -> Measurement:
-    sides = {"reverse": -_diff(results, "reverse"), "clean": _diff(results, "clean")}
-    name, side = smallest({name: average(one) for name, one in sides.items()})
+def _reverse_sign(e: Evidence) -> Measurement:
+    sides = {"reverse": average(-_diff(e, "reverse")), "clean": average(_diff(e, "clean"))}
+    name, side = smallest(sides)
     return replace(side, detail=f"the smaller side is {name}")
 
 
@@ -111,25 +101,16 @@ def _acdc(bench: Bench) -> Tensors:
     return circuit_log_probs(model, dataset, circuits, label="ACDC's prompts")
 
 
-def _score(
-    results: Results, experiment: str, run: str, family: str = ""
-) -> Float[Tensor, " prompt"]:
-    """Probability difference of a run; of a less-than family, its own metric."""
-    log_probs, YY = (tensor(results, experiment, family + name) for name in (run, "YY"))
-    metric = prob_diff_below if family in ("ended_", "BC_") else prob_diff
-    return metric(log_probs.exp(), YY)
-
-
 topic.measures |= {
-    "acdc_clean": lambda r: average(_score(r, "acdc", "clean")),
-    "acdc_corrupted": lambda r: average(_score(r, "acdc", "corrupted")),
-    "acdc_circuit": lambda r: average(_score(r, "acdc", "circuit")),
+    "acdc_clean": lambda e: average(prob_diff(e["clean"].exp(), e["YY"])),
+    "acdc_corrupted": lambda e: average(prob_diff(e["corrupted"].exp(), e["YY"])),
+    "acdc_circuit": lambda e: average(prob_diff(e["circuit"].exp(), e["YY"])),
 }
 
 
 @topic.measure("acdc_kl")
-def _acdc_kl(results: Results) -> Measurement:
-    clean, circuit = (_with_rest(tensor(results, "acdc", name)) for name in ("clean", "circuit"))
+def _acdc_kl(e: Evidence) -> Measurement:
+    clean, circuit = (_with_rest(e[name]) for name in ("clean", "circuit"))
     divergence = (clean * (clean.log() - circuit.log())).sum(-1)
     return average(divergence, "of 101 outcomes: 100 years and the rest; a little below the full")
 
@@ -160,40 +141,38 @@ def _families(bench: Bench) -> Tensors:
     return found
 
 
-def _family(results: Results, family: str, run: str) -> Float[Tensor, " prompt"]:
-    return _score(results, "families", run, f"{family}_")
+def _score(e: Evidence, family: str, run: str) -> Float[Tensor, " prompt"]:
+    """Probability difference of a run; of a less-than family, its own metric."""
+    metric = prob_diff_below if family in ("ended", "BC") else prob_diff
+    return metric(e[f"{family}_{run}"].exp(), e[f"{family}_YY"])
 
 
-def _family_recovered(results: Results, family: str) -> Measurement:
-    return share_of(_family(results, family, "partial"), _family(results, family, "clean"))
+def _recovered(e: Evidence, family: str) -> Measurement:
+    return share_of(_score(e, family, "partial"), _score(e, family, "clean"))
 
 
-def _impaired(results: Results, family: str) -> Measurement:
+def _impaired(e: Evidence, family: str) -> Measurement:
     """By how much the score rises when the circuit alone gets corrupted prompts."""
-    return average(_family(results, family, "reverse") - _family(results, family, "clean"))
+    return average(_score(e, family, "reverse") - _score(e, family, "clean"))
 
 
 topic.measures |= {
-    "started_recovered": lambda r: _family_recovered(r, "started"),
-    "price_recovered": lambda r: _family_recovered(r, "price"),
-    "sequence_recovered": lambda r: _family_recovered(r, "sequence"),
-    "ended_negative": lambda r: average(-_family(r, "ended", "clean")),
-    "ended_impaired": lambda r: _impaired(r, "ended"),
-    "BC_negative": lambda r: average(-_family(r, "BC", "clean")),
-    "BC_impaired": lambda r: _impaired(r, "BC"),
+    "started_recovered": lambda e: _recovered(e, "started"),
+    "price_recovered": lambda e: _recovered(e, "price"),
+    "sequence_recovered": lambda e: _recovered(e, "sequence"),
+    "ended_negative": lambda e: average(-_score(e, "ended", "clean")),
+    "ended_impaired": lambda e: _impaired(e, "ended"),
+    "BC_negative": lambda e: average(-_score(e, "BC", "clean")),
+    "BC_impaired": lambda e: _impaired(e, "BC"),
+    "smaller_repeats": lambda e: average(
+        (e["smaller_clean"].argmax(-1) == e["smaller_YY"]).double()
+    ),
 }
 
 
 @topic.measure("sequence_gain")
-def _sequence_gain(results: Results) -> Measurement:
-    extended, partial, clean = (
-        _family(results, "sequence", run) for run in ("extended", "partial", "clean")
-    )
+def _sequence_gain(e: Evidence) -> Measurement:
+    runs = ("extended", "partial", "clean")
+    extended, partial, clean = (_score(e, "sequence", run) for run in runs)
     reached = in_words(share_of(extended, clean).value)
     return replace(recovered(extended - partial, clean), detail=f"to {reached}")
-
-
-@topic.measure("smaller_repeats")
-def _smaller_repeats(results: Results) -> Measurement:
-    top = tensor(results, "families", "smaller_clean").argmax(-1)
-    return average((top == tensor(results, "families", "smaller_YY")).double())

@@ -15,25 +15,23 @@ import torch
 from gt_helpers import reproduce as module
 from gt_helpers.__main__ import main
 from gt_helpers.dataset.year_dataset import YearDataset
-from gt_helpers.metrics import mean_by_YY
 from gt_helpers.model import cache
 from gt_helpers.model.load import load_model
 from gt_helpers.patching.engine import PathPatching
 from gt_helpers.patching.paper import PAPER
 from gt_helpers.reproduce import open_run, reproduce
 from gt_helpers.scorecard import discovery
-from gt_helpers.scorecard.discovery import softmax_of_mean_logits
 from gt_helpers.scorecard.results import load_results
 
 PROMPTS = 24
 COMMAND = ["reproduce", "--model", "mini", "--prompts", str(PROMPTS), "--seed", "3"]
-quietly = partial(reproduce, "mini", PROMPTS, seed=3, device="cpu", say=lambda line: None)
+quietly = partial(open_run, "mini", PROMPTS, seed=3, device="cpu", say=lambda line: None)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
-    quietly(out=out)
+    reproduce(quietly(out=out))
     return out
 
 
@@ -74,7 +72,7 @@ def test_a_finished_run_is_not_computed_again(
     monkeypatch.setattr(discovery, "softmax_of_mean_logits", refuse)
     monkeypatch.setattr(discovery, "looks_and_writes", refuse)
     lines: list[str] = []
-    quietly(out=folder, say=lines.append)
+    reproduce(quietly(out=folder, say=lines.append))
     assert any("already finished" in line for line in lines)
 
 
@@ -149,7 +147,7 @@ def test_without_a_model_it_says_which_it_takes(
     monkeypatch.setattr(module, "hub_reachable", lambda: False)
     monkeypatch.setattr(module, "discover", lambda *_: None)
     lines: list[str] = []
-    reproduce(prompts=4, out=tmp_path, device="cpu", say=lines.append)
+    reproduce(open_run(prompts=4, out=tmp_path, device="cpu", say=lines.append))
     assert lines[0].startswith("Model: mini (GPT-2 small")
 
 
@@ -158,7 +156,7 @@ def test_a_cached_gpt2_small_is_taken_and_judged_by_the_papers_circuit(
 ) -> None:
     """mini stands in for GPT-2 small in a local hub cache: same names, so the paper's lists run."""
     lines: list[str] = []
-    reproduce(prompts=PROMPTS, out=tmp_path / "out", device="cpu", say=lines.append)
+    reproduce(open_run(prompts=PROMPTS, out=tmp_path / "out", device="cpu", say=lines.append))
     assert lines[0] == "Model: gpt2-small"
     results = load_results(tmp_path / "out")
     assert results.parts == PAPER and results.settings["gpt2_small"]
@@ -185,6 +183,7 @@ def test_both_averaging_orders_agree_when_each_YY_has_one_prompt(folder: Path) -
     [
         (["--model", "/no/such/folder"], "There is no folder"),
         (["--model", "mini", "--years", "1732-1733"], "no valid year"),
+        (["--model", "mini", "--years", "1800"], "e.g. 1100-1800"),
         (["--model", "mini", "--device", "tpu"], "no device 'tpu' here; allowed: cpu"),
     ],
 )
@@ -196,19 +195,10 @@ def test_settings_that_cannot_be_get_one_sentence(
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["--prompts", "none"], "e.g. 490"),
-        (["--years", "1800"], "e.g. 1100-1800"),
-    ],
-)
-def test_arguments_that_do_not_parse(
-    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture
-) -> None:
+def test_prompts_that_are_no_number(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
-        main(["reproduce", *arguments])
-    assert sentence in capsys.readouterr().err
+        main(["reproduce", "--prompts", "none"])
+    assert "e.g. 490" in capsys.readouterr().err
 
 
 def test_a_folder_from_before_experiments_and_parallel_models_loads(
@@ -230,12 +220,3 @@ def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps({"format": 0}))
     with pytest.raises(ValueError, match="format 0"):
         load_results(tmp_path)
-
-
-def test_softmax_of_mean_logits_streams_over_batches(folder: Path) -> None:
-    model = load_model("mini", device="cpu")
-    dataset = YearDataset(model.tokenizer, 150)
-    logits = torch.cat(list(cache.end_logits(model, dataset.clean)))
-    expected = mean_by_YY(logits, dataset.YY).softmax(-1)[:, dataset.year_tokens]
-    measured = softmax_of_mean_logits(model, dataset)
-    torch.testing.assert_close(measured, expected, atol=1e-6, rtol=0)
