@@ -30,10 +30,8 @@ def template_positions(
 ) -> tuple[str, ...]:
     """The template's position names, after checking that every noun is one token in it."""
     for noun in nouns:
-        prompt = Prompt(noun, year, year // 100)
-        start, at = (len(template.fill(prompt, before=name)) for name in ("{noun}", "{XX}{YY}"))
-        spans = _year_spans(at, year) | {"NOUN": (start, start + len(noun))}
-        names = name_positions(tokenizer, template.fill(prompt), spans)
+        text = template.fill(Prompt(noun, year, year // 100))
+        names = text_positions(tokenizer, text, year, noun)
     if template.text == PAPER_TEMPLATE and names != PAPER_POSITIONS:
         raise ValueError(
             f"the tokenizer splits the paper's prompt into {' '.join(names)}; use one that splits "
@@ -50,18 +48,14 @@ def text_positions(
     start = text.rfind(str(year))
     if start < 0 or year < 100:
         raise ValueError(f"the start year {year} does not occur in {text!r}; give the year in it")
-    spans = _year_spans(start, year)
+    middle = start + len(str(year)) - 2
+    spans = {"XX1": (start, middle), "YY": (middle, middle + 2)}
     if noun:
         found = re.search(rf"\b{re.escape(noun)}\b", text)
         if not found:
             raise ValueError(f"the noun {noun!r} does not occur in {text!r}; give the noun in it")
         spans["NOUN"] = found.span()
     return name_positions(tokenizer, text, spans)
-
-
-def _year_spans(start: int, year: int) -> dict[str, Span]:
-    middle = start + len(str(year)) - 2
-    return {"XX1": (start, middle), "YY": (middle, middle + 2)}
 
 
 def name_positions(

@@ -8,39 +8,22 @@ from dataclasses import dataclass, field
 from .prompts import Prompt, listed
 
 PAPER_CENTURIES = range(11, 18)
-Alternatives = Callable[[Prompt, Sequence[str]], Iterable[Prompt] | Prompt]
+Alternatives = Callable[[Prompt, Sequence[str]], list[Prompt]]
 
 
 @dataclass(frozen=True)
 class Corruption:
     """A named way to spoil a prompt.
 
-    `alternatives(prompt, nouns)` gives the prompt, or lists the prompts, that may replace one
-    prompt; `nouns` are the dataset's. The dataset draws uniformly among those that keep the number
-    of tokens and change no other position than `may_change` (None: any); the corrupted prompt is
-    tokenized from its text, and `dataset.changed_positions` reports where it differs. Without
-    `alternatives` a corruption only names texts that were given.
-
-    >>> nineties = Corruption("95", "YY becomes 95", lambda prompt, nouns: [
-    ...     prompt._replace(year=prompt.XX * 100 + 95)], may_change=("YY",))
+    `alternatives(prompt, nouns)` lists what may replace a prompt; `nouns` are the dataset's. The
+    dataset draws uniformly among those that keep the number of tokens and change no other position
+    than `may_change`. Without alternatives a corruption only names texts that were given.
     """
 
     name: str
     description: str
-    alternatives: Alternatives | None = field(default=None, compare=False)
-    may_change: tuple[str, ...] | None = field(default=None, compare=False)
-
-    def options(self, prompt: Prompt, nouns: Sequence[str]) -> list[Prompt]:
-        """What may replace the prompt; ValueError if its function gives anything else."""
-        assert self.alternatives is not None
-        found = self.alternatives(prompt, nouns)
-        options = [found] if isinstance(found, Prompt) else list(found)
-        if not all(isinstance(option, Prompt) for option in options):
-            raise ValueError(
-                f"corruption {self.name!r} gives {options!r}; its function must give prompts, "
-                "for example [prompt._replace(noun='war')]"
-            )
-        return options
+    alternatives: Alternatives = field(default=lambda prompt, nouns: [], compare=False)
+    may_change: tuple[str, ...] = field(default=(), compare=False)
 
 
 def _with_YY(prompt: Prompt, YYs: Iterable[int]) -> list[Prompt]:
@@ -94,13 +77,8 @@ CORRUPTIONS: dict[str, Corruption] = {
 GIVEN = Corruption("given", "the corrupted prompts were given as text")
 
 
-def find_corruption(corruption: str | Corruption) -> Corruption:
-    """The corruption of a name, or the one given; ValueError lists the names."""
-    if isinstance(corruption, str) and corruption in CORRUPTIONS:
-        return CORRUPTIONS[corruption]
-    if isinstance(corruption, Corruption) and corruption.alternatives is not None:
-        return corruption
-    raise ValueError(
-        f"{corruption!r} is no corruption to draw from; choose one of {listed(CORRUPTIONS)}, "
-        "or give a Corruption(name, description, alternatives)"
-    )
+def find_corruption(name: str) -> Corruption:
+    """The corruption of a name; ValueError lists the names."""
+    if name not in CORRUPTIONS:
+        raise ValueError(f"{name!r} is no corruption; choose one of {listed(CORRUPTIONS)}")
+    return CORRUPTIONS[name]

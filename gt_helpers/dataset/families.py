@@ -1,4 +1,4 @@
-"""The ten prompt families: what each asks, and how much the circuit does of it (section 5).
+"""The ten prompt families, and what each asks (section 5).
 
 A family of one's own is a `PromptFamily` with a template:
 
@@ -92,8 +92,6 @@ class PromptFamily:
         every = valid_years(tokenizer, *self.years, trim=False)
         pool = [year for year in every if FIRST_YY <= year % 100 <= LAST_YY]
         n = len({year % 100 for year in pool}) if n is None else n
-        if not isinstance(n, int) or n < 1:
-            raise ValueError(f"n is {n!r}; give 1 prompt or more, e.g. 97")
         rng = random.Random(f"{self.name} {seed}")
         prompts = draw_prompts(rng, n, pool, self.nouns, balanced=True)
         clean, corrupted = [], []

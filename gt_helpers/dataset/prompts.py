@@ -189,10 +189,9 @@ class Template:
     def __post_init__(self) -> None:
         check_template(self.text, required=("noun",))
 
-    def fill(self, prompt: Prompt, before: str = "") -> str:
-        """The prompt's text, or what of it comes before a field."""
-        text = self.text.partition(before)[0] if before else self.text
-        text = text.replace("{XX}{YY}", f"{prompt.XX}{YEAR_STRINGS[prompt.YY]}")
+    def fill(self, prompt: Prompt) -> str:
+        """The prompt's text."""
+        text = self.text.replace("{XX}{YY}", f"{prompt.XX}{YEAR_STRINGS[prompt.YY]}")
         return text.replace("{XX}", str(prompt.end_century)).replace("{noun}", prompt.noun)
 
 

@@ -45,7 +45,6 @@ def century_prompts(tokenizer: PreTrainedTokenizerBase, n: int, seed: int = 0) -
         [one.year for one in prompts],
         tokenizer,
         nouns=[one.noun for one in prompts],
-        template=template,
     )
 
 

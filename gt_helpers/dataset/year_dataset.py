@@ -56,7 +56,6 @@ class YearDataset:
     positions: dict[str, int]  # {name: index}
     year_tokens: Int[Tensor, " year"]  # ids of "00" to "99"
     corruption: Corruption
-    template: Template | None  # None for given texts
 
     def __init__(
         self,
@@ -67,22 +66,20 @@ class YearDataset:
         nouns: Sequence[str] | None = None,
         template: str | Template | None = None,
         balanced: bool = True,
-        corruption: str | Corruption = "01",
+        corruption: str = "01",
         seed: int = 0,
     ) -> None:
-        if not isinstance(n, int) or n < 1:
-            raise ValueError(f"n is {n!r}; give 1 prompt or more, e.g. 490")
         if not isinstance(seed, int) or seed < 0:
             raise ValueError(f"seed is {seed!r}; give a whole number from 0 on, e.g. 0")
         if not isinstance(template, Template):
             template = Template() if template is None else Template(str(template))
-        corruption = find_corruption(corruption)
+        spoiling = find_corruption(corruption)
         pool = _year_pool(tokenizer, years)
         nouns = load_nouns() if nouns is None else _checked_nouns(nouns)
         names = template_positions(tokenizer, template, nouns, pool[0])
 
         prompts = draw_prompts(random.Random(seed), n, pool, nouns, balanced)
-        corrupted = draw_corrupted(tokenizer, template, corruption, prompts, nouns, names, seed)
+        corrupted = draw_corrupted(tokenizer, template, spoiling, prompts, nouns, names, seed)
         built = YearDataset.from_prompts(
             [template.fill(prompt) for prompt in prompts],
             [template.fill(prompt) for prompt in corrupted],
@@ -90,8 +87,7 @@ class YearDataset:
             tokenizer,
             nouns=[prompt.noun for prompt in prompts],
             positions=names,
-            corruption=corruption,
-            template=template,
+            corruption=spoiling,
         )
         vars(self).update(vars(built))
 
@@ -106,7 +102,6 @@ class YearDataset:
         nouns: Sequence[str] | None = None,
         positions: Sequence[str] | None = None,
         corruption: Corruption = GIVEN,
-        template: Template | None = None,
     ) -> YearDataset:
         """A dataset of given texts: nothing is drawn, everything is checked.
 
@@ -151,7 +146,6 @@ class YearDataset:
             positions=index,
             year_tokens=year_tokens(tokenizer),
             corruption=corruption,
-            template=template,
         )
         return dataset
 
@@ -229,7 +223,6 @@ class YearDataset:
         """Write the prompts and, the same in every row, what `from_csv` needs besides."""
         self.to_frame().assign(
             positions=" ".join(self.positions),
-            template=self.template.text if self.template else "",
             corruption=self.corruption.name,
             description=self.corruption.description,
         ).to_csv(path, index=False, encoding="utf-8")
@@ -257,7 +250,6 @@ class YearDataset:
             nouns=list(frame["noun"]) if "noun" in frame else None,
             positions=first.get("positions", "").split() or None,
             corruption=known if known == read else read,
-            template=Template(first["template"]) if first.get("template") else None,
         )
 
 

@@ -63,7 +63,6 @@ def paper_prompts(
         tokenizer,
         nouns=nouns,
         corruption=CORRUPTIONS["01"],
-        template=template,
     )
 
 

@@ -132,7 +132,7 @@ def test_seeds_and_sizes(tokenizer: Tokenizer) -> None:
     assert torch.bincount(one.YY)[2:].tolist() == [4] * 9 + [3] * 88  # 300 = 3 * 97 + 9
     with pytest.raises(ValueError, match="has 97 different prompts, fewer than n=98"):
         FAMILIES["smaller"].dataset(tokenizer, 98)
-    with pytest.raises(ValueError, match="n is 0.*e.g. 97"):
+    with pytest.raises(ValueError, match="n is 0.*e.g. 490"):
         family.dataset(tokenizer, 0)
 
 

@@ -16,7 +16,6 @@ from gt_helpers.dataset.prompts import (
     NO_BOS_TEMPLATE,
     PAPER_POSITIONS,
     YEAR_STRINGS,
-    Prompt,
     Template,
     load_nouns,
     valid_years,
@@ -282,27 +281,12 @@ def test_random_corruption_is_uniform_over_what_fits(tokenizer: Tokenizer) -> No
     assert all(abs(n - 1000) < 130 for n in counts.values())
 
 
-def test_own_corruption(tokenizer: Tokenizer) -> None:
-    def late(prompt: Prompt, nouns: object) -> Prompt:
-        return prompt._replace(year=prompt.XX * 100 + 99)
-
-    own = Corruption("99", "YY becomes 99", late, may_change=("YY",))
-    dataset = YearDataset(tokenizer, 5, years=(1700, 1800), corruption=own)
-    assert (dataset.corrupted[:, 8] == dataset.year_tokens[99]).all()
-
-
 def test_corruption_errors(tokenizer: Tokenizer) -> None:
-    def century_start(prompt: Prompt, nouns: object) -> Prompt:
-        return prompt._replace(year=prompt.XX * 100)
-
-    start = Corruption("00", "", century_start)
-    wrong = Corruption("wrong", "", lambda prompt, nouns: ["text"])  # type: ignore[list-item]
     for options, message in (
         ({"corruption": "02"}, "'02' is no corruption.*'01', 'smaller', 'random', 'noun'"),
         ({"years": [1701]}, "'01' has no replacement for .*1701"),
         ({"nouns": ["war"], "corruption": "noun"}, "'noun' has no replacement.*only 'NOUN'"),
-        ({"years": [1732], "corruption": start}, "'00' has no replacement.*13 tokens.*' 1700'"),
-        ({"corruption": wrong}, "'wrong' gives .*'text'"),
+        ({"years": [1701], "corruption": "smaller"}, "has no replacement.*13 tokens.*' 1700'"),
     ):
         with pytest.raises(ValueError, match=message):
             YearDataset(tokenizer, 5, **options)  # type: ignore[arg-type]
@@ -394,7 +378,6 @@ def test_given_prompts(tokenizer: Tokenizer) -> None:
     named = YearDataset.from_prompts(clean, clean, [1732, 1732], tokenizer, nouns=["war", "war"])
     assert named.position("NOUN") == 1
     assert named.corruption.name == "given"
-    assert named.template is None
     short = YearDataset.from_prompts(
         ["The war lasted from the year 732 BC to the year 7"] * 2,
         ["The war lasted from the year 799 BC to the year 7"] * 2,
@@ -436,9 +419,16 @@ def test_csv_round_trip(tokenizer: Tokenizer, tmp_path: Path, corruption: str) -
 
 
 def test_csv_round_trip_of_own_prompts(gpt2_tokenizer: Tokenizer, tmp_path: Path) -> None:
-    own = Corruption('own, "quoted"', "a, b", lambda prompt, nouns: prompt._replace(noun="null"))
     text = ' "Well,\nthe {noun}," from {XX}{YY} to {XX}'
-    dataset = YearDataset(gpt2_tokenizer, 7, nouns=["war"], template=text, corruption=own)
+    drawn = YearDataset(gpt2_tokenizer, 7, nouns=["null"], template=text)
+    dataset = YearDataset.from_prompts(
+        drawn.clean_text,
+        drawn.corrupted_text,
+        drawn.years.tolist(),
+        gpt2_tokenizer,
+        nouns=drawn.nouns,
+        corruption=Corruption('own, "quoted"', "a, b"),
+    )
     dataset.to_csv(tmp_path / "prompts.csv")
     assert same(YearDataset.from_csv(tmp_path / "prompts.csv", gpt2_tokenizer), dataset)
     given = YearDataset.from_prompts(["17 1732 17"], ["17 1701 17"], [1732], gpt2_tokenizer)
