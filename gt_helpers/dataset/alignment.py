@@ -16,7 +16,8 @@ from .prompts import (
     PAPER_TEMPLATE,
     Prompt,
     Span,
-    Template,
+    check_template,
+    fill,
     token_text,
     token_texts,
     tokenize,
@@ -26,13 +27,14 @@ PUNCTUATION = {"": "blank", ",": "comma", ".": "dot", ":": "colon", ";": "semico
 
 
 def template_positions(
-    tokenizer: PreTrainedTokenizerBase, template: Template, nouns: Sequence[str], year: int
+    tokenizer: PreTrainedTokenizerBase, template: str, nouns: Sequence[str], year: int
 ) -> tuple[str, ...]:
-    """The template's position names, after checking that every noun is one token in it."""
+    """The template's position names, after checking it, and that every noun is one token in it."""
+    check_template(template, required=("noun",))
     for noun in nouns:
-        text = template.fill(Prompt(noun, year, year // 100))
+        text = fill(template, Prompt(noun, year, year // 100))
         names = text_positions(tokenizer, text, year, noun)
-    if template.text == PAPER_TEMPLATE and names != PAPER_POSITIONS:
+    if template == PAPER_TEMPLATE and names != PAPER_POSITIONS:
         raise ValueError(
             f"the tokenizer splits the paper's prompt into {' '.join(names)}; use one that splits "
             f"it as GPT-2's does, {' '.join(PAPER_POSITIONS)}"

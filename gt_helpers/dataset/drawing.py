@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .alignment import aligned
 from .corruptions import Corruption
-from .prompts import Prompt, Template, listed, token_texts, tokenize
+from .prompts import Prompt, fill, listed, token_texts, tokenize
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ def draw_prompts(
 
 def draw_corrupted(
     tokenizer: PreTrainedTokenizerBase,
-    template: Template,
+    template: str,
     corruption: Corruption,
     prompts: Sequence[Prompt],
     nouns: Sequence[str],
@@ -50,7 +50,7 @@ def draw_corrupted(
     One fits if it has the prompt's number of tokens and only those differ that may change.
     """
     kept = [i for i, name in enumerate(names) if name not in corruption.may_change]
-    clean = aligned(tokenizer, "clean", [template.fill(prompt) for prompt in prompts], names)
+    clean = aligned(tokenizer, "clean", [fill(template, prompt) for prompt in prompts], names)
     kept_tokens = clean[:, kept].tolist()
     tried = [[prompt] for prompt in prompts]  # the last one of each is its replacement
     waiting = list(range(len(prompts)))
@@ -59,17 +59,17 @@ def draw_corrupted(
             alternatives = corruption.alternatives(prompts[i], nouns)
             options = [one for one in alternatives if one not in tried[i]]
             if not options:
-                last = tokenize(tokenizer, [template.fill(tried[i][-1])])[0]
+                last = tokenize(tokenizer, [fill(template, tried[i][-1])])[0]
                 raise ValueError(
                     f"corruption {corruption.name!r} has no replacement for "
-                    f"{template.fill(prompts[i])!r} with {len(names)} tokens that changes only "
+                    f"{fill(template, prompts[i])!r} with {len(names)} tokens that changes only "
                     f"{listed(corruption.may_change)}; the last one tried is "
                     f"{token_texts(tokenizer, last)}"
                 )
             # A stream of its own per prompt and attempt: no draw depends on another prompt's.
             rng = random.Random(f"corruption {seed} {i} {len(tried[i])}")
             tried[i].append(_pick(rng, options))
-        ids = tokenize(tokenizer, [template.fill(tried[i][-1]) for i in waiting])
+        ids = tokenize(tokenizer, [fill(template, tried[i][-1]) for i in waiting])
         waiting = [
             i
             for i, tokens in zip(waiting, ids, strict=True)

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from ..metrics import FIRST_YY, LAST_YY, Metric, prob_diff, prob_diff_below
 from .corruptions import Corruption
 from .drawing import draw_prompts
-from .prompts import YEAR_STRINGS, check_template, load_nouns, valid_years
+from .prompts import check_template, fill, load_nouns, valid_years
 from .year_dataset import YearDataset
 
 Earlier = Callable[[int, Sequence[int], random.Random], Iterable[int]]
@@ -71,14 +71,14 @@ class PromptFamily:
         return prob_diff_below if self.below else prob_diff
 
     @property
-    def spoiled(self) -> str:
+    def spoiled(self) -> int:
         """The YY of the corrupted prompt, one that every end year fits."""
-        return "99" if self.below else "01"
+        return 99 if self.below else 1
 
     @property
     def changed(self) -> str:
         """What the corruption does, in words."""
-        return "the whole sequence" if self.corrupted else f"YY → {self.spoiled}"
+        return "the whole sequence" if self.corrupted else f"YY → {self.spoiled:02d}"
 
     def dataset(
         self, tokenizer: PreTrainedTokenizerBase, n: int | None = None, seed: int = 0
@@ -97,9 +97,10 @@ class PromptFamily:
         clean, corrupted = [], []
         for prompt in prompts:
             years = self.earlier(prompt.year, pool, rng) if self.earlier else ()
-            fields = {"noun": prompt.noun, "earlier": ", ".join(map(str, years)), "XX": prompt.XX}
-            clean.append(self.template.format(**fields, YY=YEAR_STRINGS[prompt.YY]))
-            corrupted.append((self.corrupted or self.template).format(**fields, YY=self.spoiled))
+            template = self.template.replace("{earlier}", ", ".join(map(str, years)))
+            spoiled = prompt._replace(year=100 * prompt.XX + self.spoiled)
+            clean.append(fill(template, prompt))
+            corrupted.append(fill(self.corrupted or template, spoiled))
         if "{noun}" not in self.template and len(set(clean)) < n:
             raise ValueError(
                 f"the family {self.name!r} has {len(set(clean))} different prompts, fewer than "

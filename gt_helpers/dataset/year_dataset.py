@@ -18,8 +18,9 @@ from .alignment import aligned, check_words, position_index, template_positions,
 from .corruptions import CORRUPTIONS, GIVEN, Corruption, find_corruption
 from .drawing import draw_corrupted, draw_prompts
 from .prompts import (
+    PAPER_TEMPLATE,
     YEAR_STRINGS,
-    Template,
+    fill,
     is_two_digit,
     listed,
     load_nouns,
@@ -64,15 +65,13 @@ class YearDataset:
         *,
         years: tuple[int, int] | Iterable[int] = (1100, 1800),
         nouns: Sequence[str] | None = None,
-        template: str | Template | None = None,
+        template: str = PAPER_TEMPLATE,
         balanced: bool = True,
         corruption: str = "01",
         seed: int = 0,
     ) -> None:
         if not isinstance(seed, int) or seed < 0:
             raise ValueError(f"seed is {seed!r}; give a whole number from 0 on, e.g. 0")
-        if not isinstance(template, Template):
-            template = Template() if template is None else Template(str(template))
         spoiling = find_corruption(corruption)
         pool = _year_pool(tokenizer, years)
         nouns = load_nouns() if nouns is None else _checked_nouns(nouns)
@@ -81,8 +80,8 @@ class YearDataset:
         prompts = draw_prompts(random.Random(seed), n, pool, nouns, balanced)
         corrupted = draw_corrupted(tokenizer, template, spoiling, prompts, nouns, names, seed)
         built = YearDataset.from_prompts(
-            [template.fill(prompt) for prompt in prompts],
-            [template.fill(prompt) for prompt in corrupted],
+            [fill(template, prompt) for prompt in prompts],
+            [fill(template, prompt) for prompt in corrupted],
             [prompt.year for prompt in prompts],
             tokenizer,
             nouns=[prompt.noun for prompt in prompts],

@@ -16,7 +16,6 @@ from gt_helpers.dataset.prompts import (
     NO_BOS_TEMPLATE,
     PAPER_POSITIONS,
     YEAR_STRINGS,
-    Template,
     load_nouns,
     valid_years,
     year_pool,
@@ -319,9 +318,9 @@ def test_own_nouns_and_template(gpt2_tokenizer: Tokenizer) -> None:
         ("The {noun} in {place} from {XX}{YY} to {XX}", "unknown field {place}"),
     ],
 )
-def test_template_errors(text: str, problem: str) -> None:
+def test_template_errors(tokenizer: Tokenizer, text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=f"the template .*{problem}.*for example"):
-        Template(text)
+        YearDataset(tokenizer, template=text)
 
 
 @pytest.mark.parametrize(
