@@ -134,13 +134,11 @@ class Block:
         ``position`` says where x stands in the prompt: an index for [..., d_model], several (a
         slice, a tensor) for [..., position, d_model]. Only rotary embeddings ask.
         """
-        query = self.ln1(x) @ self.W_Q[head] + self.b_Q[head]
-        return query if self.rotary is None else self.rotary(query, position)
+        return self._turned(self.ln1(x) @ self.W_Q[head] + self.b_Q[head], position)
 
     def key(self, head: int, x: Stream, position: Positions) -> Head:
         """The head's key of the residual stream x, placed as for `query`."""
-        key = self.ln1(x) @ self.W_K[head] + self.b_K[head]
-        return key if self.rotary is None else self.rotary(key, position)
+        return self._turned(self.ln1(x) @ self.W_K[head] + self.b_K[head], position)
 
     def value(self, head: int, x: Stream) -> Head:
         """The head's value of the residual stream x."""
@@ -153,9 +151,11 @@ class Block:
         query, key, value = (
             torch.einsum("...d,hde->...he", normed, weight) + bias for weight, bias in projections
         )
-        if self.rotary is not None:
-            query, key = (self.rotary(part, position, heads=True) for part in (query, key))
+        query, key = (self._turned(part, position, heads=True) for part in (query, key))
         return query, key, value
+
+    def _turned(self, x: Tensor, position: Positions, heads: bool = False) -> Tensor:
+        return x if self.rotary is None else self.rotary(x, position, heads)
 
     def attention(
         self,
