@@ -26,8 +26,8 @@ class Corruption:
     may_change: tuple[str, ...] = field(default=(), compare=False)
 
 
-def _with_YY(prompt: Prompt, YYs: Iterable[int]) -> list[Prompt]:
-    return [prompt._replace(year=prompt.XX * 100 + YY) for YY in YYs]
+def _with_years(prompt: Prompt, years: Iterable[int]) -> list[Prompt]:
+    return [prompt._replace(year=year) for year in years if year != prompt.year]
 
 
 CORRUPTIONS: dict[str, Corruption] = {
@@ -36,19 +36,21 @@ CORRUPTIONS: dict[str, Corruption] = {
         Corruption(
             "01",
             "the paper's: YY becomes 01 (a start year 10YY also changes XX1: 1001 is 100 + 1)",
-            lambda prompt, nouns: _with_YY(prompt, [1]),
+            lambda prompt, nouns: _with_years(prompt, [100 * prompt.XX + 1]),
             may_change=("XX1", "YY"),
         ),
         Corruption(
             "smaller",
             "YY becomes a random smaller one",
-            lambda prompt, nouns: _with_YY(prompt, range(prompt.YY)),
+            lambda prompt, nouns: _with_years(prompt, range(100 * prompt.XX, prompt.year)),
             may_change=("YY",),
         ),
         Corruption(
             "random",
             "YY becomes a random other one, smaller or larger",
-            lambda prompt, nouns: _with_YY(prompt, (y for y in range(100) if y != prompt.YY)),
+            lambda prompt, nouns: _with_years(
+                prompt, range(100 * prompt.XX, 100 * prompt.XX + 100)
+            ),
             may_change=("YY",),
         ),
         Corruption(
@@ -65,11 +67,9 @@ CORRUPTIONS: dict[str, Corruption] = {
             "century",
             "the start year's century XX1 becomes another of 11 to 17; END keeps the clean one, "
             "so that YY no longer bounds the end year",
-            lambda prompt, nouns: [
-                prompt._replace(year=XX * 100 + prompt.YY)
-                for XX in PAPER_CENTURIES
-                if XX != prompt.XX
-            ],
+            lambda prompt, nouns: _with_years(
+                prompt, (100 * XX + prompt.YY for XX in PAPER_CENTURIES)
+            ),
             may_change=("XX1",),
         ),
     )

@@ -134,13 +134,13 @@ def _refuse_unsupported(name: str, bridge: Any) -> None:
         # Angles that change with the prompt's length would differ between recomputation and run.
         "its rotary angles depend on the layer or on the prompt's length": rotary
         and rope.get("rope_type") not in _FIXED_ROPE,
-        "its attention is local": local or not {*layers} <= {"full_attention", "global"},
         "it is not a causal decoder": cfg.attention_dir != "causal",
         "its normalisation is neither LayerNorm nor RMSNorm": cfg.normalization_type
         not in ("LN", "RMS"),
         "it normalises after its blocks or embeddings as well": after
         or any(hasattr(first, post) for post in ("ln1_post", "ln2_post")),
         "it normalises queries and keys": hasattr(first.attn, "q_norm"),
+        "its attention is local": local or not {*layers} <= {"full_attention", "global"},
         "it is a mixture of experts": bool(cfg.num_experts),
         "it has no MLPs": cfg.attn_only,
         "its attention scores or logits are capped": cfg.attn_scores_soft_cap > 0

@@ -84,14 +84,9 @@ class Rotary:
     sin: Float[Tensor, "position pair"]
     adjacent: bool = False
 
-    def __call__(self, x: Tensor, position: Positions, heads: bool = False) -> Tensor:
-        """Turn x [..., d_head] at one position, or [..., position, d_head] at several.
-
-        With ``heads`` there is one more axis, [..., head, d_head].
-        """
+    def __call__(self, x: Tensor, position: Positions) -> Tensor:
+        """Turn x [..., d_head] at one position, or [..., position, d_head] at several."""
         cos, sin = (table[position] for table in (self.cos, self.sin))
-        if heads:
-            cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
         turned, rest = x.tensor_split([2 * cos.shape[-1]], dim=-1)
         pairs = turned.unflatten(-1, (-1, 2) if self.adjacent else (2, -1))
         a, b = pairs.unbind(-1 if self.adjacent else -2)
@@ -151,11 +146,13 @@ class Block:
         query, key, value = (
             torch.einsum("...d,hde->...he", normed, weight) + bias for weight, bias in projections
         )
-        query, key = (self._turned(part, position, heads=True) for part in (query, key))
+        query, key = (
+            self._turned(part.movedim(-2, 0), position).movedim(0, -2) for part in (query, key)
+        )
         return query, key, value
 
-    def _turned(self, x: Tensor, position: Positions, heads: bool = False) -> Tensor:
-        return x if self.rotary is None else self.rotary(x, position, heads)
+    def _turned(self, x: Tensor, position: Positions) -> Tensor:
+        return x if self.rotary is None else self.rotary(x, position)
 
     def attention(
         self,
