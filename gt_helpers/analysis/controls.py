@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -92,17 +92,13 @@ def random_parts(parts: CircuitParts, shape: Shape, seed: int = 0) -> CircuitPar
 
 
 def random_circuits(
-    patching: PathPatching,
-    parts: CircuitParts,
-    n: int = 100,
-    seed: int = 0,
-    build: Callable[[CircuitParts], Circuit] = partial_circuit,
+    patching: PathPatching, parts: CircuitParts, n: int = 100, seed: int = 0
 ) -> pd.DataFrame:
-    """Probability difference of ``n`` circuits of `random_parts`: what to compare a circuit with.
+    """Probability difference of ``n`` partial circuits of `random_parts`: what to compare with.
 
     One row per draw, columns ``seed`` (of `random_parts`, counted up), ``heads`` (the stand-ins at
-    END) and ``prob_diff`` (mean over prompts). ``build`` makes a circuit of parts. Raises
-    ValueError as `random_parts` does, and for n below 1.
+    END) and ``prob_diff`` (mean over prompts). Raises ValueError as `random_parts` does, and for n
+    below 1.
     """
     import pandas as pd
 
@@ -112,7 +108,7 @@ def random_circuits(
     bar = tqdm(range(n), desc="random circuits", disable=not patching.progress, leave=False)
     for one in (seed + draw for draw in bar):
         drawn = random_parts(parts, patching.shape, one)
-        diff = patching.evaluate(build(drawn)).prob_diff
+        diff = patching.evaluate(partial_circuit(drawn)).prob_diff
         rows.append((one, ", ".join(drawn.heads), float(diff.mean())))
     return pd.DataFrame(rows, columns=["seed", "heads", "prob_diff"])
 

@@ -20,7 +20,7 @@ from ..model.components import END, Component, component
 from ..model.transformer import Transformer
 from ..patching.paper import CircuitParts
 from ..processes import Tensors, chunks, is_main, over_prompts
-from .logit_lens import end_of, relative_to_00
+from .logit_lens import end_of, relative_to_00, unembedded
 
 # Logits that stand in memory at once, and columns of the vocabulary: as in transformer.py, the
 # passes of a softmax over such a block stay in the processor's cache.
@@ -111,9 +111,9 @@ class Neurons:
 
         Base minus patched logits, so that positive means favoured (the paper's direct effect).
         """
-        years = self.dataset.year_tokens.to(self.model.device)
-        norm, W_U = self.model.ln_final, self.model.W_U[:, years]
-        return relative_to_00(((norm(self._stream) - norm(self._patched(neurons))) @ W_U).cpu())
+        norm = self.model.ln_final
+        lost = norm(self._stream) - norm(self._patched(neurons))
+        return relative_to_00(unembedded(self.model, lost, self.dataset.year_tokens))
 
     @torch.no_grad()
     def lens(self, neurons: Numbers) -> Float[Tensor, "prompt year"]:
@@ -122,9 +122,8 @@ class Neurons:
         Activation times output weights times unembedding, without any norm (the paper's product).
         """
         chosen = self._chosen(neurons)
-        years = self.dataset.year_tokens.to(self.model.device)
         output = self.activations[:, chosen] @ self.W_out[chosen]
-        return relative_to_00((output @ self.model.W_U[:, years]).cpu())
+        return relative_to_00(unembedded(self.model, output, self.dataset.year_tokens))
 
     def _patched(self, neurons: Numbers) -> Float[Tensor, "prompt d_model"]:
         chosen = self._chosen(neurons)

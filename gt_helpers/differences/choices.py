@@ -93,11 +93,11 @@ def _shuffled(tokenizer: PreTrainedTokenizerBase, n: int, seed: int, years: Year
 
 
 def _processed_lens(cache: ActivationCache, name: str, tokens: Tensor) -> Tensor:
-    return unembedded(cache, cache.model.ln_final(processed_output(cache, name)), tokens)
+    return unembedded(cache.model, cache.model.ln_final(processed_output(cache, name)), tokens)
 
 
 def _raw_lens(cache: ActivationCache, name: str, tokens: Tensor) -> Tensor:
-    return unembedded(cache, written(cache, name), tokens)
+    return unembedded(cache.model, written(cache, name), tokens)
 
 
 def _biased_lens(cache: ActivationCache, name: str, tokens: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def _biased_lens(cache: ActivationCache, name: str, tokens: Tensor) -> Tensor:
     output = written(cache, name)
     if node.kind == "mlp":
         output = output + cache.model.blocks[node.layer].b_out
-    return unembedded(cache, cache.model.ln_final(output), tokens)
+    return unembedded(cache.model, cache.model.ln_final(output), tokens)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from gt_helpers.analysis.geometry import (
     PCA_TEMPLATE,
     Eraser,
-    control_head,
     edited_log_probs,
     edited_streams,
     erase_directions,
@@ -21,7 +21,6 @@ from gt_helpers.analysis.geometry import (
     fit_probe,
     late_mlps,
     nearest_gap,
-    one_hot,
     pca_places,
     random_directions,
     read_stream,
@@ -101,15 +100,8 @@ def test_places_of_the_paper_and_of_others() -> None:
     assert pca_places(headless, shape) == ["m7 input", "embed@YY"]
     with pytest.raises(ValueError, match="upper half"):
         late_mlps(CircuitParts((), ("m1",), (), ()), 12)
-
-
-def test_control_heads_lie_outside_the_circuit() -> None:
-    shape = Shape(12, 2, ("END",))
-    assert control_head("a5.h0", CircuitParts((), (), (), ()), shape) == "a5.h1"
     with pytest.raises(ValueError, match="every head of layer 5"):
-        control_head("a5.h0", CircuitParts(("a5.h1",), (), (), ()), shape)
-    with pytest.raises(ValueError, match="no head"):
-        control_head("m5", PAPER, shape)
+        pca_places(CircuitParts(("a5.h0", "a5.h1"), ("m7",), (), ()), Shape(12, 2, ("END",)))
 
 
 def test_the_template_without_end_of_text(model: Transformer) -> None:
@@ -181,7 +173,7 @@ def covariance(x: Tensor, z: Tensor) -> Tensor:
 @pytest.mark.parametrize("classes", [False, True])
 def test_leace_leaves_no_covariance_with_the_concept(n: int, classes: bool) -> None:
     x, YY = planted(n, 0)
-    z = one_hot(YY // 40) if classes else YY
+    z = one_hot(YY // 40, 100) if classes else YY
     erased = fit_leace(x, z)(x)
     before, after = covariance(x, z), covariance(erased, z)
     assert after.abs().max() < 1e-9 * before.abs().max()
@@ -238,7 +230,7 @@ def test_ways_to_erase_take_what_they_say() -> None:
     erased = [eraser(x) for eraser in found.values()]
     number, classes, shuffled, _, principal, drawn = erased
     assert covariance(number, YY).abs().max() < 1e-9
-    assert covariance(classes, one_hot(YY)).abs().max() < 1e-9
+    assert covariance(classes, one_hot(YY, 100)).abs().max() < 1e-9
     assert fit_pca(x).explained(principal).sum() < 1e-9
     assert [eraser.read.shape[1] for eraser in found.values()] == [1, 20, 1, 20, 2, 2]
     for control in (shuffled, drawn):
