@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..metrics import bootstrap_ci, prob_diff
+from ..metrics import average, prob_diff
 from ..model.components import Shape, component
 from ..patching.circuits import Circuit, connect
 from ..patching.engine import PathPatching
@@ -46,8 +46,8 @@ def changes_without(names: Iterable[str], whole: Tensor, diffs: Iterable[Tensor]
 
     rows = []
     for name, diff in zip(names, diffs, strict=True):
-        change, low, high = (float(value) for value in bootstrap_ci(diff - whole))
-        rows.append((name, float(diff.mean()), change, low, high))
+        change = average(diff - whole)
+        rows.append((name, float(diff.mean()), change.value, change.low, change.high))
     table = pd.DataFrame(rows, columns=["name", "prob_diff", "change", "low", "high"])
     return table.sort_values("change", key=abs, ascending=False, kind="stable", ignore_index=True)
 
@@ -135,9 +135,9 @@ def direct_and_indirect(patching: PathPatching, mlps: Iterable[str]) -> pd.DataF
     for name, paths in mlp_paths(node.label for node in nodes).items():
         total = paths["direct"] | paths["indirect"]
         for path, circuit in {**paths, "total": total}.items():
-            change = patching.evaluate(circuit).prob_diff - clean
-            mean, low, high = (float(value) for value in bootstrap_ci(change))
-            rows.append((name, path, mean, low, high, -mean / float(clean.mean())))
+            change = average(patching.evaluate(circuit).prob_diff - clean)
+            share = -change.value / float(clean.mean())
+            rows.append((name, path, change.value, change.low, change.high, share))
     return pd.DataFrame(rows, columns=["component", "path", "change", "low", "high", "share"])
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ..dataset.prompts import NO_BOS_TEMPLATE
+from ..metrics import YYs
 from ..model.cache import ActivationCache
 from ..model.components import END, Shape, below, component
 from ..model.transformer import Block
@@ -24,7 +25,6 @@ from .logit_lens import end_of
 from .neurons import end_mlp
 
 Vectors = Float[Tensor, "prompt d_model"]
-YYs = Int[Tensor, " prompt"]
 
 # The paper's PCA reads prompts without <|endoftext|>.
 PCA_TEMPLATE = NO_BOS_TEMPLATE

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..metrics import FIRST_YY, LAST_YY, correlation
+from ..metrics import FIRST_YY, LAST_YY, YYs, correlation
 from ..model.cache import ActivationCache
 from ..model.components import END, component
 from ..model.transformer import Transformer
@@ -143,7 +143,7 @@ def beyond_mean_row(table: Table) -> Table:
     return table - table.nanmean(0)
 
 
-def step_height(logits: Logits, YY: Int[Tensor, " prompt"]) -> Float[Tensor, " prompt"]:
+def step_height(logits: Logits, YY: YYs) -> Float[Tensor, " prompt"]:
     """By how much years above YY exceed the others, mean of either, in year logits.
 
     Linear, so that the heights of all `direct_effect`s and `bias_effect` add up to that of the
