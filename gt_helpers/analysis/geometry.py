@@ -241,12 +241,12 @@ def edited_streams(cache: ActivationCache, edits: Mapping[str, Eraser]) -> dict[
         block = model.blocks[layer]
         earlier = cache.stream[layer, :, :-1]  # cannot see END, so it keeps its values
         if not block.parallel:
-            stream = block.after_heads(stream, _mixed_at_end(block, earlier, stream))
+            stream = stream + _heads_at_end(block, earlier, stream) + block.b_O
         read = by_layer[layer](stream) if layer in by_layer else stream
         found[f"m{layer}"] = read
         stream = read + block.mlp(read) + block.b_out
         if block.parallel:  # its heads read what the MLP reads
-            stream = block.after_heads(stream, _mixed_at_end(block, earlier, read))
+            stream = stream + _heads_at_end(block, earlier, read) + block.b_O
     return found | {"logits": stream}
 
 
@@ -268,9 +268,14 @@ def fit_edits(
     return edits
 
 
-def _mixed_at_end(
+def _heads_at_end(
     block: Block, earlier: Float[Tensor, "prompt earlier d_model"], end: Vectors
-) -> Float[Tensor, "prompt head d_head"]:
-    """What all heads of a layer mix at END, given the stream at earlier positions."""
-    query, key, value = block.qkv(torch.cat([earlier, end[:, None]], 1), slice(None))
-    return block.mix(query[:, -1:], key, value)[:, 0]
+) -> Vectors:
+    """What all heads of a layer write at END, given the stream at earlier positions."""
+    stream = torch.cat([earlier, end[:, None]], 1)
+    written = torch.zeros_like(end)
+    # Head by head: where every year is erased, rounding is all that is left for a probe to read.
+    for head, W_O in enumerate(block.W_O):
+        pattern = block.pattern(head, stream, [stream.shape[1] - 1])
+        written += (pattern @ block.value(head, stream))[:, 0] @ W_O
+    return written
