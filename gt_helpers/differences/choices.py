@@ -35,7 +35,6 @@ from ..metrics import (
 from ..model.cache import ActivationCache, cache_activations
 from ..model.components import Shape, component
 from ..model.transformer import Transformer
-from ..patching.ablations import FrozenNorms, MeanAblation, ZeroAblation
 from ..patching.activation import overwritten_log_probs
 from ..patching.circuits import Circuit, connect
 from ..patching.engine import PathPatching
@@ -46,6 +45,7 @@ from ..patching.paper import (
     end_sweeps,
     partial_circuit,
 )
+from .ablations import FrozenNorms, MeanAblation, ZeroAblation
 
 Years = tuple[int, int]
 # A tokenizer, the number of prompts, a seed and the pool of start years.

@@ -24,12 +24,12 @@ from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from gt_helpers.analysis.preview import Preview
+from gt_helpers.differences.ablations import FrozenNorms, MeanAblation
 from gt_helpers.edges import graph as edge_graph
 from gt_helpers.edges.attribution import eap
 from gt_helpers.edges.graph import EdgeGraph, evaluate_edges
 from gt_helpers.model.components import Shape
 from gt_helpers.model.load import load_model
-from gt_helpers.patching.ablations import FrozenNorms, MeanAblation
 from gt_helpers.patching.circuits import Circuit
 from gt_helpers.patching.engine import PathPatching
 

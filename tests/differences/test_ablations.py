@@ -1,4 +1,4 @@
-"""Every variant does what its name says, on small random models in float64."""
+"""Unit: every ablation does what its name says, on small random models in float64."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from literal import random_prompts, save_random_gpt2
 from transformer_lens.model_bridge import TransformerBridge
 
 from gt_helpers.analysis.logit_lens import processed_output
+from gt_helpers.differences.ablations import FrozenNorms, MeanAblation, ZeroAblation
 from gt_helpers.model.cache import cache_activations
 from gt_helpers.model.components import component
 from gt_helpers.model.load import load_model
 from gt_helpers.model.transformer import Transformer
-from gt_helpers.patching.ablations import FrozenNorms, MeanAblation, ZeroAblation
 from gt_helpers.patching.circuits import Circuit
 from gt_helpers.patching.engine import PathPatching
 
