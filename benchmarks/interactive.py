@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from sweep import options_of, print_tables, random_prompts, seconds
 
+from gt_helpers import views
 from gt_helpers.analysis import preview
 from gt_helpers.edges.attribution import eap
-from gt_helpers.edges.effects import EdgeScores
 from gt_helpers.edges.graph import EdgeGraph, evaluate_edges
+from gt_helpers.edges.scores import EdgeScores
 from gt_helpers.model.load import load_model
 from gt_helpers.patching.engine import PathPatching
 from gt_helpers.patching.paper import PAPER, CircuitParts, full_circuit
-from gt_helpers.views import widgets
 
 TINY = CircuitParts(("a0.h1",), ("m1",), ("m0",), ("embed",))
 
@@ -55,7 +55,7 @@ def benchmark(folder: Path, n: int, device: str) -> list[tuple[str, str]]:
         error = f"{quick.error:.0e}" + (" (exact)" if quick.exact else "")
         words = f"{times[0]:.2f}, {times[1]:.3f}: **{times[0] / times[1]:.0f} x**; {error}"
         rows.append((f"sweep {name}: exact s, preview s: ratio; largest error", words))
-    explorer = widgets.path_explorer(exact, parts)
+    explorer = views.path_explorer(exact, parts)
     explorer.controls["prompts"].value = n
     redraw = seconds(explorer.refresh, device, 3)
     rows.append(("path explorer, a whole redraw, s", f"{redraw:.2f}"))
@@ -66,7 +66,7 @@ def benchmark(folder: Path, n: int, device: str) -> list[tuple[str, str]]:
     attributed = seconds(lambda: found.append(eap(exact, graph)), device)
     rows.append((f"a third of {len(graph)} edges evaluated, s", f"{evaluated:.2f}"))
     rows.append(("all edges by EAP, s", f"{attributed:.1f}"))
-    explorer = widgets.discovery_explorer(exact, found, {"described": full_circuit(parts)})
+    explorer = views.discovery_explorer(exact, found, {"described": full_circuit(parts)})
     for n_edges in (200, 2000):
         choice = {"method": found[0].method, "edges": n_edges, "against": "described"}
         redraw = seconds(lambda c=choice: explorer.draw(**c), device)

@@ -31,6 +31,7 @@ from transformers.utils import logging
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from gt_helpers.model import transformer
 from gt_helpers.model.load import load_model
 from gt_helpers.model.transformer import Transformer
 from gt_helpers.patching import engine as path_patching
@@ -218,7 +219,7 @@ def product_seconds(model: Transformer, n_rows: int, device: str, fraction: floa
 
         return seconds(work, device) * n_rows / len(some)
 
-    own = model._block
+    own = transformer._CPU_BLOCK if device == "cpu" else transformer._GPU_BLOCK
     tried = [(*own, model.W_U), (*own, transposed), (own[0], n_tokens, model.W_U)]
     return min(one(size, min(columns, n_tokens), weight) for size, columns, weight in tried)
 

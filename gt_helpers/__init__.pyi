@@ -77,18 +77,14 @@ from .differences.compare_prompts import (
 from .differences.comparison import Comparison as Comparison
 from .differences.diagnosis import diagnose as diagnose
 from .differences.heatmap import compare_sweep as compare_sweep
-from .edges.attribution import (
-    compare_scores as compare_scores,
-    eap as eap,
-    eap_ig as eap_ig,
-    worst_edges as worst_edges,
-)
+from .edges.attribution import eap as eap, eap_ig as eap_ig
 from .edges.discovery import (
     agreement as agreement,
     discover_circuit as discover_circuit,
     greedy_edges as greedy_edges,
 )
 from .edges.effects import edge_effects as edge_effects
+from .edges.scores import compare_scores as compare_scores, worst_edges as worst_edges
 from .edges.graph import EdgeGraph as EdgeGraph, evaluate_edges as evaluate_edges
 from .edges.quality import (
     completeness as completeness,

@@ -21,7 +21,6 @@ import shutil
 import signal
 import socket
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +41,6 @@ T = TypeVar("T")
 Tensors = dict[str, Tensor]
 
 _TIMEOUT = timedelta(hours=2)  # of waiting for a process that hangs; a lost one is noticed at once
-_GRACE = 15.0  # seconds to leave in when the run is stopped; after 30, torchrun kills
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -76,7 +74,6 @@ class _Step:
 _group = _Group()
 _step: _Step | None = None
 _measuring = False  # a part of the prompts: what is called meanwhile is this process's alone
-_said = threading.Event()  # that the run is stopped
 
 
 def rank() -> int:
@@ -114,34 +111,33 @@ def over_prompts(
     if _measuring:
         return measure(slice(0, n))
     path, kept = _kept(what, n)
-    held = {number for prompts in kept for number in range(n)[prompts]}
-    left = [number for number in range(n) if number not in held]
+    left = sorted(set(range(n)) - {number for some in kept for number in range(n)[some]})
     first, last = (len(left) * i // world_size() for i in (rank(), rank() + 1))
-    found: list[tuple[int, Tensors]] = []
+    found: dict[int, Tensors] = {}  # by their first prompts
     refusal: ValueError | None = None
     _measuring = True
     try:
         for prompts in _slices(left[first:last]):
-            tensors = measure(prompts)
+            found[prompts.start] = tensors = measure(prompts)
             if world_size() > 1:
-                tensors = {name: _own(tensor) for name, tensor in tensors.items()}
-                if path:
-                    write_tensors(_part(path, prompts), tensors)
-            found.append((prompts.start, tensors))
+                found[prompts.start] = {name: _own(tensor) for name, tensor in tensors.items()}
+            if world_size() > 1 and path:
+                write_tensors(_part(path, prompts), tensors)
     except ValueError as error:
         refusal = error
     finally:
         _measuring = False
     if is_main() and path:
-        found += [(prompts.start, load_file(_part(path, prompts))) for prompts in kept]
+        found |= {prompts.start: load_file(_part(path, prompts)) for prompts in kept}
     everyone = _gather(f"{what} of {n} prompts", (found, refusal))
     for _, refused in everyone:
         if refused is not None:
             raise refused
-    parts = sorted((part for found, _ in everyone for part in found), key=lambda part: part[0])
+    by_start = {start: part for found, _ in everyone for start, part in found.items()}
+    parts = [by_start[start] for start in sorted(by_start)]
     if len(parts) == 1:
-        return parts[0][1]
-    return {name: torch.cat([part[name] for _, part in parts], dim) for name in parts[0][1]}
+        return parts[0]
+    return {name: torch.cat([part[name] for part in parts], dim) for name in parts[0]}
 
 
 def chunks(prompts: slice, size: int) -> list[slice]:
@@ -179,30 +175,82 @@ def write_tensors(path: Path, tensors: Tensors) -> None:
     temporary.replace(path)
 
 
+@contextmanager
+def processes(device: str | None = None) -> Iterator[str | None]:
+    """Join the processes that torchrun started, for as long as the block lasts; gives the device.
+
+    Without torchrun nothing happens, and the device is the given one. Each process takes the GPU of
+    its own number unless ``device`` is another than "cuda". When a process is lost, the others say
+    so in one sentence, and Stopped is raised. Raises ValueError for more processes than GPUs.
+    """
+    global _group
+    if not (dist.is_available() and dist.is_torchelastic_launched()):
+        yield device
+        return
+    _group = _Group(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    handlers = {one: signal.signal(one, _stop) for one in _SIGNALS}
+    try:
+        device = _own_device(device)
+        # What is gathered lies on the CPU. Gloo notices a lost process at once; NCCL would wait.
+        dist.init_process_group("gloo", timeout=_TIMEOUT)
+        members = _gather("members", (socket.gethostname(), os.getpid()))
+        _group = _Group(_group.rank, _group.size, tuple(members))
+        yield device
+        _gather("end", None)
+        dist.destroy_process_group()
+    finally:
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
+        _group = _Group()
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The main process goes through the block first, e.g. to download what the others then find.
+
+    A mistake that it meets there is named by it alone: the others end without a word.
+    """
+    if not is_main():
+        if not broadcast(False):
+            _leave()
+        yield
+        return
+    try:
+        yield
+    except Stopped:
+        raise
+    except Exception:
+        broadcast(False)
+        raise
+    broadcast(True)
+
+
+def broadcast(value: T) -> T:
+    """The main process's value, in every process; all must call this."""
+    return _gather("broadcast", value if is_main() else None)[0]
+
+
 def _kept(what: str, n: int) -> tuple[Path | None, list[slice]]:
     """Where parts of a measurement are kept in this step, and of which prompts there are some."""
     if _step is None:
         return None, []
     _step.calls[what] += 1
     path = _step.parts / f"{_file_name(what)}_{_step.calls[what]}_of_{n}_prompts"
-    pattern = re.compile(re.escape(path.name) + r"_from_(\d+)_to_(\d+)\.safetensors")
-    names = [file.name for file in path.parent.glob("*")]
-    kept: list[slice] = []
-    for first, end in sorted((int(m[1]), int(m[2])) for m in map(pattern.fullmatch, names) if m):
-        if not kept or first >= kept[-1].stop:
-            kept.append(slice(first, end))
-    return path, share(kept)  # the main process's view, lest two differ
+    files = path.parent.glob(f"{path.name}_*.safetensors")
+    ends = sorted([int(end) for end in file.stem.rpartition("_")[2].split("-")] for file in files)
+    kept = [slice(first, end) for first, end in ends]
+    return path, broadcast(kept)  # the main process's view, lest two differ
 
 
 def _part(path: Path, prompts: slice) -> Path:
-    return path.with_name(f"{path.name}_from_{prompts.start}_to_{prompts.stop}.safetensors")
+    return path.with_name(f"{path.name}_{prompts.start}-{prompts.stop}.safetensors")
 
 
 def _slices(numbers: Sequence[int]) -> list[slice]:
     """Ascending numbers as slices of consecutive ones."""
     by_gap = groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0])
-    runs = [[number for _, number in run] for _, run in by_gap]
-    return [slice(run[0], run[-1] + 1) for run in runs]
+    pieces = [[number for _, number in piece] for _, piece in by_gap]
+    return [slice(piece[0], piece[-1] + 1) for piece in pieces]
 
 
 def _own(tensor: Tensor) -> Tensor:
@@ -214,73 +262,20 @@ def _file_name(text: str) -> str:
     return re.sub(r"[^\w@.-]+", "_", text)
 
 
-@contextmanager
-def processes(device: str | None = None) -> Iterator[str | None]:
-    """Join the processes that torchrun started, for as long as the block lasts; gives the device.
-
-    Without torchrun nothing happens, and the device is the given one. Each process takes the GPU of
-    its own number unless ``device`` is another than "cuda"; NCCL joins such processes, Gloo all
-    others. When a process is lost, the others say so in one sentence, and Stopped is raised. Raises
-    ValueError for more processes than GPUs.
-    """
-    global _group
-    if not (dist.is_available() and dist.is_torchelastic_launched()):
-        yield device
-        return
-    _group = _Group(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-    _said.clear()
-    try:
-        with _watched():
-            device = _join(device)
-            yield device
-            _gather("end", None)
-            dist.destroy_process_group()
-    finally:
-        _group = _Group()
-
-
-@contextmanager
-def main_first() -> Iterator[None]:
-    """The main process goes through the block first, e.g. to download what the others then find.
-
-    A mistake that it meets there is named by it alone: the others end without a word.
-    """
-    if not is_main():
-        if not share(False):
-            _leave()
-        yield
-        return
-    try:
-        yield
-    except Exception:
-        share(False)
-        raise
-    share(True)
-
-
-def share(value: T) -> T:
-    """The main process's value, in every process; all must call this."""
-    return _gather("share", value if is_main() else None)[0]
-
-
-def _join(device: str | None) -> str | None:
-    """Make the process group; gives this process's device."""
-    global _group
+def _own_device(device: str | None) -> str | None:
+    """The device of this process, of the one that is asked for."""
     n_gpus, here = torch.cuda.device_count(), int(os.environ["LOCAL_WORLD_SIZE"])
-    own_gpu = n_gpus > 0 and device in (None, "cuda")
-    if own_gpu and here > n_gpus:
+    if n_gpus == 0 or device not in (None, "cuda"):
+        return device
+    if here > n_gpus:
         if not is_main():
             _leave()
         raise ValueError(
             f"torchrun started {here} processes on a machine with {n_gpus} GPUs; start one for "
             f"each, --nproc-per-node={n_gpus}, or give --device cpu."
         )
-    if own_gpu:
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if own_gpu else "gloo", timeout=_TIMEOUT)
-    members = _gather("members", (socket.gethostname(), os.getpid()))
-    _group = _Group(_group.rank, _group.size, tuple(members))
+    device = f"cuda:{os.environ['LOCAL_RANK']}"
+    torch.cuda.set_device(device)
     return device
 
 
@@ -292,77 +287,39 @@ def _gather(place: str, value: Any) -> list[Any]:
     try:
         dist.all_gather_object(found, (place, value))
     except RuntimeError as error:
-        if not _said.wait(5):  # torchrun tells the others of a process that was lost
-            reason = str(error).partition("\n")[0].split("] ", 1)[-1]  # without its place in C++
-            _say(f"The processes do not reach each other any more ({reason})")
+        time.sleep(5)  # torchrun stops the others when a process is lost, and then `_stop` says so
+        reason = str(error).partition("\n")[0].split("] ", 1)[-1]  # without its place in C++
+        _say(f"The processes do not reach each other any more ({reason})")
         raise Stopped("Another process was lost.") from error
     if len(places := sorted({place for place, _ in found})) > 1:
         raise RuntimeError(f"The processes came to different places: {', '.join(places)}.")
     return [value for _, value in found]
 
 
-@contextmanager
-def _watched() -> Iterator[None]:
-    """Raise Stopped in the main thread when torchrun stops the run, and say why, whatever it does.
-
-    A thread that waits in a collective runs no Python, so another one does the saying, woken by a
-    pipe into which the interpreter's own signal handler writes.
-    """
-    read, write = os.pipe()
-    os.set_blocking(write, False)
-    over = threading.Event()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        for one in _SIGNALS:
-            signal.signal(one, signal.SIG_IGN)
-        _said.wait(5)
-        raise Stopped("The run was stopped.")
-
-    def watch() -> None:
-        if os.read(read, 1):
-            _say_who_is_lost()
-            if not over.wait(_GRACE):
-                os._exit(1)
-        os.close(read)
-
-    handlers = {one: signal.signal(one, stop) for one in _SIGNALS}
-    wakeup = signal.set_wakeup_fd(write)
-    threading.Thread(target=watch, daemon=True).start()
-    try:
-        yield
-    finally:
-        over.set()
-        signal.set_wakeup_fd(wakeup)
-        for one, handler in handlers.items():
-            signal.signal(one, handler)
-        os.close(write)
-
-
-def _say_who_is_lost() -> None:
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """Handle a signal, as torchrun sends it when a process is lost: one process says why."""
+    for one in _SIGNALS:
+        signal.signal(one, signal.SIG_IGN)
     here = socket.gethostname()
     lost = [i for i, (host, pid) in enumerate(_group.members) if host == here and not _lives(pid)]
-    what = "The run was stopped"
-    if lost:
-        numbers = " and ".join(map(str, lost))
-        what = f"Process {numbers} of {world_size()} (counted from 0) was lost"
     if rank() == min(set(range(world_size())) - set(lost)):
-        _say(what)
-    time.sleep(1)  # the others are looking too, who is there
-    _said.set()
+        numbers = " and ".join(map(str, lost))
+        of_all = f"Process {numbers} of {world_size()} (counted from 0) was lost"
+        _say(of_all if lost else "The run was stopped")
+        time.sleep(1 if world_size() == 2 else 5)  # the others are looking too, who is there
+    raise Stopped("The run was stopped.")
 
 
 def _say(what: str) -> None:
-    """Say once why the run is stopped, where, and how it is continued."""
-    if not _said.is_set():
-        where = f" in the step '{_step.name}'" if _step else ""
-        kept = f"is kept in {_step.folder}" if _step else "is kept"
-        sentence = f"{what}{where}. What was finished {kept}: the same command continues."
-        print(f"\n{sentence}", file=sys.stderr, flush=True)
+    """Say why the run is stopped, where, and how it is continued."""
+    where = f" in the step '{_step.name}'" if _step else ""
+    kept = f"is kept in {_step.folder}" if _step else "is kept"
+    sentence = f"{what}{where}. What was finished {kept}: the same command continues."
+    print(f"\n{sentence}", file=sys.stderr, flush=True)
 
 
 def _leave() -> NoReturn:
     """End without a word, and not before the main process, which says why."""
-    _said.set()
     time.sleep(1)
     raise Stopped("The main process cannot go on.")
 

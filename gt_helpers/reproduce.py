@@ -16,7 +16,7 @@ from .dataset.year_dataset import YearDataset
 from .environment import hub_reachable
 from .model.load import is_gpt2_small, load_model
 from .patching.paper import PAPER
-from .processes import is_main, main_first, main_only, share, world_size
+from .processes import broadcast, is_main, main_first, main_only, world_size
 from .report import write_report, write_scorecard
 from .scorecard.claims import EXPERIMENTS, FALLBACK, claims, measurable, scorecard, to_text
 from .scorecard.discovery import DISCOVERY, discover
@@ -76,7 +76,7 @@ def open_run(
 
     Arguments and errors as for `reproduce`.
     """
-    chosen = model or share("gpt2-small" if hub_reachable() else "mini")
+    chosen = model or broadcast("gpt2-small" if hub_reachable() else "mini")
     why = "" if model or chosen != "mini" else " (GPT-2 small is not cached and cannot be reached)"
     with main_first():
         if out is not None and Path(out).exists() and not Path(out).is_dir():
@@ -93,7 +93,7 @@ def open_run(
         folder = Path(out) if out else Path("reproduction") / _folder_name(results.settings)
         if is_main():
             results = _continue_or_start(folder, results, say)
-    results = share(results)
+    results = broadcast(results)
     several = f"; {world_size()} processes" if world_size() > 1 else ""
     say(f"Device: {transformer.device}{several}; {len(dataset)} prompts; results go to {folder}")
     return Run(transformer, dataset, results, folder, say)

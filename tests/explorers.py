@@ -1,4 +1,4 @@
-"""What tests read off an explorer."""
+"""What tests read off explorers and tables."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import json
 import re
 from html import unescape
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import plotly.graph_objects as go
 
-from gt_helpers.views.kit.explorer import Explorer
+from gt_helpers.views import Explorer
 
 
 def state(explorer: Explorer) -> str:
@@ -34,3 +35,11 @@ def numbers(sent: Any) -> np.ndarray:
     flat = np.frombuffer(base64.b64decode(sent["bdata"]), sent["dtype"])
     shape = sent.get("shape", str(len(flat)))  # one axis needs none
     return flat.reshape([int(n) for n in shape.split(",")])
+
+
+def rows(table: str) -> list[list[str]]:
+    """The texts of a table's cells, without its head; a line break is a space."""
+    text = table[: table.index("</table>") + 8].replace("<br>", " ")
+    body = ElementTree.fromstring(text).find("tbody")
+    assert body is not None
+    return [["".join(cell.itertext()) for cell in row] for row in body]

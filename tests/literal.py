@@ -1,4 +1,4 @@
-"""Path patching written down literally, slowly and without the package: what the engine must equal.
+"""Oracle: path patching written down literally, slowly, without the package; the engine equals it.
 
 The circuit is a tree: the logits read every component, each of which reads every component below
 it, down to the tokens. A patch is a set of *paths* from the logits down to a component; the
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
+VOCABULARY = 131
 POSITIONS = ("eos", "The", "YY", "to", "XX", "END")
 FIRST_CHANGED = POSITIONS.index("YY")
 
@@ -46,38 +47,24 @@ class Prompts:
         return len(self.YY)
 
 
-def random_prompts(n: int = 5, vocabulary: int = 131, seed: int = 0) -> Prompts:
+def random_prompts(n: int = 5, seed: int = 0) -> Prompts:
     """Prompts of six random tokens; clean and corrupted ones differ at YY and XX, not at END."""
     generator = torch.Generator().manual_seed(seed)
-    clean = torch.randint(vocabulary, (n, len(POSITIONS)), generator=generator)
+    clean = torch.randint(VOCABULARY, (n, len(POSITIONS)), generator=generator)
     corrupted = clean.clone()
-    for name in ("YY", "XX"):
-        column = POSITIONS.index(name)
-        step = torch.randint(1, vocabulary, (n,), generator=generator)
-        corrupted[:, column] = (clean[:, column] + step) % vocabulary
-    return Prompts(
-        clean,
-        corrupted,
-        torch.randint(2, 99, (n,), generator=generator),
-        {name: index for index, name in enumerate(POSITIONS)},
-        torch.randperm(vocabulary, generator=generator)[:100],
-    )
+    for column in (POSITIONS.index("YY"), POSITIONS.index("XX")):
+        step = torch.randint(1, VOCABULARY, (n,), generator=generator)
+        corrupted[:, column] = (clean[:, column] + step) % VOCABULARY
+    YY = torch.randint(2, 99, (n,), generator=generator)
+    positions = {name: index for index, name in enumerate(POSITIONS)}
+    year_tokens = torch.randperm(VOCABULARY, generator=generator)[:100]
+    return Prompts(clean, corrupted, YY, positions, year_tokens)
 
 
-def save_random_gpt2(
-    folder: Path, n_layer: int = 3, n_head: int = 3, d_model: int = 12, vocabulary: int = 131
-) -> Path:
+def save_random_gpt2(folder: Path, n_layer: int = 3) -> Path:
     """Save a GPT-2 whose every weight, gain and bias is random and large enough to matter."""
-    config = GPT2Config(
-        vocab_size=vocabulary,
-        n_positions=16,
-        n_embd=d_model,
-        n_layer=n_layer,
-        n_head=n_head,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    model = GPT2LMHeadModel(config)
+    sizes = {"vocab_size": VOCABULARY, "n_positions": 16, "n_embd": 12, "n_head": 3}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, n_layer=n_layer, bos_token_id=0, eos_token_id=0))
     generator = torch.Generator().manual_seed(7)
     for name, weight in model.named_parameters():
         noise = torch.randn(weight.shape, generator=generator)
@@ -86,7 +73,7 @@ def save_random_gpt2(
         elif ".ln_" in name:
             weight.data = 1 + 0.4 * noise
         else:
-            weight.data = noise * (1.0 if "wte" in name or "wpe" in name else 1.5 / d_model**0.5)
+            weight.data = noise * (1.0 if "wte" in name or "wpe" in name else 1.5 / 12**0.5)
     model.save_pretrained(folder)
     return folder
 
@@ -141,13 +128,11 @@ class Literal:
 
     def _project(self, layer: int, head: int, part: str, x: Tensor) -> Tensor:
         """Query, key or value [..., d_head] of the stream x."""
-        width, d_head = self.config.n_embd, self.config.n_embd // self.n_heads
-        first = "qkv".index(part) * width + head * d_head
-        weight = self.weights[f"transformer.h.{layer}.attn.c_attn.weight"][
-            :, first : first + d_head
-        ]
-        bias = self.weights[f"transformer.h.{layer}.attn.c_attn.bias"][first : first + d_head]
-        return self._norm(f"transformer.h.{layer}.ln_1", x) @ weight + bias
+        name, d_head = f"transformer.h.{layer}", self.config.n_embd // self.n_heads
+        first = "qkv".index(part) * self.config.n_embd + head * d_head
+        weight = self.weights[f"{name}.attn.c_attn.weight"][:, first : first + d_head]
+        bias = self.weights[f"{name}.attn.c_attn.bias"][first : first + d_head]
+        return self._norm(f"{name}.ln_1", x) @ weight + bias
 
     def _attend(self, layer: int, head: int, query: Tensor, keys: list, values: list) -> Tensor:
         scores = torch.stack([(query * key).sum(-1) for key in keys]) / math.sqrt(query.shape[-1])
@@ -179,12 +164,9 @@ class Literal:
 
     def _biases(self, node: Node) -> Tensor:
         """Output biases of everything below a node: they belong to no component."""
-        total = torch.zeros((), dtype=torch.float64)
-        for layer in range(self.n_layers):
-            for kind in ("head", "mlp"):
-                if below((kind, layer, 0, 0), node, self.parallel):
-                    total = total + self._output_bias(kind, layer)
-        return total
+        every = [(kind, layer, 0, 0) for layer in range(self.n_layers) for kind in ("head", "mlp")]
+        found = [self._output_bias(*n[:2]) for n in every if below(n, node, self.parallel)]
+        return sum(found, torch.zeros((), dtype=torch.float64))
 
     def writers(self, node: Node, row: int) -> list[Node]:
         """Every component that adds to the stream which a node reads at a row."""
@@ -196,28 +178,21 @@ class Literal:
 
     def _run(self, tokens: Tensor) -> dict[Node, Tensor]:
         """What every component writes [prompt, d_model] at every position."""
-        embedded = self._embed(tokens)
-        values: dict[Node, Tensor] = {
-            ("embed", -1, 0, row): embedded[:, row] for row in range(tokens.shape[1])
-        }
+        embedded, every = self._embed(tokens), range(tokens.shape[1])
+        values: dict[Node, Tensor] = {("embed", -1, 0, row): embedded[:, row] for row in every}
         for layer in range(self.n_layers):
-            heads: list[Node] = [
-                ("head", layer, head, row)
-                for head in range(self.n_heads)
-                for row in range(tokens.shape[1])
-            ]
-            mlps: list[Node] = [("mlp", layer, 0, row) for row in range(tokens.shape[1])]
-            for node in heads + mlps:
-                streams = {
-                    (part, row): self._stream(node, row, values)
-                    for part in ("q", "k", "v", "")
-                    for row in rows(node, part)
-                }
-                values[node] = self._compute(node, streams)
+            nodes = [("head", layer, head, row) for head in range(self.n_heads) for row in every]
+            for node in nodes + [("mlp", layer, 0, row) for row in every]:
+                values[node] = self._reading(node, lambda n, _, row: self._stream(n, row, values))
         return values
 
     def _stream(self, node: Node, row: int, values: dict[Node, Tensor]) -> Tensor:
         return sum((values[s] for s in self.writers(node, row)), self._biases(node))
+
+    def _reading(self, node: Node, read: Callable[[Node, str, int], Tensor]) -> Tensor:
+        """A component's output when each of its inputs reads these streams, row by row."""
+        parts = ("q", "k", "v") if node[0] == "head" else ("",)
+        return self._compute(node, {(p, r): read(node, p, r) for p in parts for r in rows(node, p)})
 
     def _compute(self, node: Node, streams: dict[tuple[str, int], Tensor]) -> Tensor:
         """A component's output, given the stream that each of its inputs reads at each row."""
@@ -237,11 +212,7 @@ class Literal:
             return self.base[node]
         if () in paths:
             return self.patch[node]
-        parts = ("q", "k", "v") if node[0] == "head" else ("",)
-        return self._compute(
-            node,
-            {(p, row): self._read(node, p, row, paths) for p in parts for row in rows(node, p)},
-        )
+        return self._reading(node, lambda n, part, row: self._read(n, part, row, paths))
 
     def _read(self, node: Node, part: str, row: int, paths: list[Steps]) -> Tensor:
         here = [path for path in paths if path[0][:2] == (part, row)]
@@ -266,13 +237,8 @@ def year_log_probs(logits: Tensor, prompts: Prompts) -> Tensor:
 
 def year_prob_diff(logits: Tensor, prompts: Prompts) -> Tensor:
     """Probability difference [prompt], prompt by prompt and year by year."""
-    probs = year_log_probs(logits, prompts).exp()
-    return torch.stack(
-        [
-            sum(p[y] if y > int(YY) else -p[y] for y in range(100))
-            for p, YY in zip(probs, prompts.YY, strict=True)
-        ]
-    )
+    pairs = zip(year_log_probs(logits, prompts).exp(), prompts.YY.tolist(), strict=True)
+    return torch.stack([sum(p[y] if y > YY else -p[y] for y in range(100)) for p, YY in pairs])
 
 
 def paths_of_edges(edges: Iterable[str], sources: Iterable[str] | None = None) -> list[Steps]:
@@ -285,8 +251,7 @@ def paths_of_edges(edges: Iterable[str], sources: Iterable[str] | None = None) -
     for edge in edges:
         left, right = (side.strip() for side in edge.split("->"))
         sender, (receiver, part) = parse(left)[0], parse(right)
-        is_head = receiver[0] == "head"
-        for one in [part] if part or not is_head else ["q", "k", "v"]:
+        for one in [part] if part or receiver[0] != "head" else ["q", "k", "v"]:
             steps.setdefault(receiver, []).append((one, sender[3], sender))
 
     def paths(node: Node) -> list[Steps]:
@@ -305,15 +270,13 @@ def paths_of_sweep(
     ``a2.h1.v[YY]`` reads the row YY only; ``parallel`` as for `below`.
     """
 
-    def listeners(names: Iterable[str]) -> dict[Node, list[tuple[str, range]]]:
-        found: dict[Node, list[tuple[str, range]]] = {}
+    def listeners(names: Iterable[str]) -> dict[Node, list[tuple[str, list[int]]]]:
+        found: dict[Node, list[tuple[str, list[int]]]] = {}
         for name in names:
             row = name[name.index("[") + 1 : name.index("]")] if "[" in name else ""
             node, part = parse(name.replace(f"[{row}]", ""))
             for one in [part] if part or node[0] != "head" else ["q", "k", "v"]:
-                read = rows(node, one)
-                if row:
-                    read = range(POSITIONS.index(row), POSITIONS.index(row) + 1)
+                read = [POSITIONS.index(row)] if row else [*rows(node, one)]
                 found.setdefault(node, []).append((one, read))
         return found
 
@@ -327,7 +290,7 @@ def paths_of_sweep(
         for part, read in first.get(node, []):
             if source[3] in read and below(source, node, parallel):
                 found.append(((part, source[3], source),))
-        inputs_read = [("", rows(LOGITS, ""))] if node == LOGITS else onward.get(node, [])
+        inputs_read = [("", [LOGITS[3]])] if node == LOGITS else onward.get(node, [])
         for part, read in inputs_read:
             for other in nodes:
                 if other[3] in read and below(other, node, parallel):
@@ -335,3 +298,23 @@ def paths_of_sweep(
         return list(dict.fromkeys(found))
 
     return extend(LOGITS)
+
+
+def log_probs_of_edges(
+    literal: Literal, prompts: Prompts, edges: Iterable[str], sources: Iterable[str] | None = None
+) -> Tensor:
+    """Log-probabilities [prompt, year] with a set of edges on the patch prompts."""
+    return year_log_probs(literal.answer(paths_of_edges(edges, sources)), prompts)
+
+
+def sweep_effects(
+    literal: Literal,
+    prompts: Prompts,
+    senders: Iterable[str],
+    receivers: Iterable[str],
+    via: Iterable[str],
+) -> Tensor:
+    """Change [sender, prompt] of the probability difference in every cell of one heatmap."""
+    before = year_prob_diff(literal.answer([]), prompts)
+    cells = [paths_of_sweep(one, receivers, via, literal.parallel) for one in senders]
+    return torch.stack([year_prob_diff(literal.answer(cell), prompts) - before for cell in cells])

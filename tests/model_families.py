@@ -1,4 +1,4 @@
-"""One small random model per family, and the literal evaluator over Hugging Face's own modules.
+"""Oracle: small random models of every family; the literal evaluator over their own modules.
 
 Only the tree of components is the evaluator's; every head, MLP, norm and embedding is computed by
 the modules of the model's own class in transformers, without a formula of the package or of ours.
@@ -16,7 +16,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from literal import POSITIONS, Literal, Node, rows
+from literal import POSITIONS, VOCABULARY, Literal, Node, rows
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -34,7 +34,6 @@ from transformers import (
 
 from gt_helpers.model.load import MINI
 
-VOCABULARY = 131
 N_LAYERS, N_HEADS = 3, 4
 
 
@@ -65,7 +64,11 @@ COMMON |= {"pad_token_id": 1}
 SIZES = COMMON | {"hidden_size": 16, "num_hidden_layers": N_LAYERS, "num_attention_heads": N_HEADS}
 SIZES |= {"max_position_embeddings": 24, "intermediate_size": 20}
 OLD_SIZES = COMMON | {"n_embd": 16, "n_layer": N_LAYERS, "n_head": N_HEADS, "n_positions": 24}
-LLAMA_3 = {"rope_type": "llama3", "rope_theta": 100.0, "factor": 2.0, "low_freq_factor": 1.0}
+OLD_NAMES = {"layers": "transformer.h", "final": "transformer.ln_f", "attention": "attn"}
+BIASES = {"attention_bias": True, "mlp_bias": True}
+SHARED = {"num_key_value_heads": 2, "head_dim": 6}
+ROPE = {"rope_type": "default", "rope_theta": 100.0}
+LLAMA_3 = ROPE | {"rope_type": "llama3", "factor": 2.0, "low_freq_factor": 1.0}
 LLAMA_3 |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 12}
 
 
@@ -74,11 +77,7 @@ def _neox(parallel: bool, rotary: float) -> Family:
         GPTNeoXConfig(
             **SIZES,
             use_parallel_residual=parallel,
-            rope_parameters={
-                "rope_type": "default",
-                "rope_theta": 100.0,
-                "partial_rotary_factor": rotary,
-            },
+            rope_parameters=ROPE | {"partial_rotary_factor": rotary},
         ),
         layers="gpt_neox.layers",
         final="gpt_neox.final_layer_norm",
@@ -94,10 +93,8 @@ def _neox(parallel: bool, rotary: float) -> Family:
 FAMILIES = {
     "GPT-2": Family(
         GPT2Config(**OLD_SIZES),
-        layers="transformer.h",
-        final="transformer.ln_f",
+        **OLD_NAMES,
         norms=("ln_1", "ln_2"),
-        attention="attn",
         projections=("c_attn",),
         fused=(3, N_HEADS, -1),
         output="c_proj",
@@ -116,10 +113,8 @@ FAMILIES = {
     "GPT-NeoX, sequential": _neox(parallel=False, rotary=1.0),
     "GPT-J": Family(
         GPTJConfig(**OLD_SIZES, rotary_dim=2),
-        layers="transformer.h",
-        final="transformer.ln_f",
+        **OLD_NAMES,
         norms=("ln_1", "ln_1"),
-        attention="attn",
         output="out_proj",
         mlp_output="mlp.fc_out",
         parallel=True,
@@ -134,15 +129,7 @@ FAMILIES = {
     ),
     "Llama": Family(LlamaConfig(**SIZES, rms_norm_eps=1e-2)),
     "Llama 3, shared keys and values": Family(
-        LlamaConfig(
-            **SIZES,
-            num_key_value_heads=2,
-            head_dim=6,
-            attention_bias=True,
-            mlp_bias=True,
-            tie_word_embeddings=True,
-            rope_parameters=LLAMA_3,
-        )
+        LlamaConfig(**SIZES, **BIASES, **SHARED, tie_word_embeddings=True, rope_parameters=LLAMA_3)
     ),
     "Mistral": Family(MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=None)),
     "Qwen2": Family(Qwen2Config(**SIZES, num_key_value_heads=1)),
@@ -195,9 +182,8 @@ class Modules:
         self.attention = [layer.get_submodule(family.attention) for layer in self.layers]
         self.output = [one.get_submodule(family.output) for one in self.attention]
         self.mlp_output = [layer.get_submodule(family.mlp_output) for layer in self.layers]
-        self.projections = [
-            [one.get_submodule(name) for name in family.projections] for one in self.attention
-        ]
+        names = family.projections
+        self.projections = [[a.get_submodule(name) for name in names] for a in self.attention]
 
     def norm(self, layer: int, which: int, x: Tensor) -> Tensor:
         """The norm before a layer's attention (0) or MLP (1), of x [..., d_model]."""

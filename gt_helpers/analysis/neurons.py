@@ -6,7 +6,7 @@ whatever else reads the MLP keeps the base run's. The final norm is recomputed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -70,28 +70,29 @@ class Neurons:
         YY, years = self.dataset.YY, self.dataset.year_tokens
         base = metric(self.model.log_probs(self._stream, years).exp().cpu(), YY)
         values = torch.empty(len(self), len(YY), dtype=self.model.dtype)
-        stream, change = self._stream, self.change
 
         def measure(mine: slice) -> Tensors:
-            bar = tqdm(
-                total=len(self) * (mine.stop - mine.start) * self.model.W_U.shape[1],
-                desc=f"{len(self)} neurons of {self.mlp}",
-                unit="logit",
-                unit_scale=True,
-                disable=not (progress and is_main()),
-                leave=False,
-            )
-            for prompts in chunks(mine, PROMPTS_AT_ONCE // 2):
-                single = _Single(self.model, stream[prompts], change[prompts], self.W_out)
-                normaliser = single.normaliser(bar)
-                for some in chunks(slice(0, len(self)), 512):
-                    log_probs = single.logits(some, years) - normaliser[some, :, None]
-                    patched = metric(log_probs.exp().cpu(), YY[prompts])
-                    values[some, prompts] = (patched - base[prompts]).to(values)
-            bar.close()
+            with self._bar(mine.stop - mine.start, progress) as bar:
+                # Each prompt's normalisers of all neurons are kept: half as many prompts at once.
+                for prompts in chunks(mine, PROMPTS_AT_ONCE // 2):
+                    stream, change = self._stream[prompts], self.change[prompts]
+                    single = _Single(self.model, stream, change, self.W_out)
+                    for some, log_probs in single.log_probs(years, bar):
+                        patched = metric(log_probs.exp().cpu(), YY[prompts])
+                        values[some, prompts] = (patched - base[prompts]).to(values)
             return {"values": values[:, mine]}
 
         return over_prompts(f"neurons of {self.mlp}", len(YY), measure, dim=1)["values"]
+
+    def _bar(self, n_prompts: int, progress: bool) -> tqdm:
+        return tqdm(
+            total=len(self) * n_prompts * self.model.W_U.shape[1],
+            desc=f"{len(self)} neurons of {self.mlp}",
+            unit="logit",
+            unit_scale=True,
+            disable=not (progress and is_main()),
+            leave=False,
+        )
 
     @torch.no_grad()
     def joint_effect(self, neurons: Numbers, metric: Metric = prob_diff) -> PerPrompt:
@@ -192,12 +193,14 @@ class _Single:
         self.inverse = (variance + norm.eps).rsqrt().to(model.dtype)  # [neuron, prompt]
         self.stream, self.written = (x.to(model.dtype) * norm.gain for x in (centred, written))
 
-    def logits(self, neurons: slice, tokens: Tokens) -> Float[Tensor, "neuron prompt token"]:
-        """Logits of a few tokens."""
-        tokens = tokens.to(self.model.device)
-        return self._combine(neurons, *self._products(self.written[neurons], tokens))
+    def log_probs(self, tokens: Tokens, bar: tqdm) -> Iterator[tuple[slice, Tensor]]:
+        """Some neurons at a time, and their log-probabilities [neuron, prompt, token]."""
+        normaliser, tokens = self._normaliser(bar), tokens.to(self.model.device)
+        for some in chunks(slice(0, len(self.written)), 512):
+            logits = self._combine(some, *self._products(self.written[some], tokens))
+            yield some, logits - normaliser[some, :, None]
 
-    def normaliser(self, bar: tqdm) -> Float[Tensor, "neuron prompt"]:
+    def _normaliser(self, bar: tqdm) -> Float[Tensor, "neuron prompt"]:
         """Log-sum-exp over the vocabulary, block by block; advances the bar."""
         size, width = _CPU_BLOCK if self.change.device.type == "cpu" else _GPU_BLOCK
         total = torch.full_like(self.inverse, -torch.inf)

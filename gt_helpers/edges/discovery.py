@@ -7,37 +7,39 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from typing import Any, TypeVar
 
 import pandas as pd
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..metrics import bootstrap_ci, prob_diff
+from ..metrics import Metric, bootstrap_ci, prob_diff
 from ..model.components import Component, Edge, Input, component
 from ..patching.circuits import Circuit
 from ..patching.engine import LOGITS, PathPatching, Sweep
-from ..patching.paper import SweepFunction, needed
+from ..patching.paper import needed
 from ..processes import Tensors, over_prompts
-from .effects import EdgeScores
 from .graph import EdgeGraph, Edges
+from .scores import EdgeScores
 
 Node = TypeVar("Node", bound=Hashable)
+MetricSweep = Callable[[Sequence[str], Sequence[str], str, Metric], Sweep]  # as PathPatching.sweep
 
 
 @dataclass(frozen=True, init=False)
 class FoundCircuit(Circuit):
     """A circuit with the effect of each edge on the way on which it was found.
 
-    ``effects`` [edge, prompt] are patched less base metric: negative means that the edge matters.
+    ``effects`` are patched less base metric: negative means that the edge matters.
     The embedding is its only source.
     """
 
-    effects: Tensor = field(compare=False)
+    effects: Float[Tensor, "edge prompt"] = field(compare=False)
 
     def __init__(self, effects: Mapping[Edge, Tensor], name: str = "found circuit") -> None:
         senders = dict.fromkeys(edge.sender for edge in effects)
@@ -74,8 +76,8 @@ class FoundCircuit(Circuit):
 def discover_circuit(
     patching: PathPatching,
     threshold: float = 0.002,
-    n_edges: int | None = None,
-    sweep: SweepFunction[Sweep] | None = None,
+    sweep: MetricSweep | None = None,
+    metric: Metric = prob_diff,
 ) -> FoundCircuit:
     """Find a circuit by path patching, from the logits down to the embedding (section 3.1).
 
@@ -85,8 +87,7 @@ def discover_circuit(
     sweep keeps a sender whose patching lowers the metric, its 95 % bootstrap interval below 0, by
     ``threshold`` of the gap between clean and corrupted prompts or more; of those into a component,
     the strongest is kept however small it is, so that each leads down to the embedding. What does
-    not is left out at the end, and with ``n_edges`` also all but the strongest edges (see
-    `FoundCircuit.strongest`). ``sweep`` may stand in for the patching's own, e.g. a `Preview`'s.
+    not is left out at the end. ``sweep`` may stand in for the patching's own, e.g. a `Preview`'s.
     Raises ValueError unless the patching's base is "clean", and for a threshold below 0.
     """
     if patching.base != "clean":
@@ -95,35 +96,28 @@ def discover_circuit(
         )
     if not threshold >= 0:
         raise ValueError(f"threshold is {threshold!r}; it is a share of the gap, e.g. 0.002.")
-    if n_edges is not None:
-        _check_number(n_edges)
     YY = patching.dataset.YY
-    gap = prob_diff(patching.base_probs, YY) - prob_diff(patching.patch_probs, YY)
+    gap = metric(patching.base_probs, YY) - metric(patching.patch_probs, YY)
     least = threshold * abs(float(gap.mean()))
-    positions, moved = EdgeGraph.of(patching).positions, _moved_embeddings(patching)
+    moved = _moved_embeddings(patching)
     found: dict[Edge, Tensor] = {}
     waiting = {LOGITS.component}
     bar = tqdm(desc="discover", unit="sweep", disable=not patching.progress, leave=False)
     while waiting:
-        node = max(waiting, key=lambda one: (one.depth, one.name))  # all above it is known by now
-        waiting.remove(node)
+        receiver = max(waiting, key=lambda node: (node.depth, node.name))  # all above is known
+        waiting.remove(receiver)
         via = list(dict.fromkeys(_onward(edge) for edge in found if edge.receiver != LOGITS))
         effects: dict[Edge, Tensor] = {}
-        for receiver, row in _entrances(node, positions):
-            *others, _ = patching.shape.senders(row)
-            if row not in moved and not any(patching.shape.reaches(s, receiver) for s in others):
-                continue  # it reads the embedding only, which is the same in both runs
-            effects |= _needed_edges((sweep or patching.sweep)([receiver.name], via, row), receiver)
+        for entry, row in _entries(receiver, patching, moved):
+            swept = (sweep or patching.sweep)([entry.name], via, row, metric)
+            effects |= _needed_edges(swept, entry)
             bar.update()
-        sizes = {edge: -float(values.mean()) for edge, values in effects.items()}
-        enough = min(least, max(sizes.values(), default=0.0))
-        kept = {edge: effects[edge] for edge, size in sizes.items() if size >= enough}
+        kept = _strong(effects, least)
         found |= kept
         waiting |= {edge.sender for edge in kept if edge.sender.kind != "embed"}
         bar.set_postfix_str(f"{len(found)} edges, {len(waiting)} components to go")
     bar.close()
-    circuit = _live(found)
-    return circuit if n_edges is None else circuit.strongest(n_edges)
+    return _live(found)
 
 
 def _moved_embeddings(patching: PathPatching) -> set[str]:
@@ -138,19 +132,26 @@ def _moved_embeddings(patching: PathPatching) -> set[str]:
     return {position for position, one in zip(patching.shape.positions, moved, strict=True) if one}
 
 
-def _entrances(node: Component, positions: Sequence[str]) -> list[tuple[Input, str]]:
-    """Where a change can enter a component: its inputs, each with the positions that it reads."""
-    if node.kind != "head":
-        return [(Input(node), node.position)]
-    earlier = positions[: positions.index(node.position) + 1]
-    rows = {"q": [node.position], "k": earlier, "v": earlier}
-    return [(Input(node, part), row) for part in rows for row in rows[part]]
+def _entries(
+    receiver: Component, patching: PathPatching, moved: Container[str]
+) -> Iterator[tuple[Input, str]]:
+    """A component's inputs, each with every position that it reads and at which it can change."""
+    reads = {"": [receiver.position]}
+    if receiver.kind == "head":
+        positions = EdgeGraph.of(patching).positions
+        earlier = positions[: positions.index(receiver.position) + 1]
+        reads = {"q": [receiver.position], "k": list(earlier), "v": list(earlier)}
+    for entry, row in ((Input(receiver, part), row) for part in reads for row in reads[part]):
+        *others, _ = patching.shape.senders(row)
+        # Where it reads the embedding only, that may be the same in both runs.
+        if row in moved or any(patching.shape.reaches(one, entry) for one in others):
+            yield entry, row
 
 
 def _onward(edge: Edge) -> str:
     """The input that an edge enters, listening to the edge's own row only."""
     row = edge.sender.position if edge.receiver.part in ("k", "v") else ""
-    return Input(edge.receiver.component, edge.receiver.part, row).name
+    return replace(edge.receiver, row=row).name
 
 
 def _needed_edges(swept: Sweep, receiver: Input) -> dict[Edge, Tensor]:
@@ -160,12 +161,19 @@ def _needed_edges(swept: Sweep, receiver: Input) -> dict[Edge, Tensor]:
     return {Edge(component(name), receiver): values[name] for name in names}
 
 
+def _strong(effects: Mapping[Edge, Tensor], least: float) -> dict[Edge, Tensor]:
+    """Those edges that lower the metric by so much, or else the strongest of them."""
+    sizes = {edge: -float(values.mean()) for edge, values in effects.items()}
+    enough = min(least, max(sizes.values(), default=0.0))
+    return {edge: effects[edge] for edge, size in sizes.items() if size >= enough}
+
+
 def _live(effects: Mapping[Edge, Tensor]) -> FoundCircuit:
     """The circuit of the edges on a path from the embedding to the logits."""
     return FoundCircuit({edge: effects[edge] for edge in FoundCircuit(effects).live})
 
 
-def greedy_order(scores: EdgeScores, signed: bool = False) -> Tensor:
+def greedy_order(scores: EdgeScores, signed: bool = False) -> Int[Tensor, " edge"]:
     """The measured edges, by number, in the order in which a circuit grows from the logits down.
 
     Next comes the strongest edge into what the circuit has so far, and its sender joins with it
@@ -174,8 +182,7 @@ def greedy_order(scores: EdgeScores, signed: bool = False) -> Tensor:
     which no measured edge leads on do not occur.
     """
     graph, mean = scores.graph, scores.mean.double()
-    towards = scores.settings.get("patch_metric", 0) - scores.settings.get("base_metric", 1)
-    strengths = (mean if towards > 0 else -mean) if signed else mean.abs()
+    strengths = (mean if scores.gap > 0 else -mean) if signed else mean.abs()
     rows, index = range(len(graph.rows)), graph.index.tolist()
     entering: dict[Hashable, list[int]] = {}
     for number in scores.measured.nonzero().flatten().tolist():
@@ -188,15 +195,15 @@ def greedy_order(scores: EdgeScores, signed: bool = False) -> Tensor:
     return torch.tensor(order, dtype=torch.long)
 
 
-def greedy_edges(scores: EdgeScores, n_edges: int, signed: bool = False) -> Tensor:
-    """A circuit of at most so many edges [edge], grown from the logits down by `greedy_order`.
+def greedy_edges(scores: EdgeScores, n_edges: int) -> Bool[Tensor, " edge"]:
+    """A circuit of at most so many edges, grown from the logits down by `greedy_order`.
 
     As many of the first as leave ``n_edges`` once those are dropped that are on no path from the
     embedding; EAP-IG's code counts them before. `evaluate_edges` evaluates it, and
     `EdgeGraph.circuit` makes it a `Circuit`. Raises ValueError for a number below 1.
     """
     _check_number(n_edges)
-    graph, order = scores.graph, greedy_order(scores, signed)
+    graph, order = scores.graph, greedy_order(scores)
     length = _longest(len(order), n_edges, lambda n: int(graph.pruned(order[:n]).sum()))
     return graph.pruned(order[:length])
 
@@ -248,10 +255,7 @@ def agreement(graph: EdgeGraph, found: Circuit | Edges, reference: Circuit | Edg
     found), ``recall`` (shared of the reference's), ``jaccard`` (shared of all). Raises ValueError
     as `EdgeGraph.mask` does.
     """
-    masks = [
-        graph.edges_of(one) if isinstance(one, Circuit) else graph.mask(one)
-        for one in (found, reference)
-    ]
+    masks = [graph.edges_of(one) for one in (found, reference)]
     members: dict[str, list[set[Any]]] = {
         "components": [set(graph.components(mask)) for mask in masks],
         "links": [_links(graph, mask) for mask in masks],

@@ -11,21 +11,30 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..model.cache import ActivationCache
+from ..model.cache import PROMPTS_AT_ONCE, ActivationCache
 from ..model.components import END, Component, Edge, Input, Shape, inputs
 from ..patching.circuits import Circuit
 from ..patching.engine import Evaluation, PathPatching
 from ..processes import Tensors, over_prompts
+from .rerun import Rerun
 
 # Edges may be chosen by their names, their numbers or a mask over all of them.
 Edges = str | Iterable[str] | Iterable[int] | Tensor
 
-_PROMPTS = 64  # prompts whose live components are kept at once
+
+class _Layer(NamedTuple):
+    """A layer's heads, or its MLP: inputs and nodes by number, and which inputs are k or v."""
+
+    receivers: Int[Tensor, " receiver"]
+    nodes: Int[Tensor, " node"]
+    read_later: Bool[Tensor, " receiver"]
 
 
 @dataclass(frozen=True)
@@ -87,8 +96,8 @@ class EdgeGraph:
         return tuple(one.name.removesuffix(f"@{END}") for one in self.inputs)
 
     @cached_property
-    def exists(self) -> Tensor:
-        """Which edges exist [row, sender, receiver]."""
+    def exists(self) -> Bool[Tensor, "row sender receiver"]:
+        """Which edges exist."""
         reach = [[self.shape.reaches(s, r) for r in self.inputs] for s in self.nodes]
         arrives = [[self.arrives(r, row or END) for r in self.inputs] for row in self.rows]
         return torch.tensor(reach)[None] & torch.tensor(arrives)[:, None]
@@ -101,13 +110,9 @@ class EdgeGraph:
         here = replace(receiver.component, position=row)
         return receiver.component.kind != "logits" and self.shape.reaches(here, read_later)
 
-    def mlp_reads_heads(self, layer: int) -> bool:
-        """Whether a layer's MLP reads the heads of its own layer."""
-        return self.shape.reaches(Component("head", layer, 0), Input(Component("mlp", layer)))
-
     @cached_property
-    def index(self) -> Tensor:
-        """Where the edges are [edge, 3]: the numbers of their row, sender and receiver."""
+    def index(self) -> Int[Tensor, "edge 3"]:
+        """Where the edges are: the numbers of their row, sender and receiver."""
         return self.exists.permute(2, 0, 1).nonzero()[:, [1, 2, 0]]
 
     @cached_property
@@ -125,23 +130,21 @@ class EdgeGraph:
         """Number of edges."""
         return len(self.index)
 
-    def mask(self, edges: Edges) -> Tensor:
-        """Which edges are chosen [edge], of names, numbers or a mask.
+    def mask(self, edges: Edges) -> Bool[Tensor, " edge"]:
+        """Which edges are chosen, of names, numbers or a mask.
 
         Raises ValueError for an edge that does not exist.
         """
-        chosen = torch.zeros(len(self), dtype=torch.bool)
-        if isinstance(edges, Tensor) and edges.dtype == torch.bool:
-            if edges.shape != chosen.shape:
-                raise ValueError(
-                    f"The mask has the shape {list(edges.shape)}; this graph has {len(self)} edges."
-                )
-            return edges.cpu()
-        if isinstance(edges, Tensor):
-            edges = edges.tolist()  # as numbers: going through a tensor is slow
+        if isinstance(edges, Tensor | np.ndarray):
+            edges = edges.tolist()  # looking at the numbers of a tensor one by one is slow
         listed = [edges] if isinstance(edges, str) else list(edges)
-        if listed and all(isinstance(one, bool | np.bool_) for one in listed):
-            return self.mask(torch.tensor(listed))
+        if listed and all(isinstance(one, bool) for one in listed):
+            if len(listed) != len(self):
+                raise ValueError(
+                    f"The mask is of {len(listed)} edges; this graph has {len(self)}: give e.g. "
+                    f"graph.mask({self.names[-1]!r})."
+                )
+            return torch.tensor(listed)
         numbers = [self._number.get(e, -1) if isinstance(e, str) else int(e) for e in listed]
         for edge, number in zip(listed, numbers, strict=True):
             if not 0 <= number < len(self):
@@ -149,48 +152,57 @@ class EdgeGraph:
                     f"{edge!r} is none of the {len(self)} edges of this graph; there is e.g. "
                     f"{self.names[-1]!r}."
                 )
+        chosen = torch.zeros(len(self), dtype=torch.bool)
         chosen[numbers] = True
         return chosen
 
-    def grid(self, edges: Edges) -> Tensor:
-        """Which edges are chosen, as [row, sender, receiver]; raises ValueError as `mask` does."""
+    def grid(self, edges: Edges) -> Bool[Tensor, "row sender receiver"]:
+        """Which edges are chosen, in the form of `exists`; raises ValueError as `mask` does."""
         chosen = torch.zeros_like(self.exists)
         chosen[self.index[self.mask(edges)].unbind(1)] = True
         return chosen
 
-    def pruned(self, edges: Edges) -> Tensor:
-        """The chosen edges [edge] on a path of chosen edges from the embedding to the logits.
+    def pruned(self, edges: Edges) -> Bool[Tensor, " edge"]:
+        """The chosen edges on a path of chosen edges from the embedding to the logits.
 
         The others change nothing. Raises ValueError as `mask` does.
         """
         chosen = self.grid(edges)
-        fed = torch.zeros(chosen.shape[:2], dtype=torch.bool)  # [row, sender]
-        fed[:, 0] = True
-        for receivers, nodes, read_later in self._layers:
-            brought = (chosen[:, :, receivers] & fed[:, :, None]).any(1)
-            later = brought.cummax(0).values  # a key or value is read by later rows too
-            brought = torch.where(read_later, later, brought)
-            fed[:, nodes] |= brought.unflatten(1, (len(nodes), -1)).any(2)
-        useful = torch.zeros(chosen.shape[::2], dtype=torch.bool)  # [row, receiver]
-        useful[-1, -1] = True
-        for receivers, nodes, read_later in reversed(self._layers):
-            sends = (chosen[:, nodes] & useful[:, None]).any(2)
-            sends = sends.repeat_interleave(len(receivers) // len(nodes), dim=1)
-            later = sends.flip(0).cummax(0).values.flip(0)
-            useful[:, receivers] = torch.where(read_later, later, sends)
-        kept = chosen & fed[:, :, None] & useful[:, None]
+        kept = chosen & self._fed(chosen)[:, :, None] & self._useful(chosen)[:, None]
         return kept[self.index.unbind(1)]
 
+    def _fed(self, chosen: Tensor) -> Bool[Tensor, "row sender"]:
+        """Which senders the embedding arrives at along the grid's edges."""
+        fed = torch.zeros(chosen.shape[:2], dtype=torch.bool)
+        fed[:, 0] = True
+        for layer in self._layers:
+            brought = (chosen[:, :, layer.receivers] & fed[:, :, None]).any(1)
+            later = brought.cummax(0).values  # a key or value is read by later rows too
+            brought = torch.where(layer.read_later, later, brought)
+            fed[:, layer.nodes] |= brought.unflatten(1, (len(layer.nodes), -1)).any(2)
+        return fed
+
+    def _useful(self, chosen: Tensor) -> Bool[Tensor, "row receiver"]:
+        """Which inputs, read at a row, lead on to the logits along the grid's edges."""
+        useful = torch.zeros(chosen.shape[::2], dtype=torch.bool)
+        useful[-1, -1] = True
+        for layer in reversed(self._layers):
+            sends = (chosen[:, layer.nodes] & useful[:, None]).any(2)
+            sends = sends.repeat_interleave(len(layer.receivers) // len(layer.nodes), dim=1)
+            later = sends.flip(0).cummax(0).values.flip(0)  # ... so an earlier one is of use
+            useful[:, layer.receivers] = torch.where(layer.read_later, later, sends)
+        return useful
+
     @cached_property
-    def _layers(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Per layer of heads or MLPs, upstream first: receivers, their nodes, which are k or v."""
+    def _layers(self) -> list[_Layer]:
+        """Heads and MLPs in turn, upstream first."""
         found = []
         listed = list(enumerate(self.inputs[:-1]))
         for _, layer in groupby(listed, key=lambda one: one[1].component.depth):
             numbers, receivers = zip(*layer, strict=True)
             nodes = dict.fromkeys(self.nodes.index(one.component) for one in receivers)
             read_later = torch.tensor([one.part in ("k", "v") for one in receivers])
-            found.append((torch.tensor(numbers), torch.tensor(list(nodes)), read_later))
+            found.append(_Layer(torch.tensor(numbers), torch.tensor(list(nodes)), read_later))
         return found
 
     def components(self, edges: Edges) -> tuple[str, ...]:
@@ -203,12 +215,14 @@ class EdgeGraph:
         joined |= {self.inputs[number].component for number in chosen[:, 2].unique().tolist()}
         return tuple(node.label for node in self.nodes[1:] if node in joined)
 
-    def edges_of(self, circuit: Circuit) -> Tensor:
-        """The edges [edge] of a circuit, whatever positions it has them at.
+    def edges_of(self, circuit: Circuit | Edges) -> Bool[Tensor, " edge"]:
+        """The edges of a circuit, whatever positions it has them at; of chosen edges, their `mask`.
 
         What it holds whole (a source, and what an edge from `all` enters) comes from the embedding
         and from the circuit's own components below. Positions before `first` are passed over.
         """
+        if not isinstance(circuit, Circuit):
+            return self.mask(circuit)
         senders = {edge.sender for edge in circuit.edges if edge.sender.kind != "all"}
         own = {"embed", *(sender.label for sender in senders)}
         whole = [(e.receiver, e.sender.position) for e in circuit.edges if e.sender not in senders]
@@ -273,7 +287,8 @@ def evaluate_edges(patching: PathPatching, graph: EdgeGraph, edges: Edges) -> Ev
     def measure(some: slice) -> Tensors:
         answers = [
             patching.model.log_probs(_final_stream(graph, base, patch, grid), years).cpu()
-            for base, patch, _ in patching.caches(_PROMPTS, some)
+            # every live component's change is kept of each
+            for base, patch, _ in patching.caches(PROMPTS_AT_ONCE // 4, some)
         ]
         return {"log_probs": torch.cat(answers)}
 
@@ -285,7 +300,7 @@ def evaluate_edges(patching: PathPatching, graph: EdgeGraph, edges: Edges) -> Ev
 def check_graph(patching: PathPatching, graph: EdgeGraph) -> None:
     """Raise ValueError for a graph of another model or other prompts than the patching's.
 
-    Also for a patching whose norms are its own, as `variants.FrozenNorms`: edges of a graph are
+    Also for a patching whose norms are its own, as `FrozenNorms`: edges of a graph are
     computed with the model's.
     """
     kind = type(patching)
@@ -301,69 +316,32 @@ def check_graph(patching: PathPatching, graph: EdgeGraph) -> None:
         )
 
 
-def rows_before_mlp(run: ActivationCache, layer: int) -> Tensor:
-    """The stream [prompt, position, d_model] that a layer's MLP reads, from the run's start on."""
-    positions = range(run.start, run.stream.shape[2])
-    return torch.stack([run.before_mlp(layer, position) for position in positions], dim=1)
-
-
 def _final_stream(
-    graph: EdgeGraph, base: ActivationCache, patch: ActivationCache, grid: Tensor
-) -> Tensor:
-    """The last stream [prompt, d_model] at END when the edges of the grid are live."""
-    sending = grid.any(2).any(0).nonzero().flatten().tolist()
+    graph: EdgeGraph, base: ActivationCache, patch: ActivationCache, live: Tensor
+) -> Float[Tensor, "prompt d_model"]:
+    """The last stream at END when the edges of a pruned grid [row, sender, receiver] are live."""
+    rerun = Rerun(base)
+    sending = live.any(2).any(0).nonzero().flatten().tolist()
     place = {graph.nodes[number]: i for i, number in enumerate(sending)}
-    weights = grid[:, sending].to(base.stream)  # [row, sending, receiver]
-    rows = base.stream[:, :, base.start :]
-    # The live senders' changes; those not computed yet are 0, and no edge reads them before.
-    live = rows.new_zeros(rows.shape[2], len(sending), rows.shape[1], rows.shape[3])
-    if graph.nodes[0] in place:
-        change = patch.stream[0, :, base.start :] - rows[0]
-        live[:, place[graph.nodes[0]]] = change.transpose(0, 1)
-    entered = grid.any(1).any(0).tolist()
-    listening = [(n, r) for n, r in enumerate(graph.inputs) if entered[n]]
-    for _, layer in groupby(listening, key=lambda one: one[1].component.depth):
-        numbers, receivers = zip(*layer, strict=True)
-        arriving = weights[:, :, list(numbers)].mT @ live.flatten(2)
-        arriving = arriving.unflatten(2, rows.shape[1::2]).permute(1, 2, 0, 3)
+    weights = live[:, sending].to(base.stream)
+    # What is sent [position, sending, prompt, d_model]; no edge reads a sender before it is filled
+    # in. Positions stand in front, so that one product brings it to all inputs of a layer.
+    n_prompts, n_positions, d_model = rerun.base_stream(0).shape
+    sent = weights.new_zeros(n_positions, len(sending), n_prompts, d_model)
+
+    def arriving(receivers: Tensor) -> Float[Tensor, "receiver prompt position d_model"]:
+        brought = weights[:, :, receivers].mT @ sent.flatten(2)
+        return brought.unflatten(2, (n_prompts, d_model)).permute(1, 2, 0, 3)
+
+    if sending and sending[0] == 0:
+        sent[:, 0] = (patch.stream[0] - base.stream[0])[:, base.start :].transpose(0, 1)
+    entered = live.any(1).any(0)
+    for layer in graph._layers:
+        receivers = layer.receivers[entered[layer.receivers]]
         changes: dict[Component, dict[str, Tensor]] = {}
-        for receiver, change in zip(receivers, arriving, strict=True):
-            changes.setdefault(receiver.component, {})[receiver.part] = change
+        for number, change in zip(receivers.tolist(), arriving(receivers), strict=True):
+            one = graph.inputs[number]
+            changes.setdefault(one.component, {})[one.part] = change
         for node, of_part in changes.items():
-            if node.kind == "logits":
-                return rows[-1, :, -1] + of_part[""][:, -1]
-            live[:, place[node]] = output_change(base, node, of_part).transpose(0, 1)
-    return rows[-1, :, -1]
-
-
-def output_change(base: ActivationCache, node: Component, changes: dict[str, Tensor]) -> Tensor:
-    """How a component's output changes [..., prompt, position, d_model] when its inputs do.
-
-    ``changes`` are those of the stream that the inputs "q", "k", "v" (an MLP's: "") read, likewise
-    [..., prompt, position, d_model], at the positions from the run's start on.
-    """
-    block, head = base.model.blocks[node.layer], node.head
-    if node.kind == "mlp":
-        stream = rows_before_mlp(base, node.layer) + changes[""]
-        return block.mlp(stream) - base.mlp[node.layer]
-    before, rows = base.stream[node.layer].tensor_split([base.start], dim=1)
-
-    def changed(part: str) -> Tensor:
-        return rows + changes[part] if part in changes else rows
-
-    earlier, later = slice(base.start), slice(base.start, base.stream.shape[2])
-    query = block.query(head, changed("q"), later)
-    key = after(block.key(head, before, earlier), block.key(head, changed("k"), later))
-    value = after(block.value(head, before), block.value(head, changed("v")))
-    z = block.mix(*(part.unsqueeze(-2) for part in (query, key, value))).squeeze(-2)
-    return (z - base.z[node.layer, :, :, head]) @ block.W_O[head]
-
-
-def after(before: Tensor, now: Tensor, dim: int = -2) -> Tensor:
-    """The earlier positions' part of the base run, then what is at the later ones.
-
-    ``now`` may have axes in front that ``before`` lacks. ``dim`` is the axis of the positions.
-    """
-    shape = list(now.shape)
-    shape[dim] = before.shape[dim]
-    return torch.cat([before.expand(shape), now], dim)
+            sent[:, place[node]] = rerun.output_change(node, of_part).transpose(0, 1)
+    return rerun.base_stream(-1)[:, -1] + arriving(torch.tensor([-1]))[0, :, -1]

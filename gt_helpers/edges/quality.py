@@ -6,10 +6,10 @@ values into the corrupted run, unless the reverse is said; scores are probabilit
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations, pairwise
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations
 
 import pandas as pd
 import torch
@@ -17,13 +17,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..analysis.controls import changes_without
-from ..metrics import Measurement, average, prob_diff, ratio
+from ..metrics import Measurement, average, prob_diff, recovered
 from ..patching.circuits import Circuit
 from ..patching.engine import PathPatching
-from .attribution import strongest_first
 from .discovery import greedy_order
-from .effects import EdgeScores
 from .graph import EdgeGraph, Edges, evaluate_edges
+from .scores import EdgeScores, common_graph, in_common, strongest_first
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of all edges, as MIB's
 TOP = (10, 50, 200, 1000)
@@ -46,21 +45,18 @@ def faithfulness(
         prob_diff(probs, patching.dataset.YY)
         for probs in (denoising.patch_probs, denoising.base_probs)
     )
-    rows = []
-    bar = tqdm(circuits.items(), desc="circuits", disable=not patching.progress, leave=False)
-    for name, circuit in bar:
-        diff = _diff(denoising, graph, circuit)
-        live = graph.pruned(_edges(graph, circuit))
-        row = {
-            "name": name,
+
+    def measure(circuit: Circuit | Edges) -> dict[str, float]:
+        diff, live = _diff(denoising, graph, circuit), graph.pruned(graph.edges_of(circuit))
+        return {
             "edges": int(live.sum()),
             "components": len(graph.components(live)),
             **_with_ends("prob_diff", average(diff)),
-            **_with_ends("recovered", ratio(diff, clean)),
-            **_with_ends("above_corrupted", ratio(diff - corrupted, clean - corrupted)),
+            **_with_ends("recovered", recovered(diff, clean)),
+            **_with_ends("above_corrupted", recovered(diff, clean, corrupted)),
         }
-        rows.append(row)
-    return pd.DataFrame(rows)
+
+    return _one_by_one(patching, circuits, measure)
 
 
 def paired_differences(
@@ -85,37 +81,32 @@ def faithfulness_curves(
     scores: Sequence[EdgeScores],
     circuits: Mapping[str, Circuit | Edges] | None = None,
     n_random: int = 3,
-    shares: Sequence[float] = SHARES,
     signed: bool = False,
 ) -> pd.DataFrame:
     """`faithfulness` of circuits that grow along rankings of edges, of random ones, and of others.
 
-    A ranking is followed in `greedy_order`, up to shares of all edges, rounded down; edges that
-    change nothing are not counted in ``edges``. Random rankings are the first scores `dealt_out`.
-    The other ``circuits`` are points. Columns before those of `faithfulness`: ``kind`` ("ranking",
-    "random" or "circuit"), ``share`` (NaN for points) and ``signed``. Raises ValueError for no
-    scores, and scores of different graphs.
+    A ranking is followed in `greedy_order`, up to the `SHARES` of all edges, rounded down; edges
+    that change nothing are not counted in ``edges``. Random rankings are the first scores
+    `dealt_out`. The other ``circuits`` are points. Columns before those of `faithfulness`: ``kind``
+    ("ranking", "random" or "circuit"), ``share`` (NaN for points) and ``signed``. Raises ValueError
+    for no scores, and scores of different graphs.
     """
     scores = list(scores)
     if not scores:
         raise ValueError("There are no scores to follow; give some, e.g. [eap(patching, graph)].")
-    graph = _common_graph(scores)
+    graph = common_graph(scores)
     rankings = [("ranking", one) for one in scores]
     rankings += [("random", dealt_out(scores[0], seed)) for seed in range(n_random)]
-    chosen: list[Circuit | Edges] = []
-    rows: list[dict[str, Any]] = []
+    points: list[tuple[str, float, str, Circuit | Edges]] = []
     for kind, ranking in rankings:
         order = greedy_order(ranking, signed)
-        for share in shares:
-            row = {"kind": kind, "share": share, "signed": signed}
-            rows.append({**row, "name": ranking.method})
-            chosen.append(order[: int(share * len(graph))])
-    for name, circuit in (circuits or {}).items():
-        row = {"kind": "circuit", "share": float("nan"), "signed": signed}
-        rows.append({**row, "name": name})
-        chosen.append(circuit)
-    measured = faithfulness(patching, graph, {str(n): one for n, one in enumerate(chosen)})
-    return pd.concat([pd.DataFrame(rows), measured.drop(columns="name")], axis=1)
+        lengths = {share: int(share * len(graph)) for share in SHARES}
+        points += [(kind, share, ranking.method, order[:n]) for share, n in lengths.items()]
+    points += [("circuit", math.nan, name, one) for name, one in (circuits or {}).items()]
+    table = pd.DataFrame([point[:3] for point in points], columns=["kind", "share", "name"])
+    table.insert(2, "signed", signed)
+    measured = faithfulness(patching, graph, {str(n): one[3] for n, one in enumerate(points)})
+    return pd.concat([table, measured.drop(columns="name")], axis=1)
 
 
 def dealt_out(scores: EdgeScores, seed: int = 0) -> EdgeScores:
@@ -124,7 +115,7 @@ def dealt_out(scores: EdgeScores, seed: int = 0) -> EdgeScores:
     generator = torch.Generator().manual_seed(seed)
     values = scores.values.clone()
     values[numbers] = values[numbers[torch.randperm(len(numbers), generator=generator)]]
-    return EdgeScores(f"random, seed {seed}", scores.graph, values, scores.settings)
+    return EdgeScores(f"random, seed {seed}", scores.graph, values, scores.gap)
 
 
 def curve_areas(curves: pd.DataFrame) -> pd.DataFrame:
@@ -138,14 +129,11 @@ def curve_areas(curves: pd.DataFrame) -> pd.DataFrame:
     is on no path, while `greedy_order` grows from the logits down.
     """
     rows = []
-    rankings = curves.dropna(subset=["share"])
+    rankings = curves.dropna(subset=["share"]).sort_values("share", kind="stable")
     for (kind, name, signed), curve in rankings.groupby(["kind", "name", "signed"], sort=False):
-        points = sorted(zip(curve["share"], curve["above_corrupted"], strict=True))
-        CPR = CMD = 0.0
-        for (x, f), (next_x, next_f) in pairwise(points):
-            CPR += (next_x - x) * (f + next_f) / 2
-            CMD += (next_x - x) * (abs(1 - f) + abs(1 - next_f)) / 2
-        rows.append({"kind": kind, "name": name, "signed": signed, "CPR": CPR, "CMD": CMD})
+        share, f = (torch.tensor(curve[of].to_numpy()) for of in ("share", "above_corrupted"))
+        CPR, CMD = torch.trapezoid(f, share), torch.trapezoid((1 - f).abs(), share)
+        rows.append((kind, name, signed, float(CPR), float(CMD)))
     return pd.DataFrame(rows, columns=["kind", "name", "signed", "CPR", "CMD"])
 
 
@@ -161,18 +149,16 @@ def necessity(
     ``..._low`` and ``..._high``. Raises ValueError as `evaluate_edges` does.
     """
     noising, denoising = _directions(patching)
-    rows = []
-    bar = tqdm(circuits.items(), desc="without", disable=not patching.progress, leave=False)
-    for name, circuit in bar:
-        edges = _edges(graph, circuit)
-        row = {
-            "name": name,
+
+    def measure(circuit: Circuit | Edges) -> dict[str, float]:
+        edges = graph.edges_of(circuit)
+        return {
             "edges": int(graph.pruned(edges).sum()),
             **_with_ends("reverse", average(_diff(noising, graph, circuit))),
             **_with_ends("without", average(_diff(denoising, graph, ~edges))),
         }
-        rows.append(row)
-    return pd.DataFrame(rows)
+
+    return _one_by_one(patching, circuits, measure)
 
 
 def completeness(
@@ -191,7 +177,7 @@ def completeness(
     if not isinstance(n, int) or n < 0:
         raise ValueError(f"n is {n!r}; it is a number of random parts, e.g. n=20.")
     _, denoising = _directions(patching)
-    edges = _edges(graph, circuit)
+    edges = graph.edges_of(circuit)
     names = graph.components(edges)
     rng = random.Random(f"completeness {seed}")
     parts = [names, *([name for name in names if rng.random() < 0.5] for _ in range(n))]
@@ -212,60 +198,40 @@ def completeness(
     return pd.DataFrame(rows)
 
 
-def minimality(
-    patching: PathPatching,
-    graph: EdgeGraph,
-    edges: Edges,
-    names: Iterable[str] | None = None,
-) -> pd.DataFrame:
-    """What each component or edge adds to a circuit on the graph; of a `Circuit`, see `leave_out`.
+def minimality(patching: PathPatching, graph: EdgeGraph, edges: Edges) -> pd.DataFrame:
+    """What each component adds to a circuit on the graph; of a `Circuit`, see `leave_out`.
 
-    ``names`` are components (all, unless said) and edges of the circuit. The table is that of
-    `leave_out`: ``name``, ``prob_diff`` without it, ``change``, ``low``, ``high``; strongest first.
-    Raises ValueError for a name that is not in the circuit.
+    The table is that of `leave_out`: ``name``, ``prob_diff`` without it, ``change``, ``low``,
+    ``high``; strongest first. Raises ValueError as `EdgeGraph.mask` does.
     """
     _, denoising = _directions(patching)
     mask = graph.mask(edges)
-    own = graph.components(mask)
-    names = list(own if names is None else names)
-    smaller = []
-    for name in names:
-        gone = graph.mask(name) if "->" in name else _at(graph, [name])
-        if not (gone & mask).any():
-            raise ValueError(f"{name!r} is not in the circuit; it has e.g. {', '.join(own[:3])}.")
-        smaller.append(mask & ~gone)
-    whole = _diff(denoising, graph, mask)
-    bar = tqdm(smaller, desc="leave out", disable=not patching.progress, leave=False)
-    return changes_without(names, whole, [_diff(denoising, graph, one) for one in bar])
+    names = graph.components(mask)
+    bar = tqdm(names, desc="leave out", disable=not patching.progress, leave=False)
+    diffs = [_diff(denoising, graph, mask & ~_at(graph, [name])) for name in bar]
+    return changes_without(names, _diff(denoising, graph, mask), diffs)
 
 
-def stability(
-    scores: EdgeScores, k: Sequence[int] = TOP, n_pairs: int = 100, seed: int = 0
-) -> pd.DataFrame:
+def stability(scores: EdgeScores, k: Sequence[int] = TOP) -> pd.DataFrame:
     """How much the strongest edges depend on the prompts that happened to be drawn, one row per k.
 
-    In pairs, prompts are drawn anew with replacement, and the k edges of largest mean size are
+    In 100 pairs, prompts are drawn anew with replacement, and the k edges of largest mean size are
     compared. Columns: ``k``; ``overlap``, the share of k that both have, on average over the pairs;
     ``low`` and ``high``, between which 95 % of the pairs lie; ``jaccard``, the mean of shared by
     all.
     """
     values = scores.values[scores.measured].double()
     n = values.shape[1]
-    generator = torch.Generator().manual_seed(seed)
-    found: dict[int, list[float]] = {size: [] for size in k}
-    for _ in range(n_pairs):
+    generator = torch.Generator().manual_seed(0)
+    shared = torch.empty(100, len(k), dtype=torch.float64)
+    for pair in shared:
         draws = torch.randint(n, (2, n), generator=generator)
         counts = torch.stack([torch.bincount(draw, minlength=n) for draw in draws])
-        orders = [strongest_first(mean) for mean in (values @ counts.double().T / n).T]
-        for size in k:
-            found[size].append(_shared(orders[0], orders[1], size))
-    rows = []
-    for size, shared in found.items():
-        shares = torch.tensor(shared, dtype=torch.float64)
-        low, high = shares.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-        row = {"k": size, "overlap": float(shares.mean()), "low": low, "high": high}
-        rows.append({**row, "jaccard": float((shares / (2 - shares)).mean())})
-    return pd.DataFrame(rows)
+        one, two = (strongest_first(mean) for mean in (values @ counts.double().T / n).T)
+        pair[:] = torch.tensor([in_common(one, two, size) for size in k])
+    low, high = shared.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
+    columns = {"k": k, "overlap": shared.mean(0), "low": low, "high": high}
+    return pd.DataFrame({**columns, "jaccard": (shared / (2 - shared)).mean(0)})
 
 
 def edge_overlap(scores: Mapping[str, EdgeScores], k: Sequence[int] = TOP) -> pd.DataFrame:
@@ -275,13 +241,13 @@ def edge_overlap(scores: Mapping[str, EdgeScores], k: Sequence[int] = TOP) -> pd
     both have, of the edges that both measured) and ``jaccard`` (shared / all). Raises ValueError
     for scores of different graphs.
     """
-    _common_graph(scores.values())
+    common_graph(scores.values())
     rows = []
     for (name, one), (other, two) in combinations(scores.items(), 2):
         both = one.measured & two.measured
         orders = [strongest_first(each.mean[both]) for each in (one, two)]
         for size in k:
-            share = _shared(orders[0], orders[1], size)
+            share = in_common(orders[0], orders[1], size)
             row = {"first": name, "second": other, "k": size, "overlap": share}
             rows.append({**row, "jaccard": share / (2 - share)})
     return pd.DataFrame(rows, columns=["first", "second", "k", "overlap", "jaccard"])
@@ -293,8 +259,14 @@ def _directions(patching: PathPatching) -> tuple[PathPatching, PathPatching]:
     return (patching, twin) if patching.base == "clean" else (twin, patching)
 
 
-def _edges(graph: EdgeGraph, circuit: Circuit | Edges) -> Tensor:
-    return graph.edges_of(circuit) if isinstance(circuit, Circuit) else graph.mask(circuit)
+def _one_by_one(
+    patching: PathPatching,
+    circuits: Mapping[str, Circuit | Edges],
+    measure: Callable[[Circuit | Edges], dict[str, float]],
+) -> pd.DataFrame:
+    """A row of measurements for every named circuit."""
+    bar = tqdm(circuits.items(), desc="circuits", disable=not patching.progress, leave=False)
+    return pd.DataFrame([{"name": name, **measure(circuit)} for name, circuit in bar])
 
 
 def _diff(patching: PathPatching, graph: EdgeGraph, circuit: Circuit | Edges) -> Tensor:
@@ -314,19 +286,3 @@ def _at(graph: EdgeGraph, names: Iterable[str]) -> Tensor:
 
 def _with_ends(name: str, one: Measurement) -> dict[str, float]:
     return {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
-
-
-def _common_graph(scores: Iterable[EdgeScores]) -> EdgeGraph:
-    graphs = [one.graph for one in scores]
-    if any(graph != graphs[0] for graph in graphs):
-        raise ValueError(
-            "The scores are of different graphs; give scores of the same model and positions, "
-            "e.g. all with EdgeGraph.of(patching)."
-        )
-    return graphs[0]
-
-
-def _shared(order: Tensor, other: Tensor, k: int) -> float:
-    """Which share of the first k (or of all, if there are fewer) two orders have in common."""
-    first = set(order[:k].tolist())
-    return len(first & set(other[:k].tolist())) / max(1, len(first))

@@ -98,13 +98,8 @@ def softmax_of_mean_logits(model: Transformer, dataset: YearDataset) -> Float[Te
 
     The order of the paper's circuit discovery code; a YY without a prompt is NaN.
     """
-    sums = torch.zeros(97, model.W_U.shape[1], dtype=torch.float64)
-    row = dataset.YY - 2
-    first = 0
-    for logits in cache.end_logits(model, dataset.clean):
-        sums.index_add_(0, row[first : first + len(logits)], logits.double().cpu())
-        first += len(logits)
-    mean = sums / torch.bincount(row, minlength=97)[:, None]
+    batches = (logits.double().cpu() for logits in cache.end_logits(model, dataset.clean))
+    mean = mean_by_YY(batches, dataset.YY)
     return mean.softmax(-1)[:, dataset.year_tokens].to(model.dtype)
 
 

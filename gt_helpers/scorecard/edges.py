@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..dataset.published import eap_ig_prompts
-from ..edges.attribution import eap, eap_ig, strongest_first
+from ..edges.attribution import eap, eap_ig
 from ..edges.discovery import discover_circuit, greedy_order
 from ..edges.graph import EdgeGraph, evaluate_edges
+from ..edges.scores import strongest_first
 from ..formatting import in_words
 from ..metrics import Measurement, average, prob_diff, recovered
 from ..model.components import component

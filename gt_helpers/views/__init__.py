@@ -4,110 +4,65 @@ Figures are ``go.Figure`` of a fixed size that fits a notebook and the report al
 HTML, and explorers are ipywidgets that compute inside the message that asked for it.
 """
 
-from .attention import attention_html, head_map, looks_heatmap, pattern_heatmap
-from .choices import choices_matrix, effects_against
-from .circuits import changes_plot, distribution_plot
-from .claims import interval_plot, scorecard_plot
-from .kit.drawing import circuit_svg, edges_svg
-from .kit.explorer import Explorer, View
-from .kit.style import COLOURS
-from .lens import depth_plot, lens_heatmap, lens_heatmaps
-from .neurons import neuron_effects, pca_panels, share_curves
-from .quality import quality_curves, score_scatter
-from .sweeps import effects_heatmap, sweep_heatmap
-from .tables import (
-    Html,
-    agreement_table,
-    beside_the_paper,
+# ruff: noqa: F401  what is imported here is what is public
+
+from .attention import (
+    attention_explorer,
+    attention_html,
+    head_map,
+    looks_heatmap,
+    pattern_heatmap,
+)
+from .circuit import (
+    changes_plot,
+    circuit_builder,
+    distribution_plot,
+    family_behaviour,
+    family_explorer,
+    family_recovery,
+    headline_table,
+)
+from .dataset import (
+    metric_by_YY,
+    prompt_tracer,
+    token_table,
+    year_curve,
+    year_heatmap,
+    year_heatmaps,
+    year_pool_map,
+)
+from .differences import (
+    choice_explorer,
     choice_scores,
     choice_words,
+    choices_matrix,
     diagnosis_table,
-    family_behaviour,
-    family_recovery,
-    frame_table,
-    headline_table,
-    html_table,
-    lens_table,
-    one_edge_drawing,
+    mistake_explorer,
+)
+from .edges import (
+    agreement_table,
+    discovery_explorer,
+    quality_curves,
     quality_table,
-    token_table,
+    score_scatter,
+)
+from .kit.drawing import circuit_svg
+from .kit.explorer import Explorer, View
+from .kit.html import Html, frame_table, html_table
+from .lens import depth_plot, lens_explorer, lens_heatmap, lens_heatmaps, lens_table
+from .neurons import neuron_effects, neuron_explorer, pca_explorer, pca_panels, share_curves
+from .patching import (
+    effects_heatmap,
+    one_edge_drawing,
+    path_explorer,
+    sweep_heatmap,
     top_components,
+    top_rows,
+)
+from .scorecard import (
+    beside_the_paper,
+    interval_plot,
+    scorecard_explorer,
+    scorecard_plot,
     verdict_counts,
 )
-from .widgets import (
-    attention_explorer,
-    choice_explorer,
-    circuit_builder,
-    discovery_explorer,
-    family_explorer,
-    lens_explorer,
-    mistake_explorer,
-    neuron_explorer,
-    path_explorer,
-    pca_explorer,
-    prompt_tracer,
-    scorecard_explorer,
-)
-from .years import metric_by_YY, year_curve, year_heatmap, year_heatmaps, year_pool_map
-
-__all__ = [
-    "COLOURS",
-    "Explorer",
-    "Html",
-    "View",
-    "agreement_table",
-    "attention_explorer",
-    "attention_html",
-    "beside_the_paper",
-    "changes_plot",
-    "choice_explorer",
-    "choice_scores",
-    "choice_words",
-    "choices_matrix",
-    "circuit_builder",
-    "circuit_svg",
-    "depth_plot",
-    "diagnosis_table",
-    "discovery_explorer",
-    "distribution_plot",
-    "edges_svg",
-    "effects_against",
-    "effects_heatmap",
-    "family_behaviour",
-    "family_explorer",
-    "family_recovery",
-    "frame_table",
-    "head_map",
-    "headline_table",
-    "html_table",
-    "interval_plot",
-    "lens_explorer",
-    "lens_heatmap",
-    "lens_heatmaps",
-    "lens_table",
-    "looks_heatmap",
-    "metric_by_YY",
-    "mistake_explorer",
-    "neuron_effects",
-    "neuron_explorer",
-    "one_edge_drawing",
-    "path_explorer",
-    "pattern_heatmap",
-    "pca_explorer",
-    "pca_panels",
-    "prompt_tracer",
-    "quality_curves",
-    "quality_table",
-    "score_scatter",
-    "scorecard_explorer",
-    "scorecard_plot",
-    "share_curves",
-    "sweep_heatmap",
-    "token_table",
-    "top_components",
-    "verdict_counts",
-    "year_curve",
-    "year_heatmap",
-    "year_heatmaps",
-    "year_pool_map",
-]

@@ -1,74 +1,64 @@
-"""Attention: patterns, what END looks at, maps of all heads, and CircuitsVis."""
+"""Notebook 3, attention: patterns, what END looks at, maps of all heads, and CircuitsVis."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from ..analysis.attention import attention_pattern
+from ..dataset.year_dataset import YearDataset
+from ..model.cache import ActivationCache
 from ..model.components import component
-from .kit.style import (
-    COLOURS,
-    GREY,
-    TEMPLATE,
-    colour_bar,
-    largest_size,
-    lay_out_grid,
-    outline_cells,
-    tick_step,
-)
+from .kit import style
+from .kit.explorer import Explorer, View, circuit_first
+from .kit.html import html_table
 
 
 def pattern_heatmap(
-    pattern: Tensor,
+    pattern: Float[Tensor, "query key"],
     names: Iterable[str],
     title: str | None = None,
     zmax: float | None = 1.0,
     label: str = "attention",
 ) -> go.Figure:
-    """A head's pattern [query, key], a named position per row and column, END at the bottom.
+    """A head's pattern, a named position per row and column, END at the bottom.
 
     The colours reach from 0 to zmax (None: to the largest entry); later keys are grey. Raises
     ValueError if the pattern does not have one row and one column for each name.
     """
     names = list(names)
     n = len(names)
-    if pattern.shape != (n, n):
-        raise ValueError(
-            f"The pattern has the shape {list(pattern.shape)}; it must be [{n}, {n}], one row and "
-            "one column per name, e.g. pattern_heatmap(attention.mean(0), dataset.positions)."
-        )
+    _check_pattern(pattern, n, "The pattern")
     later = np.triu(np.ones((n, n), dtype=bool), 1)
-    cells = np.where(later, np.nan, pattern.detach().double().cpu().numpy())
-    hover = [[f"{query} → {key}" for key in names] for query in names]
-    figure = go.Figure(_blues(cells, hover, zmax, label))
-    figure.add_heatmap(z=np.where(later, 1.0, np.nan), **GREY, hoverinfo="skip")
-    figure.update_layout(
-        template=TEMPLATE,
-        title=title,
-        width=210 + 34 * max(n, 8),
-        height=(110 if title is None else 138) + 30 * max(n, 8),
-        margin={"t": 36 if title is None else 64},
-    )
-    ticks = {"tickvals": list(range(n)), "ticktext": names, "showgrid": False}
-    figure.update_xaxes(
-        title={"text": "key: looks at"}, range=[-0.5, n - 0.5], tickangle=-45, **ticks
-    )
-    figure.update_yaxes(title={"text": "query: looks from"}, range=[n - 0.5, -0.5], **ticks)
+    figure = _looks(np.where(later, np.nan, style.array(pattern)), names, names, zmax, label)
+    figure.add_trace(style.grey_squares(later, hoverinfo="skip"))
+    style.lay_out(figure, title, 210 + 34 * max(n, 8), 110 + 30 * max(n, 8))
+    figure.update_yaxes(title={"text": "query: looks from"})
     return figure
 
 
+def _check_pattern(pattern: Tensor, n: int, name: str) -> None:
+    if pattern.shape != (n, n):
+        raise ValueError(
+            f"{name} has the shape {list(pattern.shape)}; it must be [{n}, {n}], one row and one "
+            "column for each position, e.g. attention_pattern(cache, 'a7.h10').mean(0)."
+        )
+
+
 def looks_heatmap(
-    looks: Mapping[str, Tensor],
+    looks: Mapping[str, Float[Tensor, " key"]],
     names: Iterable[str],
     title: str | None = None,
     zmax: float | None = 1.0,
     label: str = "attention",
 ) -> go.Figure:
-    """What one position looks at through several heads: a row [key] of a pattern for every head.
+    """What one position looks at through several heads: a row of a pattern for every head.
 
     The colours reach from 0 to zmax (None: to the largest entry). Raises ValueError for no heads
     and for rows that do not have one entry for each name.
@@ -79,64 +69,60 @@ def looks_heatmap(
             f"Give one row of {len(names)} keys for each of one or more heads, e.g. "
             "looks_heatmap({'a7.h10': pattern.mean(0)[-1]}, dataset.positions)."
         )
-    cells = np.stack([row.detach().double().cpu().numpy() for row in looks.values()])
-    figure = go.Figure(
-        _blues(cells, [[f"{head} → {key}" for key in names] for head in looks], zmax, label)
-    )
-    figure.update_layout(
-        template=TEMPLATE,
-        title=title,
-        width=210 + 38 * max(len(names), 8),
-        height=(110 if title is None else 138) + 30 * max(len(looks), 5),
-        margin={"t": 36 if title is None else 64},
-    )
+    cells = np.stack([style.array(row) for row in looks.values()])
+    figure = _looks(cells, list(looks), names, zmax, label)
+    style.lay_out(figure, title, 210 + 38 * max(len(names), 8), 110 + 30 * max(len(looks), 5))
     figure.update_traces(colorbar_nticks=5)
-    figure.update_xaxes(
-        title={"text": "key: looks at"},
-        tickvals=list(range(len(names))),
-        ticktext=names,
-        tickangle=-45,
-        showgrid=False,
-    )
-    figure.update_yaxes(
-        tickvals=list(range(len(looks))),
-        ticktext=list(looks),
-        range=[len(looks) - 0.5, -0.5],
-        showgrid=False,
-    )
     return figure
 
 
+def _looks(
+    cells: np.ndarray, rows: list[str], keys: list[str], zmax: float | None, label: str
+) -> go.Figure:
+    """Who (rows, from the top) looks how much at which keys."""
+    figure = go.Figure(
+        _named(cells, [[f"{row} → {key}" for key in keys] for row in rows], zmax, label)
+    )
+    figure.update_xaxes(title={"text": "key: looks at"}, tickangle=-45, **style.named_ticks(keys))
+    figure.update_yaxes(**style.named_ticks(rows, upside_down=True))
+    return figure
+
+
+def _named(cells: np.ndarray, names: list[list[str]], zmax: float | None, label: str) -> go.Heatmap:
+    """Squares in blues, each with its name in the hover text."""
+    hover = f"<b>%{{customdata}}</b><br>{label} %{{z:.3f}}<extra></extra>"
+    return style.squares(cells, label, zmax, customdata=names, hovertemplate=hover)
+
+
 def head_map(
-    values: Tensor,
+    values: Float[Tensor, "layer head"],
     title: str | None = None,
     label: str = "attention",
     zmax: float | None = None,
     marked: Iterable[str] = (),
 ) -> go.Figure:
-    """A value of every head [layer, head], 0 or more: layers from the top, heads left to right.
+    """A value of every head, 0 or more: layers from the top, heads left to right.
 
     The colours reach from 0 to zmax (by default the largest value). ``marked`` names heads, such as
     a circuit's, to outline.
     """
     n_layers, n_heads = values.shape
-    cells = values.detach().double().cpu().numpy()
     names = [[f"a{layer}.h{head}" for head in range(n_heads)] for layer in range(n_layers)]
-    figure = go.Figure(_blues(cells, names, zmax, label))
+    figure = go.Figure(_named(style.array(values), names, zmax, label))
+    wanted = [component(name, "head").label for name in marked]
     # Black would not show on dark blue, nor which of two neighbours a shared edge belongs to.
-    wanted = [component(name).label for name in marked]
-    outline_cells(figure, np.isin(names, wanted), COLOURS["reverse"], half=0.45)
-    lay_out_grid(figure, n_layers, n_heads, title)
-    heads = list(range(0, n_heads, tick_step(n_heads)))
-    figure.update_xaxes(title={"text": "head"}, tickvals=heads, ticktext=[str(h) for h in heads])
+    style.outline_cells(figure, np.isin(names, wanted), style.COLOURS["reverse"], half=0.45)
+    style.lay_out_grid(figure, n_layers, n_heads, title)
     return figure
 
 
 _MOST_HEADS = 12  # CircuitsVis draws every head at once, which is slow beyond
 
 
-def attention_html(tokens: Sequence[str], patterns: Mapping[str, Tensor]) -> str:
-    """CircuitsVis' view of a handful of heads' patterns [query, key] on one prompt, as HTML.
+def attention_html(
+    tokens: Sequence[str], patterns: Mapping[str, Float[Tensor, "query key"]]
+) -> str:
+    """CircuitsVis' view of a handful of heads' patterns on one prompt, as HTML.
 
     The HTML (1.3 MB) holds its script, so that it shows without a network:
     ``IPython.display.HTML(attention_html(...))``. Raises ValueError for no heads, for more than 12,
@@ -148,36 +134,46 @@ def attention_html(tokens: Sequence[str], patterns: Mapping[str, Tensor]) -> str
     if not 1 <= len(patterns) <= _MOST_HEADS:
         raise ValueError(
             f"{len(patterns)} heads are given; choose 1 to {_MOST_HEADS} of them, "
-            "e.g. {'a7.h10': attention_pattern(run, 'a7.h10')[0]}."
+            "e.g. {'a7.h10': attention_pattern(cache, 'a7.h10')[0]}."
         )
     for name, pattern in patterns.items():
-        if pattern.shape != (n, n):
-            raise ValueError(
-                f"The pattern of {name} has the shape {list(pattern.shape)}; it must be "
-                f"[{n}, {n}], one row and one column for each of the {n} tokens of one prompt."
-            )
-    shown = attention_heads(
-        torch.stack([pattern.detach().cpu() for pattern in patterns.values()]),
-        list(tokens),
-        list(patterns),
-        max_value=1.0,
-        min_value=0.0,
-    )
+        _check_pattern(pattern, n, f"The pattern of {name}")
+    stacked = torch.stack([pattern.detach().cpu() for pattern in patterns.values()])
+    shown = attention_heads(stacked, list(tokens), list(patterns), max_value=1.0, min_value=0.0)
     # It fills its column's width, and leaves a <div> open.
     return f'<div style="max-width:780px">{shown.local_src}</div></div>'
 
 
-def _blues(cells: np.ndarray, hover: list[list[str]], zmax: float | None, label: str) -> go.Heatmap:
-    """Cells of 0 or more, coloured up to zmax (None: the largest cell), with a hover text each."""
-    return go.Heatmap(
-        z=cells,
-        customdata=hover,
-        colorscale="Blues",
-        zmin=0,
-        zmax=largest_size(cells) if zmax is None else zmax,
-        xgap=1,
-        ygap=1,
-        hoverongaps=False,
-        hovertemplate=f"<b>%{{customdata}}</b><br>{label} %{{z:.3f}}<extra></extra>",
-        colorbar=colour_bar(label),
-    )
+_WEIGHTINGS = {"attention": False, "attention × norm moved": True}
+
+
+def attention_explorer(
+    cache: ActivationCache, dataset: YearDataset, heads: Sequence[str] = ()
+) -> Explorer:
+    """Choose a head, plain or value-weighted attention and some YYs; see the mean pattern.
+
+    ``cache`` holds the dataset's clean prompts; ``heads``, such as a circuit's, are listed first.
+    """
+    names = list(dataset.positions)
+    decades = {
+        f"{YY:02d} to {YY + 9:02d}": (dataset.YY // 10 == YY // 10) for YY in range(0, 99, 10)
+    }
+    prompts = {"all": dataset.YY >= 0, **{name: d for name, d in decades.items() if d.any()}}
+
+    def draw(head: str, shown: str, YY: str) -> View:
+        chosen = prompts[YY]
+        pattern = attention_pattern(cache, head, _WEIGHTINGS[shown])[chosen].mean(0)
+        rows = [
+            (names[key], f"{float(pattern[-1, key]):.3f}")
+            for key in pattern[-1].argsort(descending=True)[:5].tolist()
+        ]
+        title = f"{head}, mean over {int(chosen.sum())} prompts"
+        zmax = None if _WEIGHTINGS[shown] else 1.0
+        figure = pattern_heatmap(pattern, names, title, zmax, shown)
+        return View(figure, html_table(("END looks at", shown), rows))
+
+    senders = cache.model.shape(["END"]).senders("END")
+    others = [sender.label for sender in senders if sender.kind == "head"]
+    years = widgets.Dropdown(options=list(prompts), description="prompts YY")
+    controls = {"head": circuit_first(heads, others), "shown": list(_WEIGHTINGS), "YY": years}
+    return Explorer(draw, controls)

@@ -1,172 +1,183 @@
-"""Logit lens: years by YY for one or several components, and the residual stream's depth."""
+"""Notebook 4, the logit lens: years by YY for components, and the residual stream's depth."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
+import ipywidgets as widgets
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
+from jaxtyping import Float
 from torch import Tensor
 
-from ..metrics import FIRST_YY, LAST_YY
-from .kit.style import (
-    LEGEND,
-    LINES,
-    TEMPLATE,
-    UNREACHED,
-    check_year_tables,
-    colour_bar,
-    colour_of,
-    largest_size,
-    years_axis,
+from ..analysis.logit_lens import (
+    beyond_mean_row,
+    direct_effect,
+    lens_numbers,
+    logit_lens,
+    relative_to_00,
 )
+from ..dataset.year_dataset import YearDataset
+from ..formatting import in_words
+from ..metrics import mean_by_YY
+from ..model.cache import ActivationCache
+from .kit import style
+from .kit.explorer import Explorer, View, circuit_first
+from .kit.html import Html, bold, html_table
 
 
 def lens_heatmap(
-    table: Tensor, title: str | None = None, zmax: float | None = None, label: str = "logit"
+    table: Float[Tensor, "YY year"], title: str | None = None, label: str = "logit"
 ) -> go.Figure:
-    """Year logits [YY, year] that a component writes, YY 02 to 98 from the top; blue is positive.
+    """Year logits that a component writes, YY 02 to 98 from the top; blue is positive.
 
-    The colours reach from -zmax to zmax (by default the largest size among the cells); a YY without
-    a prompt is grey. Raises ValueError for another shape than [97, 100].
+    The colours reach to the largest size among the cells; a YY without a prompt is grey. Raises
+    ValueError for another shape than [97, 100].
     """
-    check_year_tables({"": table})
-    trace = _lens_trace(table, "", zmax, label)
-    figure = go.Figure(trace.update(colorbar=colour_bar(label)))
-    figure.update_layout(
-        template=TEMPLATE,
-        title=title,
-        width=620,
-        height=550 if title else 520,
-        margin={"t": 64 if title else 36},
-        plot_bgcolor=UNREACHED,
-    )
-    figure.update_xaxes(title={"text": "end year"}, showgrid=False, **years_axis(99))
-    figure.update_yaxes(title={"text": "start year YY"}, showgrid=False, **years_axis(LAST_YY))
-    figure.update_yaxes(range=[LAST_YY + 0.5, FIRST_YY - 0.5])
+    style.check_year_tables({"": table})
+    figure = go.Figure(_lens_cells(table, "", None, label, colorbar=style.colour_bar(label)))
+    style.lay_out(figure, title, 620, 520, plot_bgcolor=style.UNREACHED)
+    style.year_axes(figure)
+    figure.update_xaxes(title={"text": "end year"})
+    figure.update_yaxes(title={"text": "start year YY"})
     return figure
 
 
 def lens_heatmaps(
-    tables: Mapping[str, Tensor],
+    tables: Mapping[str, Float[Tensor, "YY year"]],
     zmax: float | None = None,
     label: str = "logit",
     columns: int = 4,
 ) -> go.Figure:
-    """Lens heatmaps [YY, year] of several components, a small one each, ``columns`` in a row.
+    """Lens heatmaps of several components, a small one each, ``columns`` in a row.
 
     Without ``zmax`` each has its own colour scale, as in the paper; with it all share -zmax to
     zmax. Raises ValueError for no tables, or another shape than [97, 100].
     """
-    check_year_tables(tables)
+    style.check_year_tables(tables)
     columns = min(columns, len(tables))
     rows = math.ceil(len(tables) / columns)
     # In pixels: the room beside a panel for its colour bar, and below it for ticks and titles.
     panel, beside, below = 190, 76 if zmax is None else 36, 68
     width, height = columns * (panel + beside) - beside, rows * (panel + below) - below
-    figure = make_subplots(
-        cols=columns,
-        rows=rows,
-        horizontal_spacing=beside / width if columns > 1 else 0,
-        vertical_spacing=below / height if rows > 1 else 0,
-        subplot_titles=list(tables),
-    )
-    for i, (name, table) in enumerate(tables.items()):
-        row, column = i // columns + 1, i % columns + 1
-        trace = _lens_trace(table, name, zmax, label)
+    spacing = {"horizontal_spacing": beside / width, "vertical_spacing": below / height}
+    figure, places = style.panels(tables, columns, **spacing)
+    for i, (place, (name, table)) in enumerate(zip(places, tables.items(), strict=True)):
+        trace = _lens_cells(table, name, zmax, label)
         if zmax is None:
-            x, y = (axis.domain for axis in figure.get_subplot(row, column))
-            place = {"x": x[1], "y": sum(y) / 2, "len": panel, "lenmode": "pixels"}
-            words = label if column == columns or i == len(tables) - 1 else ""
-            trace.colorbar = colour_bar(words) | place | {"thickness": 9, "xpad": 5, "nticks": 5}
+            ends_row = place["col"] == columns or i == len(tables) - 1
+            x, y = (axis.domain for axis in figure.get_subplot(*place.values()))
+            middle = {"x": x[1], "y": sum(y) / 2, "len": panel, "lenmode": "pixels"}
+            small = {"thickness": 9, "xpad": 5, "nticks": 5}
+            trace.colorbar = style.colour_bar(label if ends_row else "", **middle, **small)
         else:
             trace.coloraxis = "coloraxis"
-        figure.add_trace(trace, row=row, col=column)
-        if i + columns >= len(tables):
-            figure.update_xaxes(title={"text": "end year"}, row=row, col=column)
+        figure.add_trace(trace, **place)
+        if i + columns >= len(tables):  # the lowest panel of its column
+            figure.update_xaxes(title={"text": "end year"}, **place)
+    style.lay_out(figure, None, width + 64 + 90, height + 40 + 56, top=40)
     figure.update_layout(
-        template=TEMPLATE,
-        width=width + 64 + 90,
-        height=height + 40 + 56,
-        margin={"l": 64, "r": 90, "t": 40, "b": 56},
-        plot_bgcolor=UNREACHED,
+        margin={"l": 64, "r": 90, "b": 56},
+        plot_bgcolor=style.UNREACHED,
         coloraxis={"colorscale": "RdBu", "cmin": -(zmax or 1), "cmax": zmax or 1},
+        coloraxis_colorbar=style.colour_bar(label, nticks=5),
     )
-    figure.update_layout(coloraxis_colorbar=colour_bar(label) | {"nticks": 5})
-    figure.update_annotations(font_size=14)
-    figure.update_xaxes(showgrid=False, **years_axis(99, step=20))
-    figure.update_yaxes(showgrid=False, **years_axis(LAST_YY, step=20))
-    figure.update_yaxes(range=[LAST_YY + 0.5, FIRST_YY - 0.5])
+    style.year_axes(figure, step=20)
     figure.update_yaxes(title={"text": "start year YY"}, col=1)
     return figure
 
 
+def _lens_cells(
+    table: Tensor, name: str, zmax: float | None, label: str, **more: Any
+) -> go.Heatmap:
+    limit = style.largest_size(style.array(table)) if zmax is None else zmax
+    rounded = table.double().round(decimals=4)  # keeps the page small
+    colours = {"colorscale": "RdBu", "zmin": -limit, "zmax": limit}
+    return style.year_cells(rounded, name, label, "+.3f", **colours, **more)
+
+
 def depth_plot(
-    stages: Sequence[str],
-    curves: Mapping[str, tuple[Tensor, Tensor, Tensor]],
-    metric: str = "probability difference",
-    title: str | None = None,
+    stages: Sequence[str], curves: Mapping[str, tuple[Tensor, Tensor, Tensor]]
 ) -> go.Figure:
-    """A metric after every stage of the residual stream, with its intervals, one line per name.
+    """The probability difference after every stage of the stream, with intervals, a line per name.
 
     ``curves`` hold mean, low and high [stage], as `bootstrap_ci` gives them; ``stages`` are those
     of `depth_view`. Circles stand for what all heads of a layer have left, squares for its MLP.
     """
     symbols = {"a": "circle-open", "m": "square"}
-    figure = go.Figure()
-    for name, values in curves.items():
-        mean, low, high = (value.detach().double().cpu().numpy() for value in values)
-        figure.add_scatter(
-            x=list(stages),
-            y=mean,
-            name=name,
-            mode="lines+markers",
-            line={"color": colour_of(name, curves), "width": 2},
-            marker={"size": 8, "symbol": [symbols.get(stage[0], "diamond") for stage in stages]},
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": high - mean,
-                "arrayminus": mean - low,
-                "thickness": 1.4,
-                "width": 3,
-            },
-            hovertemplate=f"{name}<br>after %{{x}}<br>{metric} %{{y:.3f}}<extra></extra>",
-        )
-    figure.add_hline(y=0, line={"color": LINES, "width": 1}, layer="below")
-    figure.update_layout(
-        template=TEMPLATE,
-        title=title,
-        width=860,
-        height=380 if title is None else 420,
-        margin={"t": 40 if title is None else 90},
-        legend=LEGEND,
-        showlegend=True,
+    means = {name: mean for name, (mean, _, _) in curves.items()}
+    figure = style.lines(
+        means, stages, "after %{x}<br>probability difference %{y:.3f}", "lines+markers"
     )
+    shapes = [symbols.get(stage[0], "diamond") for stage in stages]
+    figure.update_traces(marker={"size": 8, "symbol": shapes})
+    for trace, ends in zip(figure.data, curves.values(), strict=True):
+        trace.error_y = style.error_bars(*map(style.array, ends))
+    style.zero_line(figure)
+    style.lay_out(figure, None, 860, 380, legend=True, showlegend=True)
     figure.update_xaxes(
         title={"text": "residual stream at END after … (○ a layer’s heads, ■ its MLP)"},
         tickangle=-45,
         dtick=1,
         range=[-0.6, len(stages) - 0.4],
     )
-    figure.update_yaxes(title={"text": metric})
+    figure.update_yaxes(title={"text": "probability difference"})
     return figure
 
 
-def _lens_trace(table: Tensor, name: str, zmax: float | None, label: str) -> go.Heatmap:
-    cells = table.detach().double().cpu().numpy()
-    limit = zmax if zmax is not None else largest_size(np.abs(cells))
-    return go.Heatmap(
-        x=list(range(100)),
-        y=list(range(FIRST_YY, LAST_YY + 1)),
-        z=np.round(cells, 4),
-        colorscale="RdBu",
-        zmid=0,
-        zmin=-limit,
-        zmax=limit,
-        hoverongaps=False,
-        hovertemplate=f"{name + '<br>' if name else ''}start year YY = %{{y:02d}}<br>"
-        f"end year %{{x:02d}}<br>{label} %{{z:+.3f}}<extra></extra>",
+def lens_table(lenses: Mapping[str, Float[Tensor, "YY year"]]) -> Html:
+    """What named lenses show, in shares of YYs and a correlation; chance comes last."""
+    titles = {
+        "diagonal": "YY is the top year",
+        "near diagonal": "top year within 10 of YY",
+        "triangle": "y > YY above y ≤ YY",
+        "own triangle": "the same, mean row out",
+        "own step": "correlation with a step at YY, mean row out",
+        "band": "YY+1 to YY+50 above later",
+    }
+    chance = ("1 %", "about 20 %", "50 %", "50 %", "0", "50 %")
+    rows = []
+    for name, numbers in lens_numbers(lenses).iterrows():
+        cells = {key: in_words(float(numbers[key]), digits=0) for key in titles}
+        cells["own step"] = f"{numbers['own step']:.2f}".replace("-", "−")
+        rows.append((bold(name), *cells.values()))
+    note = (
+        "Shares of the YYs that have prompts. The mean row is what a component writes whatever YY "
+        "is: without it only what depends on YY counts, and a pure step at YY has 0.68."
+    )
+    return html_table(("", *titles.values()), [*rows, ("<i>chance</i>", *chance)], note)
+
+
+_LENSES = {"logit lens": logit_lens, "direct effect": direct_effect}
+_SHOWN = {
+    "as it is": lambda logits: logits,
+    "relative to 00": relative_to_00,
+    "without its mean row": beyond_mean_row,
+}
+
+
+def lens_explorer(
+    cache: ActivationCache, dataset: YearDataset, names: Sequence[str] = ()
+) -> Explorer:
+    """Choose a component, a lens and what it is shown relative to; see the years it writes.
+
+    ``cache`` holds the dataset's clean prompts; ``names``, such as a circuit's, are listed first.
+    """
+
+    def draw(component: str, lens: str, shown: str) -> View:
+        logits = _LENSES[lens](cache, component, dataset.year_tokens)
+        cells = _SHOWN[shown](mean_by_YY(logits, dataset.YY))
+        label = "logit" if lens == "logit lens" else "part of the logit"
+        figure = lens_heatmap(cells, f"{component}: {lens}, {shown}", label=label)
+        return View(figure, lens_table({component: cells}))
+
+    others = [sender.label for sender in cache.model.shape(["END"]).senders("END")]
+    return Explorer(
+        draw,
+        {
+            "component": circuit_first(names, others),
+            "lens": widgets.ToggleButtons(options=list(_LENSES)),
+            "shown": list(_SHOWN),
+        },
     )

@@ -1,26 +1,36 @@
-"""Neurons and geometry: ranked effects, how many carry how much, principal components."""
+"""Notebook 6, neurons and geometry: ranked effects, how many carry how much, PCA's panels."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
+import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from .kit.style import COLOURS, LEGEND, LINES, TEMPLATE, colour_bar, colour_of, counts_axis
+from ..analysis.geometry import fit_pca, nearest_gap, read_stream
+from ..analysis.neurons import Neurons, counts_up_to, neuron_ranking
+from ..dataset.year_dataset import YearDataset
+from ..formatting import in_words
+from ..metrics import mean_by_YY
+from ..model.cache import ActivationCache
+from .kit import style
+from .kit.explorer import Explorer, View
+from .kit.html import html_table
+from .lens import lens_heatmap, lens_table
 
 
-def neuron_effects(effects: Tensor, mlp: str, title: str | None = None) -> go.Figure:
-    """Mean effect of every neuron [neuron] against its rank by size, the ranks on a log axis.
+def neuron_effects(effects: Float[Tensor, " neuron"], mlp: str) -> go.Figure:
+    """Mean effect of every neuron against its rank by size, the ranks on a log axis.
 
     Effects are changes of the probability difference: red, below 0, is a neuron that helps.
     """
-    values = 100 * effects.detach().double().cpu().numpy()
+    values = 100 * style.array(effects)
     order = np.argsort(-np.abs(values), kind="stable")
-    colours = np.where(values[order] < 0, COLOURS["corrupted"], COLOURS["clean"])
+    colours = np.where(values[order] < 0, style.COLOURS["corrupted"], style.COLOURS["clean"])
     figure = go.Figure(
         go.Scattergl(
             x=np.arange(1, len(order) + 1),
@@ -32,75 +42,47 @@ def neuron_effects(effects: Tensor, mlp: str, title: str | None = None) -> go.Fi
             "points<extra></extra>",
         )
     )
-    figure.add_hline(y=0, line={"color": LINES, "width": 1}, layer="below")
-    figure.update_layout(
-        template=TEMPLATE,
-        title=title,
-        width=860,
-        height=340 if title is None else 370,
-        margin={"t": 36 if title is None else 64},
-    )
-    figure.update_xaxes(
-        title={"text": f"neurons of {mlp}, by size of effect"}, **counts_axis(len(order))
-    )
+    style.zero_line(figure)
+    style.lay_out(figure, None, 860, 340)
+    words = {"text": f"neurons of {mlp}, by size of effect"}
+    figure.update_xaxes(title=words, **style.counts_axis(len(order)))
     figure.update_yaxes(title={"text": "change in probability<br>difference (pp)"})
     return figure
 
 
 def share_curves(
-    counts: Sequence[int], shares: Mapping[str, Sequence[float]], mlp: str, title: str | None = None
+    counts: Sequence[int], shares: Mapping[str, Sequence[float]], mlp: str
 ) -> go.Figure:
     """Shares of an MLP's direct effect that its first k neurons carry, a line per way to count."""
-    figure = go.Figure()
-    for name, values in shares.items():
-        figure.add_scatter(
-            x=list(counts),
-            y=list(values),
-            name=name,
-            mode="lines+markers",
-            line={"color": colour_of(name, shares), "width": 2},
-            hovertemplate=f"{name}<br>%{{x}} neurons<br>%{{y:.1%}} of {mlp}<extra></extra>",
-        )
-    for y in (0, 1):
-        figure.add_hline(y=y, line={"color": LINES, "width": 1}, layer="below")
-    figure.update_layout(
-        template=TEMPLATE,
-        title=title,
-        width=860,
-        height=380 if title is None else 430,
-        margin={"t": 56 if title is None else 100},
-        legend=LEGEND,
-        showlegend=True,
+    figure = style.lines(shares, counts, f"%{{x}} neurons<br>%{{y:.1%}} of {mlp}", "lines+markers")
+    style.zero_line(figure, 0, 1)
+    style.lay_out(figure, None, 860, 380, legend=True, top=56, showlegend=True)
+    figure.update_xaxes(
+        title={"text": f"number of neurons of {mlp}"}, **style.counts_axis(counts[-1])
     )
-    figure.update_xaxes(title={"text": f"number of neurons of {mlp}"}, **counts_axis(counts[-1]))
     figure.update_yaxes(title={"text": f"share of {mlp}’s direct effect"}, tickformat=".0%")
     return figure
 
 
 def pca_panels(
-    points: Mapping[str, Tensor], explained: Mapping[str, Tensor], YY: Tensor
+    points: Mapping[str, Float[Tensor, "prompt component"]],
+    explained: Mapping[str, Float[Tensor, " component"]],
+    YY: Int[Tensor, " prompt"],
 ) -> go.Figure:
     """Prompts in the plane of the first two principal components, coloured by YY, a panel a place.
 
-    ``points`` are [prompt, component] and ``explained`` [component] shares of variance by the same
-    names. Every tenth YY is written beside a prompt of it.
+    ``explained`` are shares of variance by the same names. Every tenth YY is written beside a
+    prompt of it.
     """
     columns = min(2, len(points))
     rows = math.ceil(len(points) / columns)
     years = YY.tolist()
-    labelled = {
-        years.index(year) for year in {*range(10, 99, 10), min(years), max(years)} & {*years}
-    }
-    figure = make_subplots(
-        cols=columns,
-        rows=rows,
-        horizontal_spacing=0.12,
-        vertical_spacing=0.3 / rows,
-        subplot_titles=list(points),
-    )
-    for i, (name, xy) in enumerate(points.items()):
-        place = {"row": i // columns + 1, "col": i % columns + 1}
-        x, y = xy.detach().double().cpu().numpy()[:, :2].T
+    tenths = {*range(10, 99, 10), min(years), max(years)} & {*years}
+    labelled = {years.index(year) for year in tenths}
+    spacing = {"horizontal_spacing": 0.12, "vertical_spacing": 0.3 / rows}
+    figure, places = style.panels(points, columns, **spacing)
+    for place, (name, xy) in zip(places, points.items(), strict=True):
+        x, y = style.array(xy)[:, :2].T
         figure.add_scatter(
             x=x,
             y=y,
@@ -117,13 +99,71 @@ def pca_panels(
         shares = [f"{100 * float(share):.0f} %" for share in explained[name][:2]]
         figure.update_xaxes(title={"text": f"component 1 ({shares[0]} of variance)"}, **place)
         figure.update_yaxes(title={"text": f"component 2 ({shares[1]})"}, **place)
-    figure.update_layout(
-        template=TEMPLATE,
-        width=150 + 370 * columns,
-        height=60 + 340 * rows,
-        margin={"t": 40},
-        coloraxis={"colorscale": "Viridis", "cmin": 2, "cmax": 98},
-    )
-    figure.update_layout(coloraxis_colorbar=colour_bar("start year YY"))
-    figure.update_annotations(font_size=14)
+    style.lay_out(figure, None, 150 + 370 * columns, 60 + 340 * rows, top=40)
+    bar = style.colour_bar("start year YY")
+    scale = {"colorscale": "Viridis", "cmin": 2, "cmax": 98, "colorbar": bar}
+    figure.update_layout(coloraxis=scale)
     return figure
+
+
+def neuron_explorer(neurons: Neurons, effects: Float[Tensor, "neuron prompt"]) -> Explorer:
+    """Choose a rank and how many neurons from there on; see what they write for every YY.
+
+    ``effects`` are those of `Neurons.effects`, which rank the neurons.
+    """
+    order, YY = neuron_ranking(effects), neurons.dataset.YY
+    shown_as = {"logit lens": neurons.lens, "direct effect": neurons.year_effect}
+
+    def draw(rank: int, number: int, shown: str) -> View:
+        chosen = order[rank - 1 : rank - 1 + number]
+        cells = mean_by_YY(shown_as[shown](chosen), YY)
+        last = rank - 1 + len(chosen)
+        ranks = f"rank {rank}" if last == rank else f"ranks {rank} to {last}"
+        title = f"{neurons.mlp}, {ranks} of {len(neurons)}: {shown}, less 00’s"
+        joint = in_words(float(neurons.joint_effect(chosen).mean()), "points", 3)
+        single = in_words(float(effects[chosen].mean(-1).sum()), "points", 3)
+        head = ("neurons", "patched together", "single effects added up")
+        listed = ", ".join(map(str, chosen[:10].tolist())) + (" …" if len(chosen) > 10 else "")
+        note = "Changes of the probability difference; negative: the neurons help."
+        text = html_table(head, [(listed, joint, single)], note) + lens_table({ranks: cells})
+        return View(lens_heatmap(cells, title), text)
+
+    counts = counts_up_to(len(neurons))
+    return Explorer(
+        draw,
+        {
+            "rank": widgets.IntSlider(1, 1, len(neurons), description="from rank"),
+            "number": widgets.Dropdown(options=counts, value=1, description="how many"),
+            "shown": widgets.ToggleButtons(options=list(shown_as)),
+        },
+    )
+
+
+def pca_explorer(
+    fitted: ActivationCache, shown: ActivationCache, dataset: YearDataset, heads: Sequence[str]
+) -> Explorer:
+    """Choose a place at END or YY; see the prompts that PCA was not fitted on in its plane.
+
+    ``shown`` holds the dataset's clean prompts, ``fitted`` others of the same template, both from
+    the first position on; ``heads``, such as a circuit's, are listed first.
+    """
+    model = shown.model
+    mlps = [f"m{i}" for i in range(model.n_layers)]
+    others = [f"a{i}.h{j}" for i in range(model.n_layers) for j in range(model.n_heads)]
+    inputs = [f"{mlp} input" for mlp in mlps]
+    names = [*(f"{name} (circuit)" for name in heads), *inputs, *mlps, *others, "embed"]
+
+    def draw(place: str, position: str) -> View:
+        name, _, word = place.removesuffix(" (circuit)").partition(" ")
+        at = f"{name}@{position} {word}".strip()
+        train, test = (read_stream(cache, at, dataset.positions) for cache in (fitted, shown))
+        pca = fit_pca(train)
+        points, explained = pca.project(test), pca.explained(test)
+        shares = [in_words(float(share), digits=0) for share in explained]
+        row = (*shares, f"{nearest_gap(points, dataset.YY):.1f}")
+        head = ("component 1", "component 2", "years to the nearest of another YY (chance: 33)")
+        return View(pca_panels({at: points}, {at: explained}, dataset.YY), html_table(head, [row]))
+
+    return Explorer(
+        draw, {"place": names, "position": widgets.ToggleButtons(options=["END", "YY"])}
+    )

@@ -1,4 +1,4 @@
-"""Control studies: each against what it must equal, and by hand on a few prompts."""
+"""Unit: control studies: each against what it must equal, and by hand on a few prompts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The preview against the exact engine, and that it says how far off it is."""
+"""Unit: the preview against the exact engine, and that it says how far off it is."""
 
 from __future__ import annotations
 

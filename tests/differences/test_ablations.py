@@ -19,11 +19,12 @@ from gt_helpers.patching.circuits import Circuit
 from gt_helpers.patching.engine import PathPatching
 
 PROMPTS = random_prompts(7)
+KINDS = (MeanAblation, ZeroAblation)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_random_gpt2(tmp_path_factory.mktemp("model"))
+    return save_random_gpt2(tmp_path_factory.mktemp("gpt2"))
 
 
 @pytest.fixture(scope="module")
@@ -31,30 +32,30 @@ def model(folder: Path) -> Transformer:
     return load_model(folder, "cpu", torch.float64)
 
 
-@pytest.mark.parametrize("kind", [MeanAblation, ZeroAblation])
-def test_the_ablated_run_holds_the_constant(model: Transformer, kind: type) -> None:
-    (pair,) = kind(model, PROMPTS)._chunks()
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_ablated_cache_holds_the_constant(model: Transformer, kind: type) -> None:
+    (chunk,) = kind(model, PROMPTS)._chunks()
     clean = cache_activations(model, PROMPTS.clean)
     for node in PathPatching(model, PROMPTS).shape.senders("YY"):
         for position in (0, 2, 5):
-            ablated, usual = pair.patch.output(node, position), clean.output(node, position)
+            ablated, usual = chunk.patch.output(node, position), clean.output(node, position)
             mean = usual.mean(0, keepdim=True).expand_as(usual)
             expected = mean if kind is MeanAblation else torch.zeros_like(mean)
             torch.testing.assert_close(ablated, expected, rtol=0, atol=1e-12)
-            torch.testing.assert_close(pair.base.output(node, position), usual)
+            torch.testing.assert_close(chunk.base.output(node, position), usual)
 
 
-@pytest.mark.parametrize("kind", [MeanAblation, ZeroAblation])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_ablated_stream_is_the_sum_of_what_is_written(model: Transformer, kind: type) -> None:
-    (pair,) = kind(model, PROMPTS)._chunks()
-    written = pair.patch.at_layer(0, 5)
+    (chunk,) = kind(model, PROMPTS)._chunks()
+    cache = chunk.patch
+    written = cache.at_layer(0, 5)
     for layer, block in enumerate(model.blocks):
-        torch.testing.assert_close(pair.patch.at_layer(layer, 5), written)
-        heads = pair.patch.z[layer, :, 5].flatten(1) @ block.W_O.flatten(0, 1)
-        written = written + heads + block.b_O
-        torch.testing.assert_close(pair.patch.before_mlp(layer, 5), written)
-        written = written + pair.patch.mlp[layer, :, 5] + block.b_out
-    torch.testing.assert_close(pair.patch.at_layer(model.n_layers, 5), written)
+        torch.testing.assert_close(cache.at_layer(layer, 5), written)
+        written = written + cache.z[layer, :, 5].flatten(1) @ block.W_O.flatten(0, 1) + block.b_O
+        torch.testing.assert_close(cache.before_mlp(layer, 5), written)
+        written = written + cache.mlp[layer, :, 5] + block.b_out
+    torch.testing.assert_close(cache.at_layer(model.n_layers, 5), written)
 
 
 def test_a_mean_is_over_all_prompts_however_they_are_chunked(
@@ -65,10 +66,10 @@ def test_a_mean_is_over_all_prompts_however_they_are_chunked(
     torch.testing.assert_close(MeanAblation(model, PROMPTS).sweep("logits").values, whole)
 
 
-def test_ablations_evaluate_circuits_on_the_ablated_run(model: Transformer) -> None:
+def test_ablations_evaluate_circuits_on_the_ablated_cache(model: Transformer) -> None:
     back = ZeroAblation(model, PROMPTS).reversed()
     biases = sum(block.b_O + block.b_out for block in model.blocks)
-    alone = model.log_probs(biases.expand(7, -1), PROMPTS.year_tokens)
+    alone = model.log_probs(biases.expand(len(PROMPTS), -1), PROMPTS.year_tokens)
     torch.testing.assert_close(back.base_log_probs, alone)
     clean = cache_activations(model, PROMPTS.clean)
     one = model.log_probs(clean.output(component("m2"), 5) + biases, PROMPTS.year_tokens)
@@ -94,9 +95,8 @@ def test_frozen_norms_make_direct_effects_add_up_and_live_ones_do_not(model: Tra
 def test_frozen_norms_differ_from_live_ones_on_every_route(
     model: Transformer, route: tuple
 ) -> None:
-    at = "YY" if route[0].endswith(".v") else "END"
-    live, frozen = (kind(model, PROMPTS).sweep(*route, senders_at=at).values
-                    for kind in (PathPatching, FrozenNorms))  # fmt: skip
+    at, kinds = "YY" if route[0].endswith(".v") else "END", (PathPatching, FrozenNorms)
+    live, frozen = (kind(model, PROMPTS).sweep(*route, senders_at=at).values for kind in kinds)
     assert float((live - frozen).abs().max()) > 1e-4
 
 
@@ -116,14 +116,15 @@ def test_a_frozen_norm_treats_a_small_change_as_a_live_one_without_its_scale(
 def test_processed_outputs_are_those_of_transformer_lens(folder: Path, model: Transformer) -> None:
     processed = TransformerBridge.boot_transformers(str(folder), device="cpu", dtype=torch.float64)
     processed.enable_compatibility_mode(disable_warnings=True)
-    logits, cache = processed.run_with_cache(PROMPTS.clean)
-    run = cache_activations(model, PROMPTS.clean)
-    for name in ("a0.h1", "a2.h2"):
-        node = component(name)
-        z = cache[f"blocks.{node.layer}.attn.hook_z"][:, -1].reshape(7, model.n_heads, -1)
+    logits, hooked = processed.run_with_cache(PROMPTS.clean)
+    cache = cache_activations(model, PROMPTS.clean)
+    for node in map(component, ("a0.h1", "a2.h2")):
+        z = hooked[f"blocks.{node.layer}.attn.hook_z"][:, -1].reshape(
+            len(PROMPTS), model.n_heads, -1
+        )
         theirs = z[:, node.head] @ processed.blocks[node.layer].attn.W_O[node.head]
-        torch.testing.assert_close(processed_output(run, name), theirs.double(), rtol=0, atol=1e-6)
-    usual = model.unembed(run.at_layer(model.n_layers, 5)).log_softmax(-1)
-    torch.testing.assert_close(
-        logits[:, -1].log_softmax(-1).double(), usual, rtol=0, atol=1e-5
-    )  # theirs folds in float32
+        ours = processed_output(cache, node.name)
+        torch.testing.assert_close(ours, theirs.double(), rtol=0, atol=1e-6)
+    usual = model.unembed(cache.at_layer(model.n_layers, 5)).log_softmax(-1)
+    theirs = logits[:, -1].log_softmax(-1).double()  # it folds in float32
+    torch.testing.assert_close(theirs, usual, rtol=0, atol=1e-5)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from gt_helpers import views
 from gt_helpers.dataset.prompts import tokenize
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.differences.diagnosis import diagnose, prompt_set
@@ -23,7 +24,6 @@ from gt_helpers.metrics import bootstrap_ci, prob_diff
 from gt_helpers.model.load import load_model
 from gt_helpers.model.transformer import Transformer
 from gt_helpers.patching.engine import PathPatching
-from gt_helpers.views import tables
 
 BOS = "<|endoftext|>"
 
@@ -574,7 +574,7 @@ def test_what_is_shown(base: YearDataset, model: Transformer) -> None:
     text = str(found)
     assert text.startswith("25 prompts on mini: 2 x breaks the comparison.")
     assert "[breaks the comparison] nothing corrupted" in text and "Fix: Replace YY by 01" in text
-    html = tables.diagnosis_table(found)
+    html = views.diagnosis_table(found)
     assert (
         html.count("<tr") == 3
         and "nothing corrupted" in html
@@ -582,6 +582,6 @@ def test_what_is_shown(base: YearDataset, model: Transformer) -> None:
     )
     data = data_of(base, model)
     data.clean[0] = f"{BOS} The <b>trial</b> lasted from the year 1732 to the year 17"
-    html = tables.diagnosis_table(run(data, model))
+    html = views.diagnosis_table(run(data, model))
     assert "&lt;b&gt;" in html and "<b>trial" not in html
-    assert "nothing differs" in tables.diagnosis_table(diagnose(base, model))
+    assert "nothing differs" in views.diagnosis_table(diagnose(base, model))

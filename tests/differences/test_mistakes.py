@@ -9,7 +9,7 @@ from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.differences.diagnosis import MISTAKES, diagnose
 from gt_helpers.model.load import load_model
 from gt_helpers.model.transformer import Transformer
-from gt_helpers.views.widgets import mistake_explorer
+from gt_helpers.views import mistake_explorer
 
 FOUND = {
     "no start token": "no start token",

@@ -1,4 +1,4 @@
-"""EAP and EAP-IG against exact effects, finite differences and what integrals must add up to."""
+"""Unit: EAP and EAP-IG against exact effects, finite differences and what integrals add up to."""
 
 from __future__ import annotations
 
@@ -7,23 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from literal import POSITIONS, random_prompts, save_random_gpt2
+from literal import random_prompts, save_random_gpt2
+from made_edges import BASES, both, close, made_scores
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from gt_helpers.edges import attribution as module
-from gt_helpers.edges.attribution import VARIANTS, compare_scores, eap, eap_ig, worst_edges
-from gt_helpers.edges.effects import EdgeScores, _Above, edge_effects, sender_changes
+from gt_helpers.edges.attribution import VARIANTS, eap, eap_ig
+from gt_helpers.edges.effects import edge_effects
 from gt_helpers.edges.graph import EdgeGraph
+from gt_helpers.edges.rerun import Rerun, sender_changes
+from gt_helpers.edges.scores import EdgeScores, compare_scores, worst_edges
 from gt_helpers.metrics import cutoff_sharpness, prob_diff
 from gt_helpers.model.load import load_model
-from gt_helpers.patching.activation import activation_patching
 from gt_helpers.patching.engine import PathPatching
-
-EXACT = {"atol": 1e-10, "rtol": 0.0}
-CHANGED = POSITIONS[POSITIONS.index("YY") :]
-BASES = ("clean", "corrupted")
-both = pytest.mark.parametrize("summed", [True, False], ids=["summed", "apart"])
 
 
 def linear(folder: Path) -> Path:
@@ -49,35 +46,9 @@ def linear(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PathPatching]:
-    folder = save_random_gpt2(tmp_path_factory.mktemp("gpt2"))
-    model, prompts = load_model(folder, "cpu", torch.float64), random_prompts()
-    return {base: PathPatching(model, prompts, base) for base in BASES}
-
-
-@pytest.fixture(scope="module")
 def linear_patching(tmp_path_factory: pytest.TempPathFactory) -> PathPatching:
     folder = linear(save_random_gpt2(tmp_path_factory.mktemp("linear")))
     return PathPatching(load_model(folder, "cpu", torch.float64), random_prompts())
-
-
-@pytest.fixture(scope="module")
-def patching(engines: dict[str, PathPatching]) -> PathPatching:
-    return engines["clean"]
-
-
-@pytest.fixture(scope="module")
-def exact(patching: PathPatching) -> EdgeScores:
-    return edge_effects(patching, EdgeGraph.of(patching))
-
-
-@pytest.fixture(scope="module")
-def estimate(patching: PathPatching) -> EdgeScores:
-    return eap(patching, EdgeGraph.of(patching))
-
-
-def close(measured: Tensor, expected: Tensor, atol: float = 1e-10) -> None:
-    torch.testing.assert_close(measured, expected, atol=atol, rtol=0.0)
 
 
 def logit_difference(probs: Tensor, YY: Tensor) -> Tensor:
@@ -115,8 +86,8 @@ def test_eap_is_the_slope_of_the_effect_at_the_base_run(
     patching, step = engines[base], 1e-5
     graph = EdgeGraph.of(patching, summed)
     scores = eap(patching, graph, metric)
-    ((run, patch, _),) = patching.caches(100)
-    changes = sender_changes(run, patch, graph.nodes)
+    ((base_run, patch_run, _),) = patching.caches(100)
+    changes = sender_changes(base_run, patch_run)
     data = patching.dataset
     for number in range(0, len(graph), 5 if summed else 23):
         row, sender, receiver = graph.index[number].tolist()
@@ -124,8 +95,8 @@ def test_eap_is_the_slope_of_the_effect_at_the_base_run(
         if not summed:
             keep = torch.arange(change.shape[1]) == row
             change = change * keep[:, None]
-        above = _Above(graph, run, graph.inputs[receiver])
-        streams = above.final_stream(torch.stack([step * change, -step * change]))
+        moved = torch.stack([step * change, -step * change])
+        streams = Rerun(base_run).final_stream(graph.inputs[receiver], moved)
         more, less = metric(patching.model.log_probs(streams, data.year_tokens).exp(), data.YY)
         close(scores.values[number], (more - less) / (2 * step), atol=1e-7)
     assert scores.values.abs().mean() > 1e-5
@@ -168,27 +139,11 @@ def test_the_inputs_variant_adds_up_to_the_whole_change(
     assert off(found[2] + (ends - eap(patching, graph).values) / 64) < 1e-4
 
 
-def test_the_activations_variant_adds_up_to_overwriting_the_sender(patching: PathPatching) -> None:
-    graph, data = EdgeGraph.of(patching), patching.dataset
-    base = prob_diff(patching.base_probs, data.YY)
-    heads_and_mlps = list(enumerate(graph.senders))[1:]
-    sites = [[f"{name}@{position}" for position in CHANGED] for _, name in heads_and_mlps]
-    patched = activation_patching(patching.model, data, sites, base="clean") - base
-    errors = []
-    for steps in (3, 24):
-        scores = eap_ig(patching, graph, steps, "activations")
-        totals = [scores.values[graph.index[:, 1] == n].sum(0) for n, _ in heads_and_mlps]
-        errors.append(float((torch.stack(totals) - patched).abs().max()))
-    assert errors[1] < errors[0] / 4
-    assert errors[1] < 0.02 * float(patched.abs().max())
-
-
 def test_one_step_is_eap_and_the_ends_are_the_two_runs(
     engines: dict[str, PathPatching], estimate: EdgeScores
 ) -> None:
     patching, graph = engines["clean"], estimate.graph
-    for variant in ("inputs", "activations"):
-        close(eap_ig(patching, graph, 1, variant).values, estimate.values)
+    close(eap_ig(patching, graph, 1).values, estimate.values)
     # seen from the other run, the senders' changes have the other sign
     reverse = eap(engines["corrupted"], graph)
     ends = eap_ig(patching, graph, variant="clean-corrupted")
@@ -196,40 +151,34 @@ def test_one_step_is_eap_and_the_ends_are_the_two_runs(
     assert (estimate.values + reverse.values).abs().max() > 1e-3
 
 
-def test_the_points_lie_on_the_base_s_side(patching: PathPatching) -> None:
-    graph = EdgeGraph.of(patching)
-    two, four = (eap_ig(patching, graph, steps) for steps in (2, 4))
-    ends = eap_ig(patching, graph, variant="clean-corrupted")
-    base = eap(patching, graph)
+def test_the_points_lie_on_the_base_s_side(patching: PathPatching, estimate: EdgeScores) -> None:
+    two, four = (eap_ig(patching, estimate.graph, steps) for steps in (2, 4))
+    ends = eap_ig(patching, estimate.graph, variant="clean-corrupted")
     # of the points 0, 1/4, 1/2 and 3/4 the two steps have the first and the third
-    assert (two.values - base.values).abs().max() > 1e-3
+    assert (two.values - estimate.values).abs().max() > 1e-3
     assert (four.values - two.values).abs().max() > 1e-4
     assert (two.values - ends.values).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_batches_do_not_matter(
-    patching: PathPatching, monkeypatch: pytest.MonkeyPatch, variant: str
+    patching: PathPatching, graph: EdgeGraph, monkeypatch: pytest.MonkeyPatch, variant: str
 ) -> None:
-    graph = EdgeGraph.of(patching)
     whole = eap_ig(patching, graph, 3, variant).values
-    monkeypatch.setattr(module, "_PROMPTS", 2)
-    monkeypatch.setattr(module, "_CPU_RUNS", 4)
+    monkeypatch.setattr(module, "PROMPTS_AT_ONCE", 32)
     close(eap_ig(patching, graph, 3, variant).values, whole)
 
 
 def test_scores_say_what_they_are(
     patching: PathPatching, estimate: EdgeScores, exact: EdgeScores, capsys: pytest.CaptureFixture
 ) -> None:
-    assert estimate.method == "EAP"
+    assert estimate.method == "EAP" and estimate.gap == exact.gap
     assert estimate.measured.all()
     assert not estimate.values.requires_grad
-    shared = {key: exact.settings[key] for key in estimate.settings}
-    assert shared == estimate.settings
     loud = PathPatching(patching.model, patching.dataset, progress=True)
-    found = eap_ig(loud, estimate.graph, 2, "activations")
-    assert found.method == "EAP-IG activations, 2 steps"
-    assert "EAP-IG activations, 2 steps" in capsys.readouterr().err
+    found = eap_ig(loud, estimate.graph, 2)
+    assert found.method == "EAP-IG inputs, 2 steps"
+    assert found.method in capsys.readouterr().err
     with torch.no_grad():
         close(eap(patching, estimate.graph).values, estimate.values)
 
@@ -237,35 +186,27 @@ def test_scores_say_what_they_are(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"variant": "logits"}, "'logits' is no variant; choose from inputs, activations, clean-"),
-        ({"steps": 0}, r"steps is 0; it is a number of points, e\.g\. steps=5"),
+        ({"variant": "logits"}, "'logits'.*inputs, clean-corrupted"),
+        ({"steps": 0}, r"steps is 0.*e\.g\. steps=5"),
         ({"steps": 2.5}, "steps is 2.5"),
-        ({"metric": lambda probs, YY: (probs > 0.5).double().sum(-1)}, "metric has no gradient"),
-        ({"metric": "prob_diff"}, "metric is 'prob_diff'; give a function"),
+        ({"metric": lambda probs, YY: (probs > 0.5).double().sum(-1)}, r"e\.g\. prob_diff"),
+        ({"metric": "prob_diff"}, r"metric is 'prob_diff'.*e\.g\. metric=prob_diff"),
     ],
 )
-def test_what_cannot_be(patching: PathPatching, arguments: dict, sentence: str) -> None:
+def test_what_cannot_be(
+    patching: PathPatching, graph: EdgeGraph, arguments: dict, sentence: str
+) -> None:
     with pytest.raises(ValueError, match=sentence):
-        eap_ig(patching, EdgeGraph.of(patching), **arguments)
-    with pytest.raises(ValueError, match="is not of this model and these prompts"):
-        eap(patching, EdgeGraph(patching.shape, "XX"))
+        eap_ig(patching, graph, **arguments)
 
 
 # ---- comparing with the exact effects ---------------------------------------------------------
 
 
-def scores_of(graph: EdgeGraph, means: list[float], method: str = "made up") -> EdgeScores:
-    """Scores whose first edges have these means over two prompts; the rest is not measured."""
-    values = torch.full((len(graph), 2), torch.nan)
-    mean = torch.tensor(means)
-    values[: len(mean)] = torch.stack([mean - 0.1, mean + 0.1], dim=1)
-    return EdgeScores(method, graph, values, {})
-
-
 def test_comparison_of_made_up_scores(exact: EdgeScores) -> None:
-    reference = scores_of(exact.graph, [5.0, -4.0, 3.0, -2.0, 1.0])
-    same = scores_of(exact.graph, [50.0, -40.0, 30.0, -20.0, 10.0], "same")
-    other = scores_of(exact.graph, [5.0, 4.0, 1.0, -2.0], "other")
+    reference = made_scores(exact.graph, [5.0, -4.0, 3.0, -2.0, 1.0])
+    same = made_scores(exact.graph, [50.0, -40.0, 30.0, -20.0, 10.0], "same")
+    other = made_scores(exact.graph, [5.0, 4.0, 1.0, -2.0], "other")
     table = compare_scores(reference, [same, other], k=(1, 3, 99)).set_index("method")
     # with five edges or fewer, all are among the strongest 99
     assert list(table.loc["same"]) == pytest.approx([5, 1, 1, 1, 1, math.nan], nan_ok=True)
@@ -278,8 +219,8 @@ def test_comparison_of_made_up_scores(exact: EdgeScores) -> None:
 
 def test_worst_edges_of_made_up_scores(exact: EdgeScores) -> None:
     names = exact.graph.names
-    reference = scores_of(exact.graph, [5.0, -4.0, 3.0, -2.0, 1.0])
-    table = worst_edges(reference, scores_of(exact.graph, [5.5, 4.0, 1.0, -2.0]), n=3)
+    reference = made_scores(exact.graph, [5.0, -4.0, 3.0, -2.0, 1.0])
+    table = worst_edges(reference, made_scores(exact.graph, [5.5, 4.0, 1.0, -2.0]), n=3)
     assert list(table["edge"]) == [names[1], names[2], names[0]]
     assert list(table["error"]) == pytest.approx([8.0, -2.0, 0.5])
     assert list(table["reference"]) == pytest.approx([-4.0, 3.0, 5.0])
@@ -313,9 +254,6 @@ def test_scores_of_another_graph_are_not_compared(
     patching: PathPatching, estimate: EdgeScores
 ) -> None:
     apart = eap(patching, EdgeGraph.of(patching, summed=False))
-    for compare in (
-        lambda: compare_scores(estimate, [apart]),
-        lambda: worst_edges(estimate, apart),
-    ):
-        with pytest.raises(ValueError, match="The scores of EAP are of another graph"):
-            compare()
+    for compare in (compare_scores, worst_edges):
+        with pytest.raises(ValueError, match=r"e\.g\. all with EdgeGraph\.of\(patching\)"):
+            compare(estimate, [apart] if compare is compare_scores else apart)

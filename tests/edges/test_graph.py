@@ -1,10 +1,9 @@
-"""The graph of all edges, its circuits, and the evaluation of many edges at once."""
+"""Unit: the graph of all edges, its circuits, and many live edges against the literal tree."""
 
 from __future__ import annotations
 
 import random
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,60 +15,18 @@ from literal import (
     below,
     parse,
     paths_of_edges,
-    random_prompts,
-    save_random_gpt2,
     year_log_probs,
 )
-from torch import Tensor
-from transformers import GPT2LMHeadModel
+from made_edges import BASES, CHANGED, both, close, random_mask
 
 from gt_helpers.analysis.preview import Preview
 from gt_helpers.differences.ablations import FrozenNorms, MeanAblation
-from gt_helpers.edges import graph as edge_graph
+from gt_helpers.edges import graph as module
 from gt_helpers.edges.attribution import eap
 from gt_helpers.edges.graph import EdgeGraph, evaluate_edges
 from gt_helpers.model.components import Shape
-from gt_helpers.model.load import load_model
 from gt_helpers.patching.circuits import Circuit
 from gt_helpers.patching.engine import PathPatching
-
-EXACT = {"atol": 1e-10, "rtol": 0.0}
-CHANGED = POSITIONS[POSITIONS.index("YY") :]
-BASES = ("clean", "corrupted")
-both = pytest.mark.parametrize("summed", [True, False], ids=["summed", "apart"])
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_random_gpt2(tmp_path_factory.mktemp("gpt2"))
-
-
-@pytest.fixture(scope="module")
-def prompts() -> Prompts:
-    return random_prompts()
-
-
-@pytest.fixture(scope="module")
-def engines(folder: Path, prompts: Prompts) -> dict[str, PathPatching]:
-    model = load_model(folder, "cpu", torch.float64)
-    return {base: PathPatching(model, prompts, base) for base in BASES}
-
-
-@pytest.fixture(scope="module")
-def patching(engines: dict[str, PathPatching]) -> PathPatching:
-    return engines["clean"]
-
-
-def close(measured: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(measured, expected, **EXACT)
-
-
-def random_mask(graph: EdgeGraph, share: float, seed: int) -> Tensor:
-    """Random edges, with half of those at the two ends so that many lie on a path."""
-    draws = torch.rand(len(graph), generator=torch.Generator().manual_seed(seed))
-    at_an_end = (graph.index[:, 1] == 0) | (graph.index[:, 2] == len(graph.inputs) - 1)
-    return draws < torch.where(at_an_end, max(share, 0.5), share)
-
 
 # ---- which edges there are --------------------------------------------------------------------
 
@@ -84,26 +41,23 @@ def test_gpt2_small_has_the_edges_of_the_literature() -> None:
     assert not {"m9 -> a9.h1.q", "m9 -> m9", "a9.h1 -> a9.h2.v"} & set(graph.names)
 
 
-def test_the_edges_are_those_that_the_literal_tree_reads(patching: PathPatching) -> None:
-    graph = EdgeGraph.of(patching)
-    expected = {
+def test_the_edges_are_those_that_the_literal_tree_reads(graph: EdgeGraph) -> None:
+    assert set(graph.names) == {
         f"{sender} -> {receiver}"
         for sender in graph.senders
         for receiver in graph.receivers
         if below(parse(sender)[0], parse(receiver)[0])
     }
-    assert set(graph.names) == expected
 
 
-def test_with_positions_apart_each_edge_that_can_arrive_has_a_row(patching: PathPatching) -> None:
-    graph = EdgeGraph.of(patching, summed=False)
-    summed = set(EdgeGraph.of(patching).names)
+def test_with_positions_apart_each_edge_that_can_arrive_has_a_row(
+    patching: PathPatching, graph: EdgeGraph
+) -> None:
     found: dict[str, set[str]] = {}
-    for name in graph.names:
-        sender, receiver = name.split(" -> ")
-        label, row = sender.split("@")
+    for name in EdgeGraph.of(patching, summed=False).names:
+        label, row, receiver = re.fullmatch(r"(.*)@(\w+) -> (.*)", name).groups()
         found.setdefault(f"{label} -> {receiver}", set()).add(row)
-    assert set(found) == summed
+    assert set(found) == set(graph.names)
     for name, rows in found.items():
         # the last layer's queries and MLP, and the logits, are read at END only
         ends = name.endswith(("logits", "m2")) or (" -> a2." in name and name.endswith("q"))
@@ -118,15 +72,13 @@ def test_order_and_index_belong_together(patching: PathPatching, summed: bool) -
     for number in random.Random(0).sample(range(len(graph)), 20):
         row, sender, receiver = graph.index[number].tolist()
         at = f"@{graph.rows[row]}" if graph.rows[row] else ""
-        name = f"{graph.senders[sender]}{at} -> {graph.receivers[receiver]}"
-        assert graph.names[number] == name
-        chosen = graph.mask(name)
+        assert graph.names[number] == f"{graph.senders[sender]}{at} -> {graph.receivers[receiver]}"
+        chosen = graph.mask(graph.names[number])
         assert chosen.nonzero().flatten().tolist() == [number]
         assert graph.grid(chosen).nonzero().tolist() == [[row, sender, receiver]]
 
 
-def test_edges_are_chosen_by_names_numbers_or_a_mask(patching: PathPatching) -> None:
-    graph = EdgeGraph.of(patching)
+def test_edges_are_chosen_by_names_numbers_or_a_mask(graph: EdgeGraph) -> None:
     mask = random_mask(graph, 0.1, 0)
     numbers = mask.nonzero().flatten()
     names = [graph.names[n] for n in numbers]
@@ -138,36 +90,38 @@ def test_edges_are_chosen_by_names_numbers_or_a_mask(patching: PathPatching) -> 
 @pytest.mark.parametrize(
     ("edges", "sentence"),
     [
-        (["m0 -> m9"], r"'m0 -> m9' is none of the 172 edges .* e\.g\. 'm2 -> logits'"),
-        ("m2 -> a2.h0.q", "is none of the 172 edges"),
-        ("m0@YY -> m1", "is none of the 172 edges"),
-        ([172], "172 is none of"),
-        ([-1], "-1 is none of"),
-        (torch.ones(3, dtype=torch.bool), r"shape \[3\]; this graph has 172 edges"),
+        (["m0 -> m9"], r"'m0 -> m9' is none of the 172.* e\.g\. 'm2 -> logits'"),
+        ("m2 -> a2.h0.q", "'m2 -> a2.h0.q'"),
+        ("m0@YY -> m1", "'m0@YY -> m1'"),
+        ([172], r"172 is none of the 172"),
+        ([-1], "-1 is none"),
+        (torch.ones(3, dtype=torch.bool), r"3 edges.* 172.* e\.g\. graph\.mask"),
     ],
 )
-def test_edges_that_do_not_exist(patching: PathPatching, edges: object, sentence: str) -> None:
+def test_edges_that_do_not_exist(
+    patching: PathPatching, graph: EdgeGraph, edges: object, sentence: str
+) -> None:
     with pytest.raises(ValueError, match=sentence):
-        evaluate_edges(patching, EdgeGraph.of(patching), edges)
+        evaluate_edges(patching, graph, edges)
 
 
-def test_a_graph_of_other_prompts_is_refused(patching: PathPatching) -> None:
-    for graph in (EdgeGraph(patching.shape, "XX"), EdgeGraph(Shape(2, 3, POSITIONS), "YY")):
-        with pytest.raises(ValueError, match=r"EdgeGraph\.of\(patching\)"):
-            evaluate_edges(patching, graph, [])
-    with pytest.raises(ValueError, match="no position 'ZZ'"):
+def test_graphs_of_other_prompts_and_other_norms_are_refused(
+    patching: PathPatching, graph: EdgeGraph
+) -> None:
+    for other in (EdgeGraph(patching.shape, "XX"), EdgeGraph(Shape(2, 3, POSITIONS), "YY")):
+        for measure in (lambda: evaluate_edges(patching, other, []), lambda: eap(patching, other)):  # noqa: B023
+            with pytest.raises(ValueError, match=r"EdgeGraph\.of\(patching\)"):
+                measure()
+    with pytest.raises(ValueError, match="'ZZ'"):
         EdgeGraph(patching.shape, "ZZ")
-
-
-def test_norms_of_a_patching_s_own_are_refused(patching: PathPatching) -> None:
-    graph, frozen = EdgeGraph.of(patching), FrozenNorms(patching.model, patching.dataset)
+    frozen = FrozenNorms(patching.model, patching.dataset)
     for measure in (lambda: evaluate_edges(frozen, graph, []), lambda: eap(frozen, graph)):
-        with pytest.raises(ValueError, match=r"FrozenNorms has norms of its own.*PathPatching\("):
+        with pytest.raises(ValueError, match=r"FrozenNorms.*PathPatching\("):
             measure()
     # another patch run, or another way to the same answers, is no obstacle
     for kind in (Preview, MeanAblation):
-        other = kind(patching.model, patching.dataset)
-        evaluate_edges(other, EdgeGraph.of(other), [])
+        engine = kind(patching.model, patching.dataset)
+        evaluate_edges(engine, EdgeGraph.of(engine), [])
 
 
 # ---- circuits and their evaluation ------------------------------------------------------------
@@ -206,10 +160,8 @@ def test_it_is_the_evaluation_of_the_circuit(
 
 @both
 def test_it_is_the_literal_tree(
-    patching: PathPatching, folder: Path, prompts: Prompts, summed: bool
+    patching: PathPatching, literal: Literal, prompts: Prompts, summed: bool
 ) -> None:
-    hf = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float64).eval()
-    literal = Literal(hf, prompts.clean, prompts.corrupted)
     graph = EdgeGraph.of(patching, summed)
     embeds = [f"embed@{position}" for position in POSITIONS]
     for seed in range(2):
@@ -221,18 +173,19 @@ def test_it_is_the_literal_tree(
         close(evaluate_edges(patching, graph, mask).log_probs, expected)
 
 
-def test_a_summed_edge_is_its_rows_together(patching: PathPatching) -> None:
-    summed, apart = EdgeGraph.of(patching), EdgeGraph.of(patching, summed=False)
-    mask = random_mask(summed, 0.3, 5)
-    chosen = {summed.names[n] for n in mask.nonzero()}
+def test_a_summed_edge_is_its_rows_together(patching: PathPatching, graph: EdgeGraph) -> None:
+    apart = EdgeGraph.of(patching, summed=False)
+    mask = random_mask(graph, 0.3, 5)
+    chosen = {graph.names[n] for n in mask.nonzero()}
     rows = [name for name in apart.names if re.sub(r"@\w+", "", name) in chosen]
-    assert set(apart.circuit(rows).edges) == set(summed.circuit(mask).edges)
+    assert set(apart.circuit(rows).edges) == set(graph.circuit(mask).edges)
     one_by_one = evaluate_edges(patching, apart, rows).log_probs
-    close(evaluate_edges(patching, summed, mask).log_probs, one_by_one)
+    close(evaluate_edges(patching, graph, mask).log_probs, one_by_one)
 
 
-def test_a_circuit_is_written_out_over_the_positions(patching: PathPatching) -> None:
-    graph = EdgeGraph.of(patching)
+def test_a_circuit_is_written_out_over_the_positions(
+    patching: PathPatching, graph: EdgeGraph
+) -> None:
     into_mlp = graph.circuit("m0 -> m1")
     assert [edge.name for edge in into_mlp.edges] == [f"m0@{p} -> m1@{p}" for p in CHANGED]
     assert into_mlp.sources == ()
@@ -243,32 +196,27 @@ def test_a_circuit_is_written_out_over_the_positions(patching: PathPatching) -> 
     # nothing reads the last layer before END
     last = graph.circuit(["embed -> a2.h0.k", "m1 -> a2.h0.q", "m1 -> m2", "m1 -> logits"])
     assert {edge.receiver.component.position for edge in last.edges} == {"END"}
-    apart = EdgeGraph.of(patching, summed=False)
-    one = apart.circuit("m0@XX -> a1.h0.k")
+    one = EdgeGraph.of(patching, summed=False).circuit("m0@XX -> a1.h0.k")
     expected = Circuit(["m0@XX -> a1.h0.k@XX", "m0@XX -> a1.h0.k@END"])
     assert set(one.edges) == set(expected.edges)
 
 
-def test_what_nothing_enters_stays_as_in_the_base_run(patching: PathPatching) -> None:
-    graph = EdgeGraph.of(patching)
-    unfed = evaluate_edges(patching, graph, ["m0 -> m1", "m1 -> m2", "m2 -> logits"])
-    close(unfed.log_probs, patching.base_log_probs)
-
-
-def test_pruned_keeps_what_lies_on_a_path(patching: PathPatching) -> None:
-    graph = EdgeGraph.of(patching)
+def test_pruned_keeps_what_lies_on_a_path(patching: PathPatching, graph: EdgeGraph) -> None:
     path = ["embed -> a0.h1.v", "a0.h1 -> m1", "m1 -> logits"]
     extra = ["embed -> m0", "m0 -> a1.h0.q", "a0.h2 -> m1", "m1 -> a2.h0.k"]
     kept = graph.pruned([*path, *extra])
     assert {graph.names[n] for n in kept.nonzero()} == set(path)
     assert graph.pruned(range(len(graph))).all()
-    assert not graph.pruned(["m0 -> logits"]).any()
     apart = EdgeGraph.of(patching, summed=False)
     # what YY's value brings to the head, later rows carry on; an earlier row cannot
     later = ["embed@YY -> a0.h1.v", "a0.h1@XX -> a1.h0.k", "a1.h0@END -> logits"]
     assert apart.pruned(later).sum() == 3
     earlier = ["embed@XX -> a0.h1.v", "a0.h1@YY -> a1.h0.k", "a1.h0@END -> logits"]
     assert apart.pruned(earlier).sum() == 0
+    # what nothing enters stays as in the base run
+    unfed = ["m0 -> m1", "m1 -> m2", "m2 -> logits"]
+    assert not graph.pruned(unfed).any()
+    close(evaluate_edges(patching, graph, unfed).log_probs, patching.base_log_probs)
 
 
 @both
@@ -282,31 +230,9 @@ def test_pruning_changes_no_answer(patching: PathPatching, summed: bool) -> None
 
 
 def test_batches_of_prompts_do_not_matter(
-    patching: PathPatching, monkeypatch: pytest.MonkeyPatch
+    patching: PathPatching, graph: EdgeGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graph = EdgeGraph.of(patching)
     mask = random_mask(graph, 0.4, 2)
     whole = evaluate_edges(patching, graph, mask).log_probs
-    monkeypatch.setattr(edge_graph, "_PROMPTS", 2)
+    monkeypatch.setattr(module, "PROMPTS_AT_ONCE", 8)
     close(evaluate_edges(patching, graph, mask).log_probs, whole)
-
-
-def test_runs_come_in_batches_that_join_up(patching: PathPatching, prompts: Prompts) -> None:
-    parts = list(patching.caches(2))
-    assert [prompts for *_, prompts in parts] == [slice(0, 2), slice(2, 4), slice(4, 5)]
-    ((base, patch, _),) = patching.caches(100)
-    for name in ("stream", "z", "mlp"):
-        for number, whole in enumerate((base, patch)):
-            joined = torch.cat([getattr(part[number], name) for part in parts], dim=1)
-            assert torch.equal(joined, getattr(whole, name))
-    assert patching.first_changed == "YY"
-
-
-def test_all_heads_at_once_are_the_heads_one_by_one(patching: PathPatching) -> None:
-    block = patching.model.blocks[1]
-    stream = torch.randn(2, 4, 12, generator=torch.Generator().manual_seed(0)).double()
-    query, key, value = block.qkv(stream, slice(4))
-    for head in range(3):
-        close(query[..., head, :], block.query(head, stream, slice(4)))
-        close(key[..., head, :], block.key(head, stream, slice(4)))
-        close(value[..., head, :], block.value(head, stream))

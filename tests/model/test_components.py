@@ -1,6 +1,9 @@
-"""Names of components, inputs and edges: reading and writing them, and what they refuse."""
+"""Unit: names of components, inputs and edges: reading and writing them, and what they refuse."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Callable
 
 import pytest
 
@@ -29,7 +32,6 @@ def test_component_names_round_trip(name: str, expected: Component) -> None:
 
 @pytest.mark.parametrize("name", ["embed", "a9.h1", "m10", "all"])
 def test_the_position_defaults_to_end(name: str) -> None:
-    assert component(name).position == "END"
     assert component(name) == component(f"{name}@END")
     assert component(name).label == name
 
@@ -53,12 +55,8 @@ def test_inputs_with_a_row_know_the_input_without() -> None:
 
 def test_a_head_stands_for_its_three_inputs_and_doubles_are_dropped() -> None:
     assert [i.name for i in inputs("a1.h2@YY")] == [f"a1.h2.{part}@YY" for part in "qkv"]
-    assert [i.name for i in inputs(["m1", "a1.h2.v", "a1.h2", "m1@END"])] == [
-        "m1@END",
-        "a1.h2.v@END",
-        "a1.h2.q@END",
-        "a1.h2.k@END",
-    ]
+    found = [i.name for i in inputs(["m1", "a1.h2.v", "a1.h2", "m1@END"])]
+    assert found == ["m1@END", "a1.h2.v@END", "a1.h2.q@END", "a1.h2.k@END"]
 
 
 def test_edges_round_trip_and_split_heads() -> None:
@@ -78,32 +76,37 @@ def test_edges_round_trip_and_split_heads() -> None:
 )
 def test_names_of_nothing_are_refused_with_examples(name: object) -> None:
     for read in (component, lambda n: inputs([n])):
-        with pytest.raises(
-            ValueError, match="is not a component name; allowed are names like"
-        ) as e:
+        with pytest.raises(ValueError, match=re.escape(repr(name)) + ".*a9.h1@END"):
             read(name)  # type: ignore[arg-type]
-        assert repr(name) in str(e.value) and "a9.h1@END" in str(e.value)
 
 
-def test_other_refusals_say_what_is_allowed() -> None:
-    for read, sentence in (
-        (
-            lambda: component("a9.h1.q"),
-            "'a9.h1.q' is an input of a head, not a component; write 'a9.h1",
-        ),
-        (
-            lambda: component("logits@YY"),
-            "'logits@YY': the logits are read at END only; write 'logit",
-        ),
-        (lambda: inputs("embed"), "'embed' reads nothing and cannot be a receiver; use e.g."),
-        (lambda: inputs("all@YY"), "'all@YY' reads nothing and cannot be a receiver; use e.g."),
-        (lambda: edges("a9.h1"), "'a9.h1' is not an edge; write 'sender -> receiver', e.g. 'a9.h1"),
-        (lambda: edges("a -> b -> c"), "is not an edge; write 'sender -> receiver'"),
-        (lambda: edges(3), "3 is not an edge"),  # type: ignore[arg-type]
-    ):
-        with pytest.raises(ValueError) as caught:
-            read()
-        assert sentence in str(caught.value)
+@pytest.mark.parametrize(
+    ("read", "name", "said"),
+    [
+        (component, "a9.h1.q", "'a9.h1.q' .* write 'a9.h1@END'"),
+        (component, "logits@YY", "'logits@YY'.* write 'logits'"),
+        (inputs, "embed", "'embed' reads nothing .* e.g."),
+        (inputs, "all@YY", "'all@YY' reads nothing .* e.g."),
+        (inputs, 3, r"3 names no input; .* e.g."),
+        (edges, "a9.h1", "'a9.h1' is not an edge; .* e.g."),
+        (edges, "a -> b -> c", "'a -> b -> c' is not an edge; .* e.g."),
+        (edges, 3, "3 is not an edge"),
+        (edges, "a9h1 -> m9", "'a9h1 ' .*a9.h1@END"),
+        (edges, "a1.h1.q -> m2", "'a1.h1.q ' .* write 'a1.h1@END'"),
+        (edges, "m0 -> embed", "' embed' reads nothing .* e.g."),
+        (edges, "m0@eos -> a7.h10.v[YY]", "another row .* 'm0@eos -> a7.h10.v@END'"),
+    ],
+)
+def test_other_refusals_say_what_is_allowed(read: Callable, name: object, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        read(name)
+
+
+@pytest.mark.parametrize(("name", "kinds"), [("m3", ["head"]), ("embed", ["head", "mlp"])])
+def test_other_kinds_than_those_wanted_are_refused(name: str, kinds: list[str]) -> None:
+    assert component("a3.h1", "head", "mlp") == component("a3.h1")
+    with pytest.raises(ValueError, match=f"{name}@END .*e.g. 'a"):
+        component(name, *kinds)
 
 
 @pytest.mark.parametrize(
@@ -148,46 +151,40 @@ def test_at_puts_names_at_a_position() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"),
+    ("name", "said"),
     [
-        ("m12", "m12 does not exist: the model has layers 0 to 11, e.g. m11."),
-        ("a12.h0", "a12.h0 does not exist: the model has layers 0 to 11"),
-        ("a3.h12", "a3.h12 does not exist: the model has heads 0 to 11, e.g. a3.h11."),
-        (
-            "m3@NOUN",
-            "m3@NOUN: there is no position 'NOUN' in these prompts; allowed are eos, YY, END.",
-        ),
+        ("m12", "m12 .* 0 to 11, e.g. m11"),
+        ("a12.h0", "a12.h0 .* 0 to 11, e.g. m11"),
+        ("a3.h12", "a3.h12 .* 0 to 11, e.g. a3.h11"),
+        ("m3@NOUN", "m3@NOUN.* eos, YY, END"),
+        ("a1.h1.v[then]", "'then'.* eos, YY, END"),
+        ("a1.h1.v[END]@YY", r"a1.h1.v\[END\]@YY reads no row END.*e.g."),
+        ("a1.h1.q[YY]", r"a1.h1.q\[YY\]@END reads no row YY.*e.g."),
     ],
 )
-def test_components_that_the_model_lacks_are_refused(name: str, sentence: str) -> None:
-    with pytest.raises(ValueError) as caught:
-        SHAPE.check(component(name))
-    assert sentence in str(caught.value)
+def test_inputs_that_the_model_lacks_are_refused(name: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        SHAPE.check_input(inputs(name)[0])
 
 
 @pytest.mark.parametrize(
     ("edge", "why"),
     [
-        ("m9 -> a9.h1.q", "the sender is not below the receiver"),
-        ("m0@YY -> m3", "this input is read at the receiver's own position only"),
-        ("m0@END -> a3.h0.k@YY", "keys and values of its own and earlier positions only"),
+        ("m9 -> a9.h1.q", "not below the receiver"),
+        ("m0@YY -> m3", "own position only"),
+        ("m0@YY -> a3.h0.q", "own position only"),
+        ("m0@END -> a3.h0.k@YY", "own and earlier positions only"),
         ("m12 -> logits", "m12 does not exist"),
-        ("logits -> m3", "logits -> m3@END: the logits send to nothing."),
+        ("logits -> m3", "logits -> m3@END.* send to nothing"),
     ],
 )
 def test_impossible_edges_are_refused_with_the_reason(edge: str, why: str) -> None:
-    (parsed,) = edges(edge)
-    with pytest.raises(ValueError) as caught:
-        SHAPE.check_edge(parsed)
-    assert why in str(caught.value)
+    with pytest.raises(ValueError, match=why):
+        SHAPE.check_edge(edges(edge)[0])
 
 
-def test_possible_edges_pass() -> None:
-    for edge in ("m0@YY -> a7.h10.v", "a9.h1 -> m9", "all@eos -> a0.h0.k", "m11 -> logits"):
-        for one in edges(edge):
-            SHAPE.check_edge(one)
-
-
-def test_an_edge_into_another_row_is_refused() -> None:
-    with pytest.raises(ValueError, match="row"):
-        edges("m0@eos -> a7.h10.v[YY]")
+@pytest.mark.parametrize(
+    "edge", ["m0@YY -> a7.h10.v", "a9.h1 -> m9", "all@eos -> a0.h0.k", "m11 -> logits"]
+)
+def test_possible_edges_pass(edge: str) -> None:
+    SHAPE.check_edge(edges(edge)[0])

@@ -1,4 +1,4 @@
-"""The embedded model: GPT-2's splits, a small size, the task learned, a repeatable training."""
+"""Unit: the embedded model, its splits, its size, the task learned, a repeatable training."""
 
 import json
 
@@ -28,11 +28,6 @@ FAMILIES = (
     "The {noun} lasted from the year 7{YY} BC to the year 7",
     "The price of that {item} ranges from $ {year} to $ 17",
 )
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return AutoTokenizer.from_pretrained(MINI)
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +98,7 @@ def test_tokenizer_adds_and_strips_nothing(tokenizer):
 def test_shape_and_size(model):
     config = model.config
     assert (config.n_layer, config.n_head, config.n_embd) == (12, 12, 96)
-    assert config.activation_function == "gelu_new"
-    assert config.layer_norm_epsilon == 1e-5
+    assert (config.activation_function, config.layer_norm_epsilon) == ("gelu_new", 1e-5)
     assert model.lm_head.weight is model.transformer.wte.weight
     assert (MINI / "model.safetensors").stat().st_size < 8_000_000
     assert {w.dtype for w in load_file(MINI / "model.safetensors").values()} == {torch.float32}
@@ -135,13 +129,11 @@ def test_recorded_metrics_are_those_of_the_weights(model, tokenizer):
 
 def test_held_out_pairs_are_never_drawn(tokenizer):
     prompts = train.Prompts(tokenizer, 0)
-    ids, _ = prompts.draw(prompts.main, 5000, torch.Generator().manual_seed(1))
-    pairs = {
-        (noun, *year) for noun, year in zip(ids[:, 2].tolist(), ids[:, 7:9].tolist(), strict=True)
-    }
-    clean, _, _ = prompts.held_out_prompts(490, 0)
-    for noun, year in zip(clean[:, 2].tolist(), clean[:, 7:9].tolist(), strict=True):
-        assert (noun, *year) not in pairs
+    drawn, _ = prompts.draw(prompts.main, 5000, torch.Generator().manual_seed(1))
+    held_out, _, _ = prompts.held_out_prompts(490, 0)
+    noun_and_year = [2, 7, 8]
+    drawn, held_out = ({*map(tuple, ids[:, noun_and_year].tolist())} for ids in (drawn, held_out))
+    assert held_out and not held_out & drawn
 
 
 def test_end_years_are_later():
@@ -157,9 +149,8 @@ def test_training_is_repeatable(tmp_path):
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
     AutoModelForCausalLM.from_pretrained(tmp_path / "a")
-    assert len(AutoTokenizer.from_pretrained(tmp_path / "a")) == len(
-        AutoTokenizer.from_pretrained(MINI)
-    )
+    ours, theirs = (AutoTokenizer.from_pretrained(path) for path in (tmp_path / "a", MINI))
+    assert len(ours) == len(theirs)
 
 
 def test_training_refuses_no_steps(tmp_path):

@@ -1,17 +1,20 @@
-"""Activation patching against hooks that overwrite the same activation in a plain forward pass."""
+"""Oracle: activation patching against hooks that overwrite the same in a plain pass."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
+from transformer_lens.hook_points import HookPoint
 
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.metrics import prob_diff
 from gt_helpers.model.load import load_model
 from gt_helpers.model.transformer import Transformer
 from gt_helpers.patching import activation as module
-from gt_helpers.patching.activation import activation_patching, site
+from gt_helpers.patching.activation import Site, activation_patching, site
 from gt_helpers.patching.circuits import Circuit
 from gt_helpers.patching.engine import PathPatching
 
@@ -41,34 +44,25 @@ def dataset(model: Transformer) -> YearDataset:
 
 def hooked(model: Transformer, dataset: YearDataset, names: list[str], base: str) -> Tensor:
     """The same by hooks on the whole model: slow and obvious."""
-    tokens = {"clean": dataset.clean, "corrupted": dataset.corrupted}
-    other = "corrupted" if base == "clean" else "clean"
-    _, cache = model.bridge.run_with_cache(tokens[other])
-    hooks = []
-    for one in map(site, names):
-        name = f"blocks.{one.layer}.{HOOKS[one.kind]}"
+    tokens, other = dataset.clean, dataset.corrupted
+    tokens, other = (tokens, other) if base == "clean" else (other, tokens)
+    _, cache = model.bridge.run_with_cache(other)
+
+    def overwrite(value: Tensor, hook: HookPoint, one: Site) -> Tensor:
         position = dataset.positions[one.position]
+        value, patch = value.clone(), cache[hook.name]
+        if one.head < 0:
+            value[:, position] = patch[:, position]
+            return value
+        split, patch = (x.reshape(*x.shape[:2], model.n_heads, -1) for x in (value, patch))
+        split[:, position, one.head] = patch[:, position, one.head]
+        return split.reshape(value.shape)
 
-        def overwrite(
-            value: Tensor,
-            hook: object,
-            one: object = one,
-            name: str = name,
-            position: int = position,
-        ) -> Tensor:
-            value = value.clone()
-            if one.head < 0:
-                value[:, position] = cache[name][:, position]
-                return value
-            d_head = model.blocks[0].W_Q.shape[-1]
-            split, other = (
-                x.reshape(*x.shape[:2], model.n_heads, d_head) for x in (value, cache[name])
-            )
-            split[:, position, one.head] = other[:, position, one.head]
-            return split.reshape(value.shape)
-
-        hooks.append((name, overwrite))
-    logits = model.bridge.run_with_hooks(tokens[base], fwd_hooks=hooks)[:, -1]
+    hooks = [
+        (f"blocks.{one.layer}.{HOOKS[one.kind]}", partial(overwrite, one=one))
+        for one in map(site, names)
+    ]
+    logits = model.bridge.run_with_hooks(tokens, fwd_hooks=hooks)[:, -1]
     return prob_diff(logits.softmax(-1)[:, dataset.year_tokens], dataset.YY)
 
 
@@ -108,21 +102,17 @@ def test_chunks_do_not_matter(
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"),
+    ("name", "base", "said"),
     [
-        ("embed@YY", "no head and no MLP; give e.g."),
-        ("a12.h0@END", "layers 0 to 11"),
-        ("stream3@nowhere", "no position 'nowhere'"),
-        ("nonsense", "not a component name"),
+        ("embed@YY", "clean", "embed@YY .*e.g."),
+        ("a12.h0@END", "clean", "a12.h0 .*0 to 11, e.g."),
+        ("stream3@nowhere", "clean", "'nowhere'.*YY"),
+        ("nonsense", "clean", "'nonsense' .*a9.h1@END"),
+        ("m10", "noise", "e.g. 'clean'; got 'noise'"),
     ],
 )
-def test_names_that_cannot_be(
-    name: str, sentence: str, model: Transformer, dataset: YearDataset
+def test_what_cannot_be_is_refused(
+    name: str, base: str, said: str, model: Transformer, dataset: YearDataset
 ) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        activation_patching(model, dataset, [name])
-
-
-def test_no_such_base(model: Transformer, dataset: YearDataset) -> None:
-    with pytest.raises(ValueError, match="base must be"):
-        activation_patching(model, dataset, ["m10"], base="noise")
+    with pytest.raises(ValueError, match=said):
+        activation_patching(model, dataset, [name], base)

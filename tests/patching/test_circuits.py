@@ -1,4 +1,4 @@
-"""Tests of what is done with circuits: leaving things out, and random ones of equal size."""
+"""Unit: what is done with circuits, leaving things out, and random ones of equal size."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from gt_helpers.analysis.controls import leave_out, random_circuits, random_part
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.metrics import bootstrap_ci
 from gt_helpers.model.components import Shape, component
-from gt_helpers.model.load import load_model
+from gt_helpers.model.transformer import Transformer
 from gt_helpers.patching.circuits import Circuit
 from gt_helpers.patching.engine import PathPatching
 from gt_helpers.patching.paper import PAPER, CircuitParts, full_circuit, partial_circuit
 
 SHAPE = Shape(12, 12, ("YY", "END"))
+SEVEN = tuple(f"a3.h{h}" for h in range(7))
 
 
 @pytest.fixture(scope="module")
-def patching() -> PathPatching:
-    model = load_model("mini")
-    return PathPatching(model, YearDataset(model.tokenizer, 24, seed=3), "corrupted")
+def patching(mini: Transformer) -> PathPatching:
+    return PathPatching(mini, YearDataset(mini.tokenizer, 24, seed=3), "corrupted")
 
 
 def heads_of(parts: CircuitParts) -> set[str]:
@@ -47,9 +47,7 @@ def test_without_an_edge_only_that_edge_is_gone() -> None:
     both = circuit.without("m0@YY -> a7.h10")  # k and v; there is no edge to the query
     assert len(circuit) - len(both) == 2
     mixed = circuit.without("m0@YY -> a7.h10", "m9")
-    assert set(mixed.edges) == set(circuit.without("m9").edges) - (
-        set(circuit.edges) - set(both.edges)
-    )
+    assert set(mixed.edges) == set(circuit.without("m9").edges) & set(both.edges)
 
 
 def test_a_component_whose_last_edge_goes_does_not_become_a_source() -> None:
@@ -60,29 +58,21 @@ def test_a_component_whose_last_edge_goes_does_not_become_a_source() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "said"),
     [
-        ("a9.h2", r"a9.h2@END is not in partial circuit; it has a5.h1@END, "),
-        ("m8 -> a9.h1", r"'m8 -> a9.h1' is no edge of partial circuit; it has .* and 32 more\."),
-        ("a9.h1 -> m9 -> m10", "is not an edge; write 'sender -> receiver'"),
+        ("a9.h2", "a9.h2@END .* it has a5.h1@END, "),
+        ("m8 -> a9.h1", r"'m8 -> a9.h1' .* it has .* and 32 more\."),
+        ("a9.h1 -> m9 -> m10", "is not an edge"),
         ("seven", "'seven' is not a component name"),
     ],
 )
 def test_what_is_not_in_a_circuit_cannot_be_left_out(
-    name: str, message: str, patching: PathPatching
+    name: str, said: str, patching: PathPatching
 ) -> None:
-    for refuse in (
-        lambda: partial_circuit().without(name),
-        lambda: leave_out(patching, partial_circuit(), [name]),
-    ):
-        with pytest.raises(ValueError, match=message) as caught:
-            refuse()
-        assert "\n" not in str(caught.value)
-
-
-def test_a_circuit_without_edges_says_so() -> None:
-    with pytest.raises(ValueError, match="m9@END is not in circuit; it has no edges"):
-        Circuit().without("m9")
+    with pytest.raises(ValueError, match=said):
+        partial_circuit().without(name)
+    with pytest.raises(ValueError, match=said):
+        leave_out(patching, partial_circuit(), [name])
 
 
 # ---- leaving out one thing at a time ----------------------------------------------------------
@@ -105,8 +95,8 @@ def test_leave_out_measures_each_smaller_circuit_against_the_whole(patching: Pat
 
 def test_leaving_out_the_logits_is_the_base_run(patching: PathPatching) -> None:
     (row,) = leave_out(patching, partial_circuit(), "logits").itertuples()
-    base = Circuit()
-    assert row.prob_diff == pytest.approx(float(patching.evaluate(base).prob_diff.mean()), abs=1e-7)
+    base = patching.evaluate(Circuit()).prob_diff.mean()
+    assert row.prob_diff == pytest.approx(float(base), abs=1e-7)
 
 
 def test_what_has_no_path_to_the_logits_changes_nothing(patching: PathPatching) -> None:
@@ -119,17 +109,21 @@ def test_what_has_no_path_to_the_logits_changes_nothing(patching: PathPatching) 
 
 def test_leave_out_takes_edges_and_the_other_direction(patching: PathPatching) -> None:
     circuit = Circuit(["m10 -> logits", "m11 -> logits"])
-    table = leave_out(patching, circuit, circuit.links)
-    assert set(table["name"]) == {"m10@END -> logits", "m11@END -> logits"}
-    reverse = leave_out(patching.reversed(), circuit, circuit.links)
+    forth, back = (
+        leave_out(engine, circuit, circuit.links).set_index("name")["change"]
+        for engine in (patching, patching.reversed())
+    )
+    assert set(forth.index) == {"m10@END -> logits", "m11@END -> logits"}
     # the circuit brings clean values to the corrupted run, or corrupted ones to the clean run
-    assert (table.set_index("name")["change"] * reverse.set_index("name")["change"] < 0).all()
+    assert (forth * back < 0).all()
 
 
 def test_a_circuit_without_edges_has_nothing_to_leave_out(patching: PathPatching) -> None:
     table = leave_out(patching, Circuit())
     assert table.empty
     assert list(table.columns) == ["name", "prob_diff", "change", "low", "high"]
+    with pytest.raises(ValueError, match="m9@END is not in circuit"):
+        Circuit().without("m9")
 
 
 # ---- random circuits --------------------------------------------------------------------------
@@ -159,30 +153,33 @@ def test_a_head_in_two_roles_keeps_one_stand_in_for_both() -> None:
 
 
 def test_draws_repeat_by_seed_differ_between_seeds_and_reach_every_other_head() -> None:
-    assert random_parts(PAPER, SHAPE, 7) == random_parts(PAPER, SHAPE, 7)
     draws = [random_parts(PAPER, SHAPE, seed) for seed in range(200)]
+    assert draws[7] == random_parts(PAPER, SHAPE, 7)
     assert len({drawn.heads for drawn in draws}) > 190
     stand_ins = {drawn.heads[-1] for drawn in draws}  # of a9.h1
     assert stand_ins == {f"a9.h{h}" for h in range(12) if h != 1}
+    # the same in every Python
+    assert " ".join(draws[0].heads) == "a5.h3 a5.h4 a6.h7 a7.h7 a8.h0 a8.h10 a9.h4"
 
 
-def test_draws_are_the_same_in_every_python() -> None:
-    assert random_parts(PAPER, SHAPE, 0).heads == tuple(
-        "a5.h3 a5.h4 a6.h7 a7.h7 a8.h0 a8.h10 a9.h4".split()
-    )
+@pytest.mark.parametrize(
+    ("parts", "shape", "said"),
+    [
+        (CircuitParts(SEVEN, ("m9",), (), ()), SHAPE, "7 of the 12 heads of layer 3, .* only 5"),
+        (PAPER, Shape(6, 12, ("YY", "END")), "a6.h9 .* 0 to 5"),
+        (CircuitParts((), ("m11",), (), ()), SHAPE, "no heads"),
+    ],
+)
+def test_parts_that_nothing_could_stand_in_for_are_refused(
+    parts: CircuitParts, shape: Shape, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        random_parts(parts, shape)
 
 
-def test_a_layer_with_too_few_other_heads_is_refused() -> None:
-    parts = CircuitParts(tuple(f"a3.h{h}" for h in range(7)), ("m9",), (), ())
-    with pytest.raises(ValueError, match="7 of the 12 heads of layer 3, so only 5 are left"):
-        random_parts(parts, SHAPE)
-    half = CircuitParts(parts.heads[:6], ("m9",), (), ())
+def test_half_of_a_layer_can_be_replaced() -> None:
+    half = CircuitParts(SEVEN[:6], ("m9",), (), ())
     assert set(random_parts(half, SHAPE).heads) == {f"a3.h{h}" for h in range(6, 12)}
-
-
-def test_parts_of_another_model_are_refused() -> None:
-    with pytest.raises(ValueError, match="a6.h9 does not exist: the model has layers 0 to 5"):
-        random_parts(PAPER, Shape(6, 12, ("YY", "END")))
 
 
 def test_random_circuits_are_evaluated_one_by_one(patching: PathPatching) -> None:
@@ -197,10 +194,5 @@ def test_random_circuits_are_evaluated_one_by_one(patching: PathPatching) -> Non
 
 @pytest.mark.parametrize("n", [0, -1, 2.5])
 def test_the_number_of_random_circuits_is_checked(n: float, patching: PathPatching) -> None:
-    with pytest.raises(ValueError, match=r"it is the number of random circuits, e.g. n=100"):
+    with pytest.raises(ValueError, match=f"{n}.*e.g. n=100"):
         random_circuits(patching, PAPER, n=n)
-
-
-def test_random_parts_need_heads() -> None:
-    with pytest.raises(ValueError, match="no heads"):
-        random_parts(CircuitParts((), ("m11",), (), ()), SHAPE)

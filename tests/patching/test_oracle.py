@@ -1,4 +1,4 @@
-"""Cell by cell against the outputs of the paper's own code on a substitute model.
+"""Oracle: cell by cell against the outputs of the paper's own code on a substitute model.
 
 The recording is too large for the repository; without it beside the checkout these tests skip.
 """
@@ -78,28 +78,22 @@ def test_both_averaging_orders(patching: PathPatching, golden: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "receivers", "via", "senders_at"),
+    ("name", "route"),
     [
-        ("ipp_logits", ["logits"], [], "END"),
-        ("ipp_mlp10", ["m10"], ["m11"], "END"),
-        ("attn_v", [f"{head}.v" for head in PAPER.heads], LATE, "YY"),
-        ("attn_q", [f"{head}.q" for head in PAPER.heads], LATE, "YY"),
-        ("results_mlp1", ["m1@YY"], [*(f"{head}.v[YY]" for head in PAPER.heads), *LATE], "YY"),
+        ("ipp_logits", (["logits"], [], "END")),
+        ("ipp_mlp10", (["m10"], ["m11"], "END")),
+        ("attn_v", ([f"{head}.v" for head in PAPER.heads], LATE, "YY")),
+        ("attn_q", ([f"{head}.q" for head in PAPER.heads], LATE, "YY")),
+        ("results_mlp1", (["m1@YY"], [*(f"{head}.v[YY]" for head in PAPER.heads), *LATE], "YY")),
     ],
 )
 def test_sweep_cell_by_cell(
-    patching: PathPatching,
-    golden: dict,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    receivers: list,
-    via: list,
-    senders_at: str,
+    patching: PathPatching, golden: dict, monkeypatch: pytest.MonkeyPatch, name: str, route: tuple
 ) -> None:
     if name == "ipp_logits":  # one cell would differ by 1.1e-6, all of it the recording's rounding
         monkeypatch.setattr(Transformer, "log_probs_of", recorded_softmax)
         monkeypatch.setattr(patching, "_base_log_probs", None)
-    sweep = patching.sweep(receivers, via, senders_at)
+    sweep = patching.sweep(*route)
     monkeypatch.setattr(patching, "_base_log_probs", None)
     torch.testing.assert_close(sweep.effect, golden[name], atol=1e-6, rtol=0)
     assert (golden[name].abs().max() > 1e-3) == (name != "attn_q")
@@ -111,14 +105,14 @@ def test_partial_circuit(patching: PathPatching, golden: dict) -> None:
 
 
 def test_attention_pattern(patching: PathPatching, golden: dict) -> None:
-    run = cache_activations(patching.model, golden["good_toks"][:20].long())
-    pattern = attention_pattern(run, "a8.h11")
+    cache = cache_activations(patching.model, golden["good_toks"][:20].long())
+    pattern = attention_pattern(cache, "a8.h11")
     torch.testing.assert_close(pattern, golden["attn_a8h11"], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["a7.h10", "m10"])
 def test_logit_lens(patching: PathPatching, golden: dict, name: str) -> None:
     data = patching.dataset
-    run = cache_activations(patching.model, data.clean, start=data.positions["END"])
-    lens = mean_by_YY(logit_lens(run, name, data.year_tokens), data.YY)
+    cache = cache_activations(patching.model, data.clean, start=data.positions["END"])
+    lens = mean_by_YY(logit_lens(cache, name, data.year_tokens), data.YY)
     torch.testing.assert_close(lens, golden[f"logit_lens_{name}"], atol=2e-5, rtol=0)

@@ -1,4 +1,4 @@
-"""Explorer: changes, mistakes, quick changes and the figure's frame, driven from Python."""
+"""Unit: the explorer: changes, mistakes, quick changes and the frame, driven from Python."""
 
 from __future__ import annotations
 

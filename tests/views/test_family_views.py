@@ -12,7 +12,6 @@ from gt_helpers.dataset.families import FAMILIES, PromptFamily
 from gt_helpers.model.load import load_model
 from gt_helpers.patching.engine import PathPatching
 from gt_helpers.patching.paper import CircuitParts
-from gt_helpers.views import tables, widgets
 
 PARTS = CircuitParts(("a5.h1", "a7.h10", "a9.h1"), ("m8", "m9", "m10"), ("m0",), ("embed",))
 
@@ -28,22 +27,20 @@ def test_effects_heatmap_scales_every_row() -> None:
     assert drawn.z.tolist() == [[-1.0, 0.5], [0.0, 0.0]]
     assert (drawn.zmin, drawn.zmax) == (-1, 1) and drawn.customdata[0][0] == "−20.000"
     assert drawn.colorscale[0][1] == "rgb(103,0,31)"  # red for negative
-    (drawn,) = views.effects_heatmap(effects, zmax=0.4).data
-    assert drawn.z.tolist() == [[-0.5, 0.25], [0.0, 0.0]]
 
 
 def test_tables_show_a_dash_where_there_is_no_ratio(patching: PathPatching) -> None:
     frame = family_summary([study_family(FAMILIES["ended"], patching, PARTS)])
-    shown = tables.family_recovery(frame.assign(recovered=float("nan")))
+    shown = views.family_recovery(frame.assign(recovered=float("nan")))
     assert "<b>ended</b>" in shown and "&lt; YY" in shown and ">–<" in shown
-    shown = tables.family_behaviour(frame)
+    shown = views.family_behaviour(frame)
     assert f"{100 * frame.loc[0, 'clean']:.1f} %".replace("-", "−") in shown
     assert "the circuit fires" in shown
 
 
 def test_explorer_shows_every_family_and_ones_own(patching: PathPatching) -> None:
     mine = PromptFamily("mine", "<|endoftext|> {XX}{YY} to {XX}")
-    explorer = widgets.family_explorer(patching.model, PARTS, [mine])
+    explorer = views.family_explorer(patching.model, PARTS, [mine])
     assert explorer.controls["family"].options == ("mine", *FAMILIES)
     assert "into m8" in explorer.controls["shown"].options
     assert "<b>mine</b>" in explorer.text.value

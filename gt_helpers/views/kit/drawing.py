@@ -6,7 +6,7 @@ Layers go upward and positions from left to right; every edge runs upward, from 
 from __future__ import annotations
 
 import hashlib
-import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -16,7 +16,7 @@ from ...edges.graph import EdgeGraph, Edges
 from ...formatting import in_words
 from ...model.components import END, Component, component, edges
 from ...patching.circuits import Circuit
-from ..tables import Html
+from .html import Html
 
 _BOX, _TALL = 56, 24  # a component's box, in pixels
 _ROW, _GAP, _MARGIN = 50, 12, 70
@@ -45,42 +45,40 @@ def circuit_svg(
     from a source through them reaches the logits. ``positions`` orders the columns; ``summed``, a
     circuit at END stands for all positions at once, and names none.
     """
-    links: dict[Link, list[str]] = {}
-    for edge in circuit.edges:
-        links.setdefault((edge.sender, edge.receiver.component), []).append(edge.receiver.part)
     nodes = [component(name) for name in circuit.components]
-    changes = _by_link(effects or {})
-    shown = {key: value for key, value in changes.items() if key in links or key in nodes}
-    plan = _plan(nodes, list(positions), "all positions" if summed else "")
-    content = repr((circuit, sorted(shown.items(), key=str), title, summed)).encode()
-    name = f"circuit-{hashlib.sha256(content).hexdigest()[:8]}"  # the page may hold others
-    number = {node: f"n{i}" for i, node in enumerate(nodes)}
-    paths = _paths(links, plan.places)
-    widest_edge = max((abs(shown[link]) for link in links if link in shown), default=0.0)
-    widest_border = max((abs(shown[node]) for node in nodes if node in shown), default=0.0)
+    parts = _parts_by_link(circuit)
     live = {(edge.sender, edge.receiver.component) for edge in circuit.live}
-    lines = [
-        _edge(link, parts, paths[link], number, shown.get(link), widest_edge, link in live)
-        for link, parts in sorted(links.items(), key=lambda item: abs(shown.get(item[0], 0.0)))
-    ]
-    boxes = [
-        _node(node, *plan.places[node], number[node], shown.get(node), widest_border)
-        for node in nodes
-    ]
+    sizes = _Sizes.of(effects or {}, nodes, parts)
+    plan = _plan(nodes, list(positions), "all positions" if summed else "")
+    paths = _paths(parts, plan.places)
+    number = {node: f"n{i}" for i, node in enumerate(nodes)}
+
+    def edge(link: Link) -> str:
+        ends = f"{number[link[0]]} {number[link[1]]}"
+        return _edge(link, parts[link], paths[link], ends, sizes, link in live)
+
+    lines = [edge(link) for link in sorted(parts, key=sizes.size)]  # the strongest on top
+    boxes = [_node(node, plan.places[node], number[node], sizes) for node in nodes]
     if summed:
         lines, boxes = ([part.replace(f"@{END}", "") for part in some] for some in (lines, boxes))
-    kinds, widest = {node.kind for node in nodes}, {"edge": widest_edge, "border": widest_border}
-    legend, below = _legend(plan, kinds, widest, len(live) < len(links))
-    width, height = plan.width, plan.height + below
-    heading = f'<text x="12" y="22" class="title">{escape(title)}</text>' if title else ""
+    legend = _legend(plan.height, {node.kind for node in nodes}, sizes, len(live) < len(parts))
+    content = repr((circuit, sorted(sizes.effects.items(), key=str), title, summed))
+    name = f"circuit-{hashlib.sha256(content.encode()).hexdigest()[:8]}"  # a page may hold others
+    body = f"<style>{_style(name, number.values())}</style>"
+    body += "".join([*plan.background, *lines, *boxes, *legend])
+    below = 58 if sizes.any else 34
+    return _svg(name, circuit.name, title, body, plan.width, plan.height + below)
+
+
+def _svg(name: str, label: str, title: str, body: str, width: float, height: float) -> Html:
+    """The image: what it is called, a heading above it if there is one, and its elements."""
     top = -34 if title else 0
+    heading = f'<text x="12" y="{22 + top}" class="title">{escape(title)}</text>' if title else ""
     return Html(
         f'<svg xmlns="http://www.w3.org/2000/svg" id="{name}" role="img" '
         f'viewBox="0 {top} {width:g} {height - top:g}" width="{min(width, 1000):g}" '
-        f'style="max-width:100%;height:auto;background:white">'
-        f"<title>{escape(circuit.name)}</title><style>{_style(name, number.values())}</style>"
-        f'<g transform="translate(0 {top})">{heading}</g>'
-        f"{''.join([*plan.background, *lines, *boxes, legend])}</svg>"
+        'style="max-width:100%;height:auto;background:white">'
+        f"<title>{escape(label)}</title>{heading}{body}</svg>"
     )
 
 
@@ -100,19 +98,73 @@ def edges_svg(
     return circuit_svg(Circuit(circuit.live), effects, title, graph.positions)
 
 
-def _by_link(effects: Mapping[str, float]) -> dict[Link | Component, float]:
-    """Effects by component or by the pair that a drawn edge joins; those that are NaN left out."""
-    found: dict[Link | Component, float] = {}
-    for name, effect in dict(effects).items():
-        key: Link | Component
-        if "->" in name:
-            edge = edges(name)[0]
-            key = (edge.sender, edge.receiver.component)
-        else:
-            key = component(name)
-        if not math.isnan(effect) and abs(effect) >= abs(found.get(key, 0.0)):
-            found[key] = float(effect)
-    return found
+# ---- what is drawn ----------------------------------------------------------------------------
+
+
+def _parts_by_link(circuit: Circuit) -> dict[Link, list[str]]:
+    """The pairs that edges join, one drawn edge each, with the parts q, k and v that it enters."""
+    parts: dict[Link, list[str]] = {}
+    for edge in circuit.edges:
+        parts.setdefault((edge.sender, edge.receiver.component), []).append(edge.receiver.part)
+    return parts
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """The effects on drawn edges and components, and the widest of either, which sets the scale."""
+
+    effects: dict[Link | Component, float]
+    widest_edge: float
+    widest_border: float
+
+    @classmethod
+    def of(
+        cls, effects: Mapping[str, float], nodes: Iterable[Component], links: Iterable[Link]
+    ) -> _Sizes:
+        """The effects by what is drawn; NaN and names of what is not drawn are left out."""
+        drawn = {*nodes, *links}
+        found: dict[Link | Component, float] = {}
+        for name, effect in effects.items():
+            key = _key(name)
+            strongest = abs(effect) >= abs(found.get(key, 0.0))  # False for NaN
+            if key in drawn and strongest:
+                found[key] = float(effect)
+        edges, borders = (
+            [abs(effect) for key, effect in found.items() if isinstance(key, tuple) == is_edge]
+            for is_edge in (True, False)
+        )
+        return cls(found, max(edges, default=0.0), max(borders, default=0.0))
+
+    def size(self, key: Link | Component) -> float:
+        """The size of an effect, from 0 to 1, as a share of the widest of its kind."""
+        widest = self.widest_edge if isinstance(key, tuple) else self.widest_border
+        return abs(self.effects.get(key, 0.0)) / (widest or 1.0)
+
+    def colour(self, key: Link | Component) -> str:
+        """Red for what the circuit needs, blue for what it is better without."""
+        effect = self.effects.get(key, 0.0)
+        return _WORSE if effect < 0 else _BETTER if effect > 0 else _NEUTRAL
+
+    def words(self, key: Link | Component) -> str:
+        """The effect for a hover text, or nothing."""
+        effect = self.effects.get(key)
+        return "" if effect is None else f": {in_words(effect, 'points')} without it"
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a colour or a width to explain."""
+        return bool(self.widest_edge or self.widest_border)
+
+
+def _key(name: str) -> Link | Component:
+    """What a name's effect is drawn on: a component, or the pair that an edge joins."""
+    if "->" not in name:
+        return component(name)
+    edge = edges(name)[0]
+    return edge.sender, edge.receiver.component
+
+
+# ---- where it is drawn ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -126,38 +178,51 @@ class _Plan:
 
 
 def _plan(nodes: Sequence[Component], positions: list[str], label: str) -> _Plan:
-    """Rows by depth from the bottom; per position a lane of heads and a lane of MLPs beside it.
+    """Rows by depth from the bottom, columns by position from the left.
 
     The label, if there is one, takes the place of the positions' names.
     """
-    unknown = [node.position for node in nodes if node.position not in positions]
-    order = [p for p in dict.fromkeys([*positions, *unknown]) if p != "END"] + ["END"]
-    columns = [p for p in order if any(node.position == p for node in nodes)]
-    rows = sorted({node.depth for node in nodes})
-    height = 30 + _ROW * max(1, len(rows))
-    y = {depth: height - 20 - _ROW * (i + 0.5) for i, depth in enumerate(rows)}
-    step, places, x, background = _BOX + _GAP, {}, float(_MARGIN), _bands(rows, y)
-    for i, position in enumerate(columns):
+    depths = sorted({node.depth for node in nodes})
+    height = 30 + _ROW * max(1, len(depths))
+    y = {depth: height - 20 - _ROW * (i + 0.5) for i, depth in enumerate(depths)}
+    columns = _columns(nodes, positions)
+    places: dict[Component, Place] = {}
+    left, background = float(_MARGIN), _bands(depths, y)
+    for position in columns:
         here = [node for node in nodes if node.position == position]
-        heads = [node for node in here if node.kind == "head"]
-        heads.sort(key=lambda node: (node.depth, node.head))
-        widest = max((sum(n.depth == node.depth for n in heads) for node in heads), default=0)
-        slots = max(widest, min(len(heads), _SLOTS), int(any(node.kind == "all" for node in here)))
-        for j, node in enumerate(heads):
-            places[node] = (x + step * (j % slots + 0.5), y[node.depth])
-        places |= {n: (x + step / 2, y[n.depth]) for n in here if n.kind == "all"}
-        end = x + step * slots + _GAP
-        if others := [node for node in here if node not in places]:
-            right = x + step * slots + (40 if slots else 10) + _BOX / 2
-            places |= {node: (right, y[node.depth]) for node in others}
-            end = right + _BOX / 2 + 44
-        middle = (x + end) / 2
-        text = label or position
+        x, right = _lanes(here, left)
+        places |= {node: (x[node], y[node.depth]) for node in here}
+        middle, text = (left + right) / 2, label or position
         background.append(f'<text x="{middle:g}" y="{height - 2}" class="quiet">{text}</text>')
-        if i + 1 < len(columns):
-            background.append(f'<path d="M{end:g} 8V{height - 20}" class="rule"/>')
-        x = end
-    return _Plan(places, max(x + 10, 640.0), height + 4, background)
+        if position != columns[-1]:
+            background.append(f'<path d="M{right:g} 8V{height - 20}" class="rule"/>')
+        left = right
+    return _Plan(places, max(left + 10, 640.0), height + 4, background)
+
+
+def _columns(nodes: Sequence[Component], positions: list[str]) -> list[str]:
+    """The positions that occur: those named in their order, then others, END last."""
+    occur = dict.fromkeys(node.position for node in nodes)
+    order = [p for p in dict.fromkeys([*positions, *occur]) if p != END] + [END]
+    return [position for position in order if position in occur]
+
+
+def _lanes(here: Sequence[Component], left: float) -> tuple[dict[Component, float], float]:
+    """The x of one position's boxes, and where its column ends: heads, beside them the others."""
+    step = _BOX + _GAP
+    heads = sorted((n for n in here if n.kind == "head"), key=lambda n: (n.depth, n.head))
+    whole = [node for node in here if node.kind == "all"]
+    others = [node for node in here if node.kind not in ("head", "all")]
+    most_in_a_row = max(Counter(head.depth for head in heads).values(), default=0)
+    slots = max(most_in_a_row, min(len(heads), _SLOTS), bool(whole))
+    x = {head: left + step * (i % slots + 0.5) for i, head in enumerate(heads)}
+    x |= dict.fromkeys(whole, left + step / 2)
+    right = left + step * slots + _GAP
+    if others:
+        lane = left + step * slots + (40 if slots else 10) + _BOX / 2
+        x |= dict.fromkeys(others, lane)
+        right = lane + _BOX / 2 + 44
+    return x, right
 
 
 def _bands(rows: Sequence[int], y: Mapping[int, float]) -> list[str]:
@@ -238,81 +303,66 @@ def _curve(sides: tuple[str, str], start: Place, stop: Place, x_sender: float) -
     return f"M{x1:g} {y1:g}Q{x1:g} {run:g} {x1 + 16:g} {run:g}C{corner} {x2:g} {y2:g}"
 
 
-def _edge(
-    link: Link,
-    parts: Sequence[str],
-    path: str,
-    number: Mapping[Component, str],
-    effect: float | None,
-    largest: float,
-    live: bool,
-) -> str:
-    sender, receiver = link
-    share = abs(effect or 0.0) / (largest or 1.0)
-    style = f'stroke="{_colour(effect)}" stroke-width="{1 + 6 * share:.3g}" '
-    opacity = 0.8 if largest == 0 else 0.45 + 0.5 * share
-    style += f'stroke-opacity="{opacity:.2g}"{"" if live else _DASHED}'
-    text = f"{sender.name} -> {receiver.name}"
-    if any(parts):
-        text += f" ({', '.join(parts)})"
-    text += f"{_in_words(effect)}{'' if live else '; changes nothing: on no path to the logits'}"
+# ---- how it is drawn --------------------------------------------------------------------------
+
+
+def _edge(link: Link, parts: Sequence[str], path: str, ends: str, sizes: _Sizes, live: bool) -> str:
+    """An edge's line, with a wide invisible one that is easy to point at."""
+    text = f"{link[0].name} -> {link[1].name}"
+    text += f" ({', '.join(parts)})" if any(parts) else ""
+    text += sizes.words(link) + ("" if live else "; changes nothing: on no path to the logits")
+    size = sizes.size(link)
+    opacity = 0.45 + 0.5 * size if sizes.widest_edge else 0.8
+    style = (
+        f'stroke="{sizes.colour(link)}" stroke-width="{1 + 6 * size:.3g}" '
+        f'stroke-opacity="{opacity:.2g}"{"" if live else _DASHED}'
+    )
     return (
-        f'<g class="edge {number[sender]} {number[receiver]}"><title>{escape(text)}</title>'
+        f'<g class="edge {ends}"><title>{escape(text)}</title>'
         f'<path d="{path}" class="reach"/><path d="{path}" class="line" {style}/></g>'
     )
 
 
-def _node(
-    node: Component, x: float, y: float, number: str, effect: float | None, largest: float
-) -> str:
-    border = 1 + 3 * abs(effect or 0.0) / (largest or 1.0)
-    label = "logits" if node.kind == "logits" else node.label
+def _node(node: Component, place: Place, number: str, sizes: _Sizes) -> str:
+    """A component's box and name."""
+    x, y = place
+    label = node.label
     squeeze = f' textLength="{_BOX - 8}" lengthAdjust="spacingAndGlyphs"' if len(label) > 7 else ""
     return (
-        f'<g class="node {number}"><title>{escape(node.name + _in_words(effect))}</title>'
+        f'<g class="node {number}"><title>{escape(node.name + sizes.words(node))}</title>'
         f'<rect x="{x - _BOX / 2:g}" y="{y - _TALL / 2:g}" width="{_BOX}" height="{_TALL}" rx="6" '
-        f'fill="{_FILLS.get(node.kind, "#ffffff")}" stroke="{_colour(effect)}" '
-        f'stroke-width="{border:.3g}"/>'
+        f'fill="{_FILLS.get(node.kind, "#ffffff")}" stroke="{sizes.colour(node)}" '
+        f'stroke-width="{1 + 3 * sizes.size(node):.3g}"/>'
         f'<text x="{x:g}" y="{y + 4:g}"{squeeze}>{escape(label)}</text></g>'
     )
 
 
-def _colour(effect: float | None) -> str:
-    if not effect:
-        return _NEUTRAL
-    return _WORSE if effect < 0 else _BETTER
-
-
-def _in_words(effect: float | None) -> str:
-    return "" if effect is None else f": {in_words(effect, 'points')} without it"
-
-
-def _legend(
-    plan: _Plan, kinds: set[str], widest: Mapping[str, float], dashed: bool
-) -> tuple[str, int]:
-    """What the colours and widths mean, under the drawing, and how much room that takes."""
+def _legend(height: float, kinds: set[str], sizes: _Sizes, dashed: bool) -> list[str]:
+    """What the colours, dashes and widths mean, under the drawing."""
     names = {"head": "head", "mlp": "MLP", "embed": "embedding", "all": "all: whole stream"}
-    found, x, y = [], 14.0, plan.height + 22
-    for kind, name in names.items():
-        if kind in kinds:
-            found.append(
-                f'<rect x="{x:g}" y="{y - 11:g}" width="22" height="14" rx="4" '
-                f'fill="{_FILLS[kind]}" stroke="{_NEUTRAL}"/>'
-                f'<text x="{x + 28:g}" y="{y:g}" class="note">{name}</text>'
-            )
-            x += 50 + 7 * len(name)
+    found, x, y = [], 14, height + 22
+    for kind in [kind for kind in names if kind in kinds]:
+        colours = f'fill="{_FILLS[kind]}" stroke="{_NEUTRAL}"'
+        box = f'<rect x="{x}" y="{y - 11:g}" width="22" height="14" rx="4" {colours}/>'
+        found += [box, _note(x + 28, y, names[kind])]
+        x += 50 + 7 * len(names[kind])
     if dashed:
-        found.append(f'<path d="M{x:g} {y - 4:g}h24" stroke="{_NEUTRAL}"{_DASHED}/>')
-        found.append(f'<text x="{x + 30:g}" y="{y:g}" class="note">changes nothing</text>')
-    if not any(widest.values()):
-        return "".join(found), 34
-    y += 24
-    for x, colour, text in ((14, _WORSE, "worse without it"), (166, _BETTER, "better without it")):
-        found.append(f'<path d="M{x} {y - 4:g}h24" stroke="{colour}" stroke-width="4"/>')
-        found.append(f'<text x="{x + 30}" y="{y:g}" class="note">{text}</text>')
-    sizes = [f"widest {k} {in_words(v, 'points', 1).lstrip('+')}" for k, v in widest.items() if v]
-    found.append(f'<text x="322" y="{y:g}" class="note">{", ".join(sizes)}</text>')
-    return "".join(found), 58
+        found.append(f'<path d="M{x} {y - 4:g}h24" stroke="{_NEUTRAL}"{_DASHED}/>')
+        found.append(_note(x + 30, y, "changes nothing"))
+    if sizes.any:
+        y += 24
+        for x, colour, text in ((14, _WORSE, "worse"), (166, _BETTER, "better")):
+            found.append(f'<path d="M{x} {y - 4:g}h24" stroke="{colour}" stroke-width="4"/>')
+            found.append(_note(x + 30, y, f"{text} without it"))
+        widest = {"edge": sizes.widest_edge, "border": sizes.widest_border}
+        words = {kind: in_words(size, "points", 1).lstrip("+") for kind, size in widest.items()}
+        texts = [f"widest {kind} {words[kind]}" for kind, size in widest.items() if size]
+        found.append(_note(322, y, ", ".join(texts)))
+    return found
+
+
+def _note(x: float, y: float, text: str) -> str:
+    return f'<text x="{x}" y="{y:g}" class="note">{text}</text>'
 
 
 def _style(name: str, numbers: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import count
@@ -36,13 +36,15 @@ class View:
 class Explorer(widgets.VBox):
     """Controls, a line that says what is going on, a figure and a text, redrawn on every change.
 
-    ``draw`` takes the controls' values by name and returns a `View`. An exception is shown as one
-    sentence, and what was drawn last stays. Changes that arrive while a figure is computed are
-    answered once, with the newest values.
+    ``draw`` takes the controls' values by name and returns a `View`. A list of options stands for a
+    dropdown; what has no description is called by its name; sliders and texts answer when they are
+    let go. An exception is shown as one sentence, and what was drawn last stays. Changes that
+    arrive while a figure is computed are answered once, with the newest values.
     """
 
     def __init__(self, draw: Callable[..., View], controls: Mapping[str, Any]) -> None:
-        self.draw, self.controls = draw, dict(controls)
+        self.draw = draw
+        self.controls = {name: _control(name, given) for name, given in controls.items()}
         self.state, self.text, self.figure = widgets.HTML(), widgets.HTML(), FigureFrame()
         self._waiting: asyncio.TimerHandle | None = None
         row = widgets.Box(
@@ -86,6 +88,20 @@ class Explorer(widgets.VBox):
             f'<div class="gt-state" data-state="{state}" style="color:{colour};'
             f'line-height:1.4;margin:2px 0">{text}</div>'
         )
+
+
+def _control(name: str, given: Any) -> widgets.Widget:
+    control = widgets.Dropdown(options=given) if isinstance(given, (list, tuple)) else given
+    control.description = control.description or name.replace("_", " ")
+    if hasattr(control, "continuous_update"):
+        control.continuous_update = False
+    return control
+
+
+def circuit_first(circuit: Sequence[str], others: Iterable[str]) -> list[tuple[str, str]]:
+    """A dropdown's labels and values: the circuit's names, marked so, then the others."""
+    marked = [(f"{name} (circuit)", name) for name in circuit]
+    return [*marked, *((name, name) for name in others if name not in circuit)]
 
 
 class FigureFrame(widgets.VBox):

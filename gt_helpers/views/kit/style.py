@@ -1,12 +1,15 @@
-"""What all figures share: colours, the template, axes of years, grids of heads, colour bars."""
+"""What all figures share: colours, the template, sizes, heatmap cells, lines, axes of years."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from jaxtyping import Float
+from plotly.subplots import make_subplots
 from torch import Tensor
 
 from ...metrics import FIRST_YY, LAST_YY
@@ -19,15 +22,9 @@ COLOURS = {
     "reverse": "#d17f1f",
 }
 OTHERS = ("#4d4d4d", "#8c6d31", "#17869e", "#b0578d", "#6f9a2a", "#e07f66", "#8089d6")
-INK, LINES, UNREACHED = "#25292e", "#c9ced4", "#e9ebee"
+INK, LINES, UNREACHED, QUIET = "#25292e", "#c9ced4", "#e9ebee", "#8d97a3"
 MINUS = str.maketrans("-", "−")
-GREY = {
-    "colorscale": [[0, UNREACHED], [1, UNREACHED]],
-    "showscale": False,
-    "xgap": 1,
-    "ygap": 1,
-    "hoverongaps": False,
-}
+GAPS = {"xgap": 1, "ygap": 1, "hoverongaps": False}  # of a heatmap's squares
 AXIS = {
     "showline": True,
     "linecolor": LINES,
@@ -72,6 +69,108 @@ TEMPLATE = go.layout.Template(
 LEGEND = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
 
 
+# ---- sizes and shapes -------------------------------------------------------------------------
+
+
+def lay_out(
+    figure: go.Figure,
+    title: str | None,
+    width: int,
+    height: int,
+    legend: bool = False,
+    top: int | None = None,
+    **more: Any,
+) -> None:
+    """Template, title and size; ``height`` is that without a title, which adds its own.
+
+    ``legend`` is a row of names above the plot; ``top`` the margin in pixels, if it needs more.
+    """
+    top = top or (40 if legend else 36)
+    room = 0 if not title else 50 if legend else 28
+    size = {"width": width, "height": height + room, "margin": {"t": top + room}}
+    figure.update_layout(template=TEMPLATE, title=title, **size, **more)
+    if legend:
+        figure.update_layout(legend=LEGEND)
+
+
+def zero_line(figure: go.Figure, *values: float, colour: str = LINES) -> None:
+    """Thin horizontal lines below the data, by default one at 0."""
+    for value in values or (0,):
+        figure.add_hline(value, line={"color": colour, "width": 1}, layer="below")
+
+
+def zero_cross(figure: go.Figure) -> None:
+    """Both axes through 0, below the data."""
+    zero_line(figure, colour=INK)
+    figure.add_vline(0, line={"color": INK, "width": 1}, layer="below")
+
+
+def name_rows(figure: go.Figure, labels: Sequence[str]) -> None:
+    """One row per label, the first on top, also those without a point."""
+    figure.update_yaxes(
+        range=[len(labels) - 0.5, -0.5], categoryorder="array", categoryarray=labels, dtick=1
+    )
+
+
+def named_ticks(
+    names: Iterable[object], step: int = 1, upside_down: bool = False
+) -> dict[str, Any]:
+    """An axis of a heatmap: numbers 0, 1, ... with a name at every one, or every ``step``."""
+    texts = [str(name) for name in names]
+    ends = [-0.5, len(texts) - 0.5]
+    return {
+        "tickvals": list(range(0, len(texts), step)),
+        "ticktext": texts[::step],
+        "range": ends[::-1] if upside_down else ends,
+        "showgrid": False,
+    }
+
+
+def lay_out_grid(figure: go.Figure, n_layers: int, n_heads: int, title: str | None) -> None:
+    """The size and the axes of a grid [layer, head], layer 0 on top; there is room for MLPs."""
+    width = min(1100, 190 + max(380, 34 * (n_heads + 1)))
+    lay_out(figure, title, width, min(1200, 92 + max(300, 32 * n_layers)))
+    layers = named_ticks(range(n_layers), math.ceil(n_layers / 16), upside_down=True)
+    figure.update_xaxes(
+        title={"text": "head"}, **named_ticks(range(n_heads), math.ceil(n_heads / 16))
+    )
+    figure.update_yaxes(title={"text": "layer"}, **layers)
+
+
+# ---- heatmaps ---------------------------------------------------------------------------------
+
+
+def array(values: Tensor) -> np.ndarray:
+    """A tensor's numbers as numpy's."""
+    return values.detach().double().cpu().numpy()
+
+
+def squares(
+    cells: np.ndarray, label: str, zmax: float | None = None, signed: bool = False, **more: Any
+) -> go.Heatmap:
+    """Squares in blues from 0 to zmax, or ``signed`` in red and blue from -zmax to zmax.
+
+    Without ``zmax`` the colours reach to the largest size among the cells; NaN is left blank.
+    """
+    limit = largest_size(cells) if zmax is None else zmax
+    return go.Heatmap(
+        z=cells,
+        colorscale="RdBu" if signed else "Blues",
+        zmin=-limit if signed else 0,
+        zmax=limit,
+        colorbar=colour_bar(label),
+        **GAPS,
+        **more,
+    )
+
+
+def grey_squares(where: np.ndarray, **more: Any) -> go.Heatmap:
+    """Grey squares where there is nothing to colour."""
+    z = np.where(where, 1.0, np.nan)
+    grey = [[0, UNREACHED], [1, UNREACHED]]
+    return go.Heatmap(z=z, colorscale=grey, showscale=False, **GAPS, **more)
+
+
 def outline_cells(
     figure: go.Figure, cells: np.ndarray, colour: str = "#111111", half: float = 0.5
 ) -> None:
@@ -87,29 +186,47 @@ def outline_cells(
         )
 
 
-def lay_out_grid(figure: go.Figure, n_layers: int, columns: int, title: str | None) -> None:
-    """The size and the axes of a grid [layer, column], layer 0 on top."""
-    layers = list(range(0, n_layers, tick_step(n_layers)))
-    figure.update_layout(
-        template=TEMPLATE,
-        title=title,
-        width=min(1100, 190 + max(380, 34 * columns)),
-        height=min(1200, (92 if title is None else 120) + max(300, 32 * n_layers)),
-        margin={"t": 36 if title is None else 64},
-    )
-    figure.update_xaxes(range=[-0.5, columns - 0.5], showgrid=False)
-    figure.update_yaxes(
-        title={"text": "layer"},
-        tickvals=layers,
-        ticktext=[str(layer) for layer in layers],
-        range=[n_layers - 0.5, -0.5],
-        showgrid=False,
-    )
-
-
 def largest_size(cells: np.ndarray) -> float:
-    """The largest cell, or 1 where all are 0."""
-    return float(np.nanmax(cells, initial=0.0)) or 1.0
+    """The largest size of a cell, or 1 where all are 0."""
+    return float(np.nanmax(np.abs(cells), initial=0.0)) or 1.0
+
+
+def colour_bar(text: str, **more: Any) -> dict[str, Any]:
+    """A thin colour bar with a title along it."""
+    return {
+        "title": {"text": text, "side": "right", "font": {"size": 13}},
+        "thickness": 13,
+        "outlinewidth": 0,
+        "exponentformat": "none",
+        "nticks": 9,
+        "xpad": 8,
+        "tickfont": {"size": 12},
+    } | more
+
+
+# ---- tables of years by start years -----------------------------------------------------------
+
+
+def year_cells(
+    table: Float[Tensor, "YY year"], name: str, label: str, digits: str = ".4f", **more: Any
+) -> go.Heatmap:
+    """A heatmap of a value for every YY, 02 to 98, and every year, 00 to 99."""
+    return go.Heatmap(
+        x=list(range(100)),
+        y=list(range(FIRST_YY, LAST_YY + 1)),
+        z=array(table),
+        hoverongaps=False,
+        hovertemplate=f"{name + '<br>' if name else ''}start year YY = %{{y:02d}}<br>"
+        f"end year %{{x:02d}}<br>{label} %{{z:{digits}}}<extra></extra>",
+        **more,
+    )
+
+
+def year_axes(figure: go.Figure, step: int = 10) -> None:
+    """Axes of all `year_cells` of a figure: years to the right, YY 02 on top as in the paper."""
+    figure.update_xaxes(showgrid=False, **years_axis(99, step))
+    figure.update_yaxes(showgrid=False, range=[LAST_YY + 0.5, FIRST_YY - 0.5])
+    figure.update_yaxes(**years_axis(LAST_YY, step))
 
 
 def check_year_tables(tables: Mapping[str, Tensor]) -> None:
@@ -124,16 +241,69 @@ def check_year_tables(tables: Mapping[str, Tensor]) -> None:
             )
 
 
-def colour_bar(text: str) -> dict[str, object]:
-    """A thin colour bar with a title along it."""
+def years_axis(last: int, step: int = 10) -> dict[str, Any]:
+    """Ticks of an axis of two-digit years, from 00, or from 02 where YY ends it."""
+    first = FIRST_YY if last == LAST_YY else 0
+    values = [first, *range(step, 91, step), last]
+    return {"tickvals": values, "ticktext": [f"{value:02d}" for value in values], "tickangle": 0}
+
+
+def panels(names: Iterable[str], columns: int, **spacing: Any) -> tuple[go.Figure, list[dict]]:
+    """A figure with a panel per name, and their places, as plotly's methods take them."""
+    names = list(names)
+    columns = min(columns, len(names))
+    figure = make_subplots(
+        rows=math.ceil(len(names) / columns),
+        cols=columns,
+        subplot_titles=names if any(names) else None,
+        **spacing,
+    )
+    figure.update_annotations(font_size=14)
+    return figure, [{"row": i // columns + 1, "col": i % columns + 1} for i in range(len(names))]
+
+
+# ---- lines and points -------------------------------------------------------------------------
+
+
+def lines(
+    curves: Mapping[str, Any], x: Sequence[Any], hover: str, mode: str = "lines"
+) -> go.Figure:
+    """A line per name over the same x; ``hover`` says in plotly's words what a point is."""
+    figure = go.Figure()
+    for name, values in curves.items():
+        figure.add_scatter(
+            x=list(x),
+            y=array(values) if isinstance(values, Tensor) else list(values),
+            name=name,
+            mode=mode,
+            line={"color": colour_of(name, curves), "width": 2},
+            hovertemplate=f"{name}<br>{hover}<extra></extra>",
+        )
+    return figure
+
+
+def dots(x: Any, ends: tuple[Any, Any], labels: Sequence[str], name: str, colour: str) -> dict:
+    """A point per label with its 95 % interval, as a scatter's arguments."""
     return {
-        "title": {"text": text, "side": "right", "font": {"size": 13}},
-        "thickness": 13,
-        "outlinewidth": 0,
-        "exponentformat": "none",
-        "nticks": 9,
-        "xpad": 8,
-        "tickfont": {"size": 12},
+        "x": x,
+        "y": labels,
+        "mode": "markers",
+        "name": name,
+        "marker": {"size": 8, "color": colour},
+        "error_x": error_bars(x, *ends),
+    }
+
+
+def error_bars(mean: Any, low: Any, high: Any) -> dict[str, Any]:
+    """Bars from low to high around means: the 95 % intervals of one trace's points."""
+    mean, low, high = (np.asarray(values, dtype=float) for values in (mean, low, high))
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": (high - mean).clip(min=0),
+        "arrayminus": (mean - low).clip(min=0),
+        "thickness": 1.6,
+        "width": 4,
     }
 
 
@@ -144,14 +314,7 @@ def colour_of(name: str, among: Iterable[str]) -> str:
     return COLOURS.get(first) or OTHERS[unknown.index(name) % len(OTHERS)]
 
 
-def years_axis(last: int, step: int = 10) -> dict[str, object]:
-    """Ticks of an axis of two-digit years, from 00, or from 02 where YY ends it."""
-    first = FIRST_YY if last == LAST_YY else 0
-    values = [first, *range(step, 91, step), last]
-    return {"tickvals": values, "ticktext": [f"{value:02d}" for value in values], "tickangle": 0}
-
-
-def counts_axis(largest: int) -> dict[str, object]:
+def counts_axis(largest: int) -> dict[str, Any]:
     """A log axis from 1 to a largest count, with plain numbers at its ticks."""
     ticks = [digit * 10**power for power in range(len(str(largest))) for digit in (1, 3)]
     ticks = [tick for tick in ticks if tick < largest / 1.5] + [largest]
@@ -162,8 +325,3 @@ def counts_axis(largest: int) -> dict[str, object]:
         "tickvals": ticks,
         "ticktext": [str(tick) for tick in ticks],
     }
-
-
-def tick_step(n: int) -> int:
-    """How far ticks stand apart, so that there are at most 16."""
-    return math.ceil(n / 16)

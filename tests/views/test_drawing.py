@@ -1,4 +1,4 @@
-"""Tests of the drawing of circuits: valid, complete, without overlaps, safe to put into a page."""
+"""Unit: the drawing of circuits: valid, complete, without overlaps, safe to put into a page."""
 
 from __future__ import annotations
 

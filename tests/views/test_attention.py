@@ -1,4 +1,4 @@
-"""The figures of attention: orientation, scales, labels, and CircuitsVis without a network."""
+"""Unit: the figures of attention, CircuitsVis without a network, and the attention explorer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gt_helpers import views as plots
+from gt_helpers import ActivationCache, YearDataset, attention_pattern, views
 
 NAMES = ("eos", "The", "NOUN", "XX1", "YY", "END")
 
@@ -20,7 +20,7 @@ def a_pattern(n: int = len(NAMES), seed: int = 0) -> torch.Tensor:
 
 def test_pattern_heatmap_names_positions_with_end_at_the_bottom() -> None:
     pattern = a_pattern()
-    figure = plots.pattern_heatmap(pattern, NAMES, "a7.h10")
+    figure = views.pattern_heatmap(pattern, NAMES, "a7.h10")
     cells, grey = figure.data
     low, high = figure.layout.yaxis.range
     assert low > high  # the first row is on top, END's at the bottom
@@ -39,21 +39,21 @@ def test_pattern_heatmap_names_positions_with_end_at_the_bottom() -> None:
 
 def test_pattern_heatmap_of_another_quantity() -> None:
     pattern = 7 * a_pattern()
-    cells = plots.pattern_heatmap(pattern, NAMES, zmax=None, label="norm moved").data[0]
+    cells = views.pattern_heatmap(pattern, NAMES, zmax=None, label="norm moved").data[0]
     assert cells.zmax == pytest.approx(7.0)
     assert cells.colorbar.title.text == "norm moved" and "norm moved" in cells.hovertemplate
-    nothing = plots.pattern_heatmap(0 * pattern, dict.fromkeys(NAMES), zmax=None).data[0]
+    nothing = views.pattern_heatmap(0 * pattern, dict.fromkeys(NAMES), zmax=None).data[0]
     assert nothing.zmax == 1.0
 
 
 def test_pattern_heatmap_refuses_a_whole_batch() -> None:
-    with pytest.raises(ValueError, match=r"must be \[6, 6\].*mean"):
-        plots.pattern_heatmap(a_pattern()[None], NAMES)
+    with pytest.raises(ValueError, match=r"must be \[6, 6\].*e\.g\."):
+        views.pattern_heatmap(a_pattern()[None], NAMES)
 
 
 def test_looks_heatmap_has_a_row_for_every_head() -> None:
     looks = {"a7.h10": a_pattern()[-1], "a9.h1": a_pattern(seed=1)[-1]}
-    figure = plots.looks_heatmap(looks, NAMES)
+    figure = views.looks_heatmap(looks, NAMES)
     (cells,) = figure.data
     np.testing.assert_allclose(np.array(cells.z)[1], looks["a9.h1"].numpy(), rtol=1e-6)
     low, high = figure.layout.yaxis.range
@@ -62,12 +62,12 @@ def test_looks_heatmap_has_a_row_for_every_head() -> None:
     assert cells.customdata[1][4] == "a9.h1 → YY" and cells.zmax == 1
     for wrong in ({}, {"a7.h10": a_pattern()}):
         with pytest.raises(ValueError, match="one row of 6 keys"):
-            plots.looks_heatmap(wrong, NAMES)
+            views.looks_heatmap(wrong, NAMES)
 
 
 def test_head_map_looks_like_a_sweep_without_mlps() -> None:
     values = torch.rand(12, 12, generator=torch.Generator().manual_seed(0))
-    figure = plots.head_map(values, "END → YY", marked=["a9.h1", "a5.h5@END"])
+    figure = views.head_map(values, "END → YY", marked=["a9.h1", "a5.h5@END"])
     cells = figure.data[0]
     assert cells.customdata[9][1] == "a9.h1"
     np.testing.assert_allclose(np.array(cells.z), values.numpy(), rtol=1e-6)
@@ -77,18 +77,12 @@ def test_head_map_looks_like_a_sweep_without_mlps() -> None:
     assert figure.layout.xaxis.ticktext == tuple(map(str, range(12)))
     outlined = {(round(shape.y0), round(shape.x0)) for shape in figure.layout.shapes}
     assert outlined == {(9, 1), (5, 5)}
-    assert plots.head_map(values, zmax=1.0).data[0].zmax == 1.0
-
-
-def test_seven_heads_have_seven_colours() -> None:
-    lines = {f"a{layer}.h1": torch.rand(97) for layer in range(7)}
-    figure = plots.metric_by_YY(lines, "attention from END to YY")
-    assert len({line.line.color for line in figure.data}) == 7
+    assert views.head_map(values, zmax=1.0).data[0].zmax == 1.0
 
 
 def test_attention_html_needs_no_network() -> None:
     patterns = {"a7.h10": a_pattern(), "a9.h1": a_pattern(seed=1)}
-    html = plots.attention_html(["<|endoftext|>", " The", " war", " 17", "32", " 17"], patterns)
+    html = views.attention_html(["<|endoftext|>", " The", " war", " 17", "32", " 17"], patterns)
     assert "a7.h10" in html and "a9.h1" in html and "<|endoftext|>" in html
     assert "unpkg.com" not in html and not re.search(r"<script[^>]*src=", html)
     assert html.startswith("<div") and html.endswith("</div></div>")  # nothing is left open
@@ -97,9 +91,41 @@ def test_attention_html_needs_no_network() -> None:
 
 def test_attention_html_refuses_many_heads_and_other_prompts() -> None:
     tokens = ["a"] * 6
-    with pytest.raises(ValueError, match="13 heads are given; choose 1 to 12"):
-        plots.attention_html(tokens, {f"a0.h{i}": a_pattern() for i in range(13)})
-    with pytest.raises(ValueError, match="0 heads are given"):
-        plots.attention_html(tokens, {})
-    with pytest.raises(ValueError, match=r"a1\.h0 has the shape \[5, 5\].*6 tokens"):
-        plots.attention_html(tokens, {"a1.h0": a_pattern(5)})
+    for n in (0, 13):
+        with pytest.raises(ValueError, match=rf"{n} heads are given; choose 1 to 12.*e\.g\."):
+            views.attention_html(tokens, {f"a0.h{i}": a_pattern() for i in range(n)})
+    with pytest.raises(ValueError, match=r"a1\.h0 has the shape \[5, 5\].*\[6, 6\].*e\.g\."):
+        views.attention_html(tokens, {"a1.h0": a_pattern(5)})
+
+
+def test_circuit_heads_come_first_and_all_heads_can_be_chosen(
+    clean: ActivationCache, dataset: YearDataset
+) -> None:
+    explorer = views.attention_explorer(clean, dataset, ["a9.h1", "a7.h10"])
+    options = explorer.controls["head"].options
+    assert options[:2] == (("a9.h1 (circuit)", "a9.h1"), ("a7.h10 (circuit)", "a7.h10"))
+    assert len({name for _, name in options}) == len(options) == 144
+    years = explorer.controls["YY"].options
+    assert years[:3] == ("all", "00 to 09", "10 to 19") and years[-1] == "90 to 99"
+    before = explorer.text.value
+    explorer.controls["head"].value = "a11.h4"
+    assert explorer.text.value != before
+    assert 'data-state="done"' in explorer.state.value
+
+
+def test_explorer_draws_the_mean_over_the_chosen_years(
+    clean: ActivationCache, dataset: YearDataset
+) -> None:
+    draw = views.attention_explorer(clean, dataset).draw
+    chosen = torch.arange(10, 20) - 2  # the prompts with YY 10 to 19
+    plain = draw(head="a5.h9", shown="attention", YY="10 to 19")
+    expected = attention_pattern(clean, "a5.h9")[chosen].mean(0)
+    cells = np.array(plain.figure.data[0].z)[-1]
+    np.testing.assert_allclose(cells, expected[-1].numpy(), rtol=1e-5)
+    assert "mean over 10 prompts" in plain.figure.layout.title.text
+    top = list(dataset.positions)[int(expected[-1].argmax())]
+    assert plain.text.index(top) < plain.text.index(f"{float(expected[-1].max()):.3f}")
+
+    weighted = draw(head="a5.h9", shown="attention × norm moved", YY="all").figure.data[0]
+    expected = attention_pattern(clean, "a5.h9", value_weighted=True).mean(0)
+    assert weighted.zmax == pytest.approx(float(expected.max()), rel=1e-5)

@@ -1,4 +1,4 @@
-"""Figures, tables and the explorer of discovered circuits: what they show of what was measured."""
+"""Unit: figures, tables and the explorer of discovered circuits, on made-up measurements."""
 
 from __future__ import annotations
 
@@ -9,35 +9,33 @@ import xml.etree.ElementTree as ET
 import pandas as pd
 import pytest
 import torch
-from explorers import state
-from views.test_tables import rows
+from explorers import rows, state
 
-from gt_helpers import views as plots
-from gt_helpers.dataset.year_dataset import YearDataset
-from gt_helpers.edges.attribution import eap
-from gt_helpers.edges.discovery import FoundCircuit, agreement, greedy_edges
-from gt_helpers.edges.effects import EdgeScores
-from gt_helpers.edges.graph import EdgeGraph
-from gt_helpers.edges.quality import faithfulness
+from gt_helpers import (
+    Circuit,
+    EdgeGraph,
+    PathPatching,
+    YearDataset,
+    agreement,
+    eap,
+    faithfulness,
+    full_circuit,
+    greedy_edges,
+    views,
+)
+from gt_helpers.edges.discovery import FoundCircuit
+from gt_helpers.edges.scores import EdgeScores
 from gt_helpers.model.components import Shape, edges
-from gt_helpers.model.load import load_model
-from gt_helpers.patching.circuits import Circuit
-from gt_helpers.patching.engine import PathPatching
-from gt_helpers.patching.paper import full_circuit
-from gt_helpers.views import widgets
+from gt_helpers.model.transformer import Transformer
 from gt_helpers.views.kit.drawing import circuit_svg, edges_svg
-from gt_helpers.views.tables import agreement_table, quality_table
 
 GRAPH = EdgeGraph(Shape(12, 12, ("YY", "to", "END")), "YY")
 
 
 def point(kind: str, name: str, edges: int, share: float, above: float) -> dict[str, object]:
     row: dict[str, object] = {"kind": kind, "name": name, "edges": edges, "components": edges // 2}
-    for column, value in {
-        "above_corrupted": above,
-        "recovered": above / 2,
-        "prob_diff": 0.3,
-    }.items():
+    scores = {"above_corrupted": above, "recovered": above / 2, "prob_diff": 0.3}
+    for column, value in scores.items():
         row |= {column: value, f"{column}_low": value - 0.1, f"{column}_high": value + 0.2}
     return {**row, "share": share, "signed": False}
 
@@ -56,7 +54,7 @@ CURVES = pd.DataFrame(
 
 
 def test_rankings_are_lines_with_bands_and_circuits_points() -> None:
-    figure = plots.quality_curves(CURVES)
+    figure = views.quality_curves(CURVES)
     lines = {trace.name: trace for trace in figure.data if trace.mode == "lines+markers"}
     assert list(lines) == ["EAP", "EAP-IG"]
     # no edges have no place on a log axis
@@ -75,27 +73,27 @@ def test_rankings_are_lines_with_bands_and_circuits_points() -> None:
 
 
 def test_curves_of_the_other_measures() -> None:
-    figure = plots.quality_curves(CURVES, "recovered", "Circuits")
+    figure = views.quality_curves(CURVES, "recovered", "Circuits")
     assert list(figure.data[-1].y) == pytest.approx([35])
     assert "circuit / clean" in figure.layout.yaxis.title.text
-    figure = plots.quality_curves(CURVES, "prob_diff")
+    figure = views.quality_curves(CURVES, "prob_diff")
     assert list(figure.data[-1].y) == [0.3] and not figure.layout.yaxis.ticksuffix
-    assert plots.quality_curves(CURVES[CURVES["kind"] == "random"]).data
+    assert views.quality_curves(CURVES[CURVES["kind"] == "random"]).data
     with pytest.raises(ValueError, match="No circuit of these curves has an edge"):
-        plots.quality_curves(CURVES.head(1))
+        views.quality_curves(CURVES.head(1))
 
 
 def scores_of(method: str, mean: dict[str, float]) -> EdgeScores:
     values = torch.zeros(len(GRAPH), 2)
     for name, value in mean.items():
         values[GRAPH.mask(name)] = value
-    return EdgeScores(method, GRAPH, values, {})
+    return EdgeScores(method, GRAPH, values)
 
 
 def test_the_worst_edges_are_named() -> None:
     exact = scores_of("exact", {"embed -> m0": -0.3, "m0 -> m1": -0.2, "m9 -> logits": 0.1})
     other = scores_of("EAP", {"embed -> m0": -0.29, "m0 -> m1": 0.1, "m1 -> m2": 1e-5})
-    figure = plots.score_scatter(exact, other, n_named=2)
+    figure = views.score_scatter(exact, other, n_named=2)
     _, quiet, named = figure.data
     assert list(named.text) == ["m0 -> m1", "m9 -> logits"]
     assert list(named.x) == pytest.approx([-20, 10]) and list(named.y) == pytest.approx([10, 0])
@@ -105,7 +103,7 @@ def test_the_worst_edges_are_named() -> None:
     assert low < -30 and high > 10
     # a name that would lie on another is left to the pointer
     near = scores_of("near", {"embed -> m0": 0.3, "m0 -> m1": 0.31, "m9 -> logits": -0.1})
-    named = plots.score_scatter(scores_of("zero", {}), near).data[-1]
+    named = views.score_scatter(scores_of("zero", {}), near).data[-1]
     assert list(named.hovertext) == ["m0 -> m1", "embed -> m0", "m9 -> logits"]
     assert list(named.text) == ["m0 -> m1", "", "m9 -> logits"]
 
@@ -133,12 +131,12 @@ def test_edges_of_all_positions_are_drawn_in_one_column() -> None:
 
 def test_the_tables_show_both_conventions_and_what_is_shared() -> None:
     frame = CURVES[CURVES["kind"] == "circuit"]
-    assert rows(quality_table(frame, "a note")) == [
+    assert rows(views.quality_table(frame, "a note")) == [
         ["ACDC's", "235", "117"]
         + ["30.0 % 20.0 to 50.0", "35.0 % 25.0 to 55.0", "70.0 % 60.0 to 90.0"]
     ]
     shared = agreement(GRAPH, ["embed -> m0", "m0 -> logits"], ["embed -> m0", "embed -> m1"])
-    table = rows(agreement_table(shared, "ours", "theirs"))
+    table = rows(views.agreement_table(shared, "ours", "theirs"))
     assert table[0] == ["components", "1", "2", "1", "100 %", "50 %", "50 %"]
     assert table[2] == ["edges", "2", "2", "1", "50 %", "50 %", "33 %"]
 
@@ -146,13 +144,8 @@ def test_the_tables_show_both_conventions_and_what_is_shared() -> None:
 # ---- the explorer -----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def patching() -> PathPatching:
-    model = load_model("mini")
-    return PathPatching(model, YearDataset(model.tokenizer, 52))
-
-
-def test_discovery_explorer(patching: PathPatching) -> None:
+def test_discovery_explorer(mini: Transformer, dataset: YearDataset) -> None:
+    patching = PathPatching(mini, dataset[:52])
     graph = EdgeGraph.of(patching)
     scores = eap(patching, graph)
     chain = {"m11 -> logits": -0.3, "m0 -> m11": -0.2, "embed -> m0": -0.1, "embed -> m11": -0.05}
@@ -160,7 +153,7 @@ def test_discovery_explorer(patching: PathPatching) -> None:
         {edges(name)[0]: torch.tensor([effect]) for name, effect in chain.items()}, "found"
     )
     circuits = {"found": found, "the paper's": full_circuit()}
-    explorer = widgets.discovery_explorer(patching, [scores], circuits)
+    explorer = views.discovery_explorer(patching, [scores], circuits)
     controls = explorer.controls
 
     def shown() -> list[list[str]]:

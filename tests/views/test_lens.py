@@ -1,12 +1,20 @@
-"""The lens and depth figures: orientation, colour scales, hover, and what they refuse."""
+"""Unit: the lens and depth figures, the lens's table, and its explorer on the embedded model."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from explorers import drawn, numbers, rows, state
 
-from gt_helpers import views as plots
+from gt_helpers import ActivationCache, YearDataset, mean_by_YY, views
+from gt_helpers.analysis.logit_lens import (
+    beyond_mean_row,
+    direct_effect,
+    logit_lens,
+    relative_to_00,
+)
+from gt_helpers.views.kit.style import COLOURS
 
 
 def table(seed: int = 0, size: float = 1.0) -> torch.Tensor:
@@ -15,20 +23,16 @@ def table(seed: int = 0, size: float = 1.0) -> torch.Tensor:
 
 def test_lens_heatmap_is_symmetric_and_blue_is_positive() -> None:
     lens = table(size=10.0)
-    figure = plots.lens_heatmap(lens, "m10")
-    trace = figure.data[0]
+    (trace,) = views.lens_heatmap(lens, "m10", "part of the logit").data
     assert trace.zmin == -trace.zmax
     assert trace.zmax == pytest.approx(float(lens.abs().max()))
     assert trace.colorscale[0][1] == "rgb(103,0,31)" and trace.colorscale[-1][1] == "rgb(5,48,97)"
     np.testing.assert_allclose(trace.z, lens.numpy(), atol=1e-4)
-    assert plots.lens_heatmap(lens, zmax=15).data[0].zmax == 15
-    assert plots.lens_heatmap(lens, label="part of the logit").data[0].colorbar.title.text == (
-        "part of the logit"
-    )
+    assert trace.colorbar.title.text == "part of the logit"
 
 
 def test_lens_heatmap_axes_are_those_of_the_year_heatmap() -> None:
-    lens, years = plots.lens_heatmap(table()), plots.year_heatmap(table().abs())
+    lens, years = views.lens_heatmap(table()), views.year_heatmap(table().abs())
     for axis in ("xaxis", "yaxis"):
         assert lens.layout[axis].range == years.layout[axis].range
         assert lens.layout[axis].ticktext == years.layout[axis].ticktext
@@ -40,27 +44,27 @@ def test_lens_heatmap_axes_are_those_of_the_year_heatmap() -> None:
 def test_a_YY_without_a_prompt_is_a_grey_gap() -> None:
     lens = table()
     lens[3] = torch.nan
-    figure = plots.lens_heatmap(lens)
+    figure = views.lens_heatmap(lens)
     assert np.isnan(figure.data[0].z[3]).all() and not np.isnan(figure.data[0].zmax)
     assert figure.layout.plot_bgcolor not in (None, "white")
 
 
 def test_lens_heatmaps_have_their_own_scales_or_one() -> None:
     tables = {f"m{i}": table(i, 10.0**i) for i in range(5)}
-    own = plots.lens_heatmaps(tables)
+    own = views.lens_heatmaps(tables)
     assert [trace.zmax for trace in own.data] == pytest.approx(
         [float(t.abs().max()) for t in tables.values()]
     )
     places = {(trace.colorbar.x, trace.colorbar.y) for trace in own.data}
     assert len(places) == 5  # a bar beside every panel
     assert [note.text for note in own.layout.annotations] == list(tables)
-    shared = plots.lens_heatmaps(tables, zmax=5)
+    shared = views.lens_heatmaps(tables, zmax=5)
     assert {trace.coloraxis for trace in shared.data} == {"coloraxis"}
     assert (shared.layout.coloraxis.cmin, shared.layout.coloraxis.cmax) == (-5, 5)
 
 
 def test_every_column_of_lens_heatmaps_names_its_years_once() -> None:
-    figure = plots.lens_heatmaps({f"m{i}": table(i) for i in range(5)}, columns=3)
+    figure = views.lens_heatmaps({f"m{i}": table(i) for i in range(5)}, columns=3)
     titles = [figure.layout[f"xaxis{i or ''}"].title.text for i in ("", 2, 3, 4, 5)]
     assert titles == [None, None, "end year", "end year", "end year"]
     assert figure.layout.yaxis2.title.text is None
@@ -70,16 +74,8 @@ def test_every_column_of_lens_heatmaps_names_its_years_once() -> None:
 
 @pytest.mark.parametrize("n", [1, 4, 11])
 def test_lens_heatmaps_fit_a_notebook(n: int) -> None:
-    figure = plots.lens_heatmaps({f"m{i}": table(i) for i in range(n)})
+    figure = views.lens_heatmaps({f"m{i}": table(i) for i in range(n)})
     assert figure.layout.width <= 1160 and figure.layout.height <= 1000
-
-
-def test_other_tables_are_refused() -> None:
-    for draw in (plots.lens_heatmaps, lambda tables: plots.lens_heatmap(tables["m10"])):
-        with pytest.raises(ValueError, match=r"\[97, 100\]"):
-            draw({"m10": table().T})
-    with pytest.raises(ValueError, match="nothing to draw"):
-        plots.lens_heatmaps({})
 
 
 def test_depth_plot_has_intervals_and_tells_heads_from_mlps() -> None:
@@ -89,14 +85,50 @@ def test_depth_plot_has_intervals_and_tells_heads_from_mlps() -> None:
         "clean prompts": (mean, mean - 0.1, mean + 0.2),
         "corrupted prompts": (-mean, -mean - 0.1, -mean + 0.1),
     }
-    figure = plots.depth_plot(stages, curves)
-    clean = figure.data[0]
+    figure = views.depth_plot(stages, curves)
+    clean, corrupted = figure.data
     assert list(clean.x) == stages
     np.testing.assert_allclose(clean.error_y.array, 0.2, rtol=1e-5)
     np.testing.assert_allclose(clean.error_y.arrayminus, 0.1, rtol=1e-5)
     symbols = dict(zip(stages, clean.marker.symbol, strict=True))
     assert symbols["a0"] == symbols["a1"] != symbols["m0"] == symbols["m1"]
-    assert clean.line.color == plots.COLOURS["clean"]
-    assert figure.data[1].line.color == plots.COLOURS["corrupted"]
+    assert [clean.line.color, corrupted.line.color] == [COLOURS["clean"], COLOURS["corrupted"]]
     assert figure.layout.yaxis.title.text == "probability difference"
     assert "END" in figure.layout.xaxis.title.text
+
+
+def test_lens_table_puts_chance_last() -> None:
+    step = (torch.arange(100) > torch.arange(2, 99)[:, None]).double()
+    found = rows(views.lens_table({"m10": step, "<m9>": -step}))
+    assert [row[0] for row in found] == ["m10", "<m9>", "chance"]
+    assert found[0][3:5] == ["100 %", "100 %"] and found[1][3:5] == ["0 %", "0 %"]
+    assert found[0][5] == "0.68" and found[1][5] == "−0.68"
+    assert found[2][3] == "50 %"
+
+
+def test_lens_explorer_draws_what_is_chosen(clean: ActivationCache, dataset: YearDataset) -> None:
+    explorer = views.lens_explorer(clean, dataset, ["m10", "a7.h10"])
+    controls = explorer.controls
+    assert controls["component"].options[0] == ("m10 (circuit)", "m10")
+    assert len(controls["component"].options) == 157
+
+    def cells(read, name: str) -> torch.Tensor:
+        return mean_by_YY(read(clean, name, dataset.year_tokens), dataset.YY)
+
+    def expect(table: torch.Tensor) -> None:
+        assert state(explorer) == "done"
+        np.testing.assert_allclose(numbers(drawn(explorer).data[0].z), table, atol=1e-4)
+
+    expect(cells(logit_lens, "m10"))
+    controls["shown"].value = "relative to 00"
+    expect(relative_to_00(cells(logit_lens, "m10")))
+    before = explorer.text.value
+    controls["component"].value = "a7.h10"
+    expect(relative_to_00(cells(logit_lens, "a7.h10")))
+    assert explorer.text.value != before
+    controls["lens"].value = "direct effect"
+    controls["shown"].value = "without its mean row"
+    expect(beyond_mean_row(cells(direct_effect, "a7.h10")))
+    assert drawn(explorer).layout.title.text == "a7.h10: direct effect, without its mean row"
+    controls["component"].value = "embed"
+    assert state(explorer) == "done"

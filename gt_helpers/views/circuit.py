@@ -1,0 +1,242 @@
+"""Notebooks 5 and 7, circuits: what they recover, what they need, and other prompt families."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from html import escape
+
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from ..analysis.generalization import FamilyStudy, family_summary, study_family
+from ..dataset.families import FAMILIES, PromptFamily
+from ..formatting import in_words
+from ..metrics import per_YY_probs
+from ..model.transformer import Transformer
+from ..patching.circuits import Circuit
+from ..patching.engine import Evaluation, PathPatching
+from ..patching.paper import CircuitParts, circuit_senders, full_circuit, partial_circuit
+from ..scorecard.claims import EVALUATIONS, headline_numbers
+from ..scorecard.results import Results
+from .dataset import token_table, year_heatmaps
+from .kit import style
+from .kit.drawing import circuit_svg
+from .kit.explorer import Explorer, View
+from .kit.html import Html, bold, html_table, one_line, with_interval
+from .patching import sweep_heatmap, top_components, typed_names
+
+
+def headline_table(results: Results) -> Html:
+    """Per evaluation what `headline_numbers` holds, each number with its 95 % interval."""
+    metrics = {
+        "prob_diff": "probability difference",
+        "cutoff_sharpness": "cutoff sharpness",
+        "recovered": "recovered: circuit / clean",
+        "recovered_above_corrupted": "recovered above corrupted",
+    }
+    rows = []
+    for row in headline_numbers(results).to_dict("records"):
+        name = EVALUATIONS.get(row["evaluation"], row["evaluation"])
+        rows.append((bold(name), *(with_interval(row, metric) for metric in metrics)))
+    return html_table(("", *metrics.values()), rows)
+
+
+def changes_plot(
+    changes: pd.DataFrame, x_title: str = "change without it", title: str | None = None
+) -> go.Figure:
+    """What `leave_out` measured: a change and its 95 % interval per row, in percentage points.
+
+    Red gets worse without it, blue better; grey are intervals that include 0.
+    """
+    labels = [str(name) for name in changes["name"]]
+    worse, better = changes["high"] < 0, changes["low"] > 0
+    figure = go.Figure()
+    for name, colour, rows in (
+        ("worse without it", "#b2182b", changes[worse]),
+        ("better without it", "#2166ac", changes[better]),
+        ("interval includes 0", style.QUIET, changes[~(worse | better)]),
+    ):
+        low, change, high = (100 * rows[column] for column in ("low", "change", "high"))
+        names = [str(label) for label in rows["name"]]
+        figure.add_scatter(
+            **style.dots(change, (low, high), names, name, colour),
+            hovertemplate="<b>%{y}</b><br>%{x:+.2f} percentage points<extra></extra>",
+        )
+    figure.add_vline(x=0, line={"color": style.INK, "width": 1}, layer="below")
+    style.lay_out(figure, title, 760, 140 + 24 * max(len(labels), 3), legend=True, showlegend=True)
+    style.name_rows(figure, labels)
+    low, high = (100 * end for end in (changes["low"].min(), changes["high"].max()))
+    low, high = min(0.0, low), max(0.0, high)  # a NaN of an empty table comes second
+    room = 0.03 * (high - low) or 1.0
+    words = {"text": f"{x_title} (percentage points of probability difference)"}
+    figure.update_xaxes(title=words, range=[low - room, high + room])
+    return figure
+
+
+def distribution_plot(values: Iterable[float], marks: Mapping[str, float], name: str) -> go.Figure:
+    """How often values occur, as a histogram, and where others lie: a line for every mark."""
+    drawn = np.asarray(list(values), dtype=float)
+    ends = [*drawn, *marks.values()]
+    # Counted here, so that the lines can be as high as the highest bar.
+    counts, bounds = np.histogram(drawn, bins=80, range=(min(ends), max(ends)))
+    top = 1.06 * int(counts.max(initial=1))
+    figure = go.Figure(
+        go.Bar(
+            x=(bounds[:-1] + bounds[1:]) / 2,
+            y=counts,
+            width=np.diff(bounds),
+            name=name,
+            marker={"color": style.QUIET, "line": {"color": "white", "width": 0.5}},
+            customdata=np.column_stack([bounds[:-1], bounds[1:]]),
+            hovertemplate="%{y} between %{customdata[0]:.3f} and %{customdata[1]:.3f}"
+            "<extra></extra>",
+        )
+    )
+    for mark, value in marks.items():
+        figure.add_scatter(
+            x=[value, value],
+            y=[0, top],
+            mode="lines",
+            name=f"{mark} ({value:.3f})".translate(style.MINUS),
+            line={"color": style.colour_of(mark, marks), "width": 2.5},
+            hovertemplate=f"{mark}<br>%{{x:.3f}}<extra></extra>",
+        )
+    style.lay_out(figure, None, 860, 360, legend=True, top=70, showlegend=True)
+    room = 0.03 * (max(ends) - min(ends))
+    x_range = [min(ends) - room, max(ends) + room]
+    figure.update_xaxes(title={"text": "probability difference"}, showgrid=False, range=x_range)
+    figure.update_yaxes(title={"text": "circuits"}, range=[0, top])
+    return figure
+
+
+_SENT = {"clean values into the corrupted run": 0, "corrupted values into the clean run": 1}
+
+
+def circuit_builder(patching: PathPatching, parts: CircuitParts) -> Explorer:
+    """Switch components and edges of a circuit off, or add edges; see how well it does, and it."""
+    noising = patching if patching.base == "clean" else patching.reversed()
+    partial, full = partial_circuit(parts), full_circuit(parts)
+    starts = {"partial circuit": partial, "full circuit": full, "no edges": Circuit()}
+    engines = (noising.reversed(), noising)
+    whole = {"corrupted": engines[0].base_log_probs, "clean": noising.base_log_probs}
+    YY, positions = patching.dataset.YY, patching.dataset.positions
+
+    def built(start: str, without: Sequence[str], cut: Sequence[str], add: str) -> Circuit:
+        circuit = starts[start]
+        for off in (without, cut):
+            # The lists are those of the full circuit; what this one lacks is off already.
+            circuit = circuit.without(*{*off} & {*circuit.components, *circuit.links})
+        new = [edge for edge in Circuit(typed_names(add)).edges if edge not in circuit.edges]
+        return circuit | Circuit(new)
+
+    def draw(start: str, sends: str, without: Sequence[str], cut: Sequence[str], add: str) -> View:
+        circuit = built(start, without, cut, add)
+        name = "reverse of this circuit" if _SENT[sends] else "this circuit"
+        answers = whole | {name: engines[_SENT[sends]].evaluate(circuit).log_probs}
+        results = Results({}, YY, evaluations={k: Evaluation(k, v, YY) for k, v in answers.items()})
+        heatmaps = {k: per_YY_probs(answers[k], YY) for k in ("clean", name)}
+        drawing = circuit_svg(circuit, positions=positions)
+        return View(year_heatmaps(heatmaps, zmax=None), headline_table(results) + drawing)
+
+    wide = widgets.Layout(width="330px")
+    members = [name for name in full.components if name != "logits"]
+    example = "a9.h1 -> m9, m9 -> logits"
+    return Explorer(
+        draw,
+        {
+            "start": widgets.Dropdown(options=list(starts), description="start from"),
+            "sends": widgets.Dropdown(options=list(_SENT), description="it sends", layout=wide),
+            "without": widgets.SelectMultiple(options=members, rows=9),
+            "cut": widgets.SelectMultiple(
+                options=full.links, description="cut edges", rows=9, layout=wide
+            ),
+            "add": widgets.Text(description="add edges", placeholder=example, layout=wide),
+        },
+    )
+
+
+# ---- notebook 7: other prompt families --------------------------------------------------------
+
+
+def family_behaviour(summary: pd.DataFrame) -> Html:
+    """What a model does with prompt families (`family_summary`), each score with its interval."""
+    rows = [
+        (
+            bold(row["family"]),
+            one_line(row["asks"]),
+            str(row["prompts"]),
+            with_interval(row, "clean"),
+            with_interval(row, "corrupted"),
+            in_words(row["top_right"], digits=0),
+            in_words(row["top_YY"], digits=0),
+            escape(row["expects"]),
+        )
+        for row in summary.to_dict("records")
+    ]
+    head = ("family", "right", "prompts", "clean", "corrupted", "top year right", "top year is YY")
+    note = "Scores: the probability of right end years less that of all others, YY among these."
+    return html_table((*head, "the paper (section 5)"), rows, note)
+
+
+def family_recovery(summary: pd.DataFrame) -> Html:
+    """What a circuit does of a model's behaviour in prompt families (`family_summary`)."""
+    names = {
+        "clean": "model",
+        "partial": "circuit alone",
+        "recovered": "recovered",
+        "above_corrupted": "recovered above corrupted",
+        "change": "change when impaired",
+    }
+    rows = []
+    for row in summary.to_dict("records"):
+        units = ("points" if name == "change" else "share" for name in names)
+        cells = [with_interval(row, name, unit) for name, unit in zip(names, units, strict=True)]
+        rows.append((bold(row["family"]), one_line(row["asks"]), *cells, escape(row["expects"])))
+    note = (
+        "Recovered: the circuit's score / the model's, as in the paper; above corrupted: the same "
+        "after the corrupted prompts' score is taken from both. A dash: the model's score (or its "
+        "distance from the corrupted one) cannot be told from 0. Impaired: the circuit is corrupted"
+        ", everything else clean."
+    )
+    return html_table(("family", "right", *names.values(), "the paper (section 5)"), rows, note)
+
+
+def family_explorer(
+    model: Transformer, parts: CircuitParts, families: Iterable[PromptFamily] = (), seed: int = 0
+) -> Explorer:
+    """Choose a prompt family and what is shown of it: end years, or a sweep into the circuit.
+
+    ``families`` are families of one's own, listed before the ten.
+    """
+    known = {family.name: family for family in (*families, *FAMILIES.values())}
+    late = list(parts.mlps)
+
+    @lru_cache(maxsize=1)  # a family's cached runs take memory: only the last one's are kept
+    def study(family: str) -> tuple[PathPatching, FamilyStudy]:
+        patching = PathPatching(model, known[family].dataset(model.tokenizer, seed=seed))
+        return patching, study_family(known[family], patching, parts)
+
+    def draw(family: str, shown: str) -> View:
+        patching, found = study(family)
+        prompt = token_table(found.dataset, 0, model.tokenizer)
+        text = family_recovery(family_summary([found])) + prompt
+        if shown == "end years":
+            names = {"clean": "model", "partial": "circuit alone", "reverse": "circuit impaired"}
+            answers = {
+                words: per_YY_probs(found.log_probs[name], found.dataset.YY)
+                for name, words in names.items()
+            }
+            return View(year_heatmaps(answers, zmax=None), text)
+        sweep, receiver = found.sweep, shown.removeprefix("into ")
+        if receiver in late:
+            higher = late[late.index(receiver) + 1 :]
+            sweep = patching.sweep(receiver, higher, metric=found.family.metric)
+        marked = circuit_senders(parts, sweep)
+        figure = sweep_heatmap(sweep, f"{family}: {shown}", marked=marked)
+        return View(figure, top_components(sweep, parts) + text)
+
+    views = ["end years", "into the logits", *(f"into {mlp}" for mlp in reversed(late))]
+    return Explorer(draw, {"family": list(known), "shown": views})

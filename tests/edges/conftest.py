@@ -1,0 +1,68 @@
+"""Fixtures of the edges' tests: a random GPT-2 in float64 on random prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from literal import Literal, Prompts, random_prompts, save_random_gpt2
+from made_edges import BASES
+from transformers import GPT2LMHeadModel
+
+from gt_helpers.edges.attribution import eap
+from gt_helpers.edges.effects import edge_effects
+from gt_helpers.edges.graph import EdgeGraph
+from gt_helpers.edges.scores import EdgeScores
+from gt_helpers.model.load import load_model
+from gt_helpers.patching.engine import PathPatching
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved model of 3 layers with 3 heads."""
+    return save_random_gpt2(tmp_path_factory.mktemp("gpt2"))
+
+
+@pytest.fixture(scope="session")
+def prompts() -> Prompts:
+    """Five prompts that change at YY and XX."""
+    return random_prompts()
+
+
+@pytest.fixture(scope="session")
+def literal(folder: Path, prompts: Prompts) -> Literal:
+    """The same model and prompts, written down literally."""
+    hf = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float64).eval()
+    return Literal(hf, prompts.clean, prompts.corrupted)
+
+
+@pytest.fixture(scope="session")
+def engines(folder: Path, prompts: Prompts) -> dict[str, PathPatching]:
+    """The patching of either base."""
+    model = load_model(folder, "cpu", torch.float64)
+    return {base: PathPatching(model, prompts, base) for base in BASES}
+
+
+@pytest.fixture(scope="session")
+def patching(engines: dict[str, PathPatching]) -> PathPatching:
+    """The patching of the clean base."""
+    return engines["clean"]
+
+
+@pytest.fixture(scope="session")
+def graph(patching: PathPatching) -> EdgeGraph:
+    """Its 172 edges, positions summed."""
+    return EdgeGraph.of(patching)
+
+
+@pytest.fixture(scope="session")
+def exact(patching: PathPatching, graph: EdgeGraph) -> EdgeScores:
+    """Their effects."""
+    return edge_effects(patching, graph)
+
+
+@pytest.fixture(scope="session")
+def estimate(patching: PathPatching, graph: EdgeGraph) -> EdgeScores:
+    """Their scores by EAP."""
+    return eap(patching, graph)
