@@ -64,32 +64,21 @@ def same(a: YearDataset, b: YearDataset) -> bool:
 # ------------------------------------------------------------------------- tokens and years
 
 
-def test_year_tokens_are_gpt2s(gpt2_tokenizer: Tokenizer) -> None:
+def test_year_tokens_are_the_two_digit_strings(
+    tokenizer: Tokenizer, gpt2_tokenizer: Tokenizer
+) -> None:
     assert year_tokens(gpt2_tokenizer).tolist() == [int(i) for i in YEAR_IDS.split()]
+    assert tuple(tokenizer.decode([i]) for i in year_tokens(tokenizer).tolist()) == YEAR_STRINGS
 
 
-def test_year_tokens_are_the_two_digit_strings(tokenizer: Tokenizer) -> None:
-    ids = year_tokens(tokenizer)
-    assert len(set(ids.tolist())) == 100
-    assert tuple(tokenizer.decode([i]) for i in ids.tolist()) == YEAR_STRINGS
-
-
-def test_valid_years_per_century(tokenizer: Tokenizer) -> None:
+def test_valid_years_per_century_and_of_both_pools(tokenizer: Tokenizer) -> None:
     for century, (raw, kept, first, last) in CENTURIES.items():
         start, end = century * 100, century * 100 + 100
         years = valid_years(tokenizer, start, end)
         assert len(valid_years(tokenizer, start, end, trim=False)) == raw
         assert (len(years), years[0], years[-1]) == (kept, first, last)
-
-
-def test_valid_years_of_both_pools(tokenizer: Tokenizer) -> None:
-    assert len(valid_years(tokenizer)) == 617
-    assert len(valid_years(tokenizer, trim=False)) == 631
-    assert len(valid_years(tokenizer, *PAPER_CODE)) == 768
-    assert len(valid_years(tokenizer, *PAPER_CODE, trim=False)) == 786
-    # A later work asks for YY in 02..98 first and trims then: 604.
-    inner = [y for y in valid_years(tokenizer, trim=False) if 2 <= y % 100 <= 98]
-    assert len(inner) - 2 * len({y // 100 for y in inner}) == 604
+    for years, trim, n in (((), True, 617), ((), False, 631), (PAPER_CODE, True, 768)):
+        assert len(valid_years(tokenizer, *years, trim=trim)) == n
 
 
 def test_valid_years_split_as_century_and_YY(tokenizer: Tokenizer) -> None:
@@ -113,15 +102,13 @@ def test_years_per_YY(tokenizer: Tokenizer) -> None:
     assert all(text[YY] in (5, 6, 7) for YY in range(10, 99))
 
 
-def test_nouns_are_single_tokens(tokenizer: Tokenizer) -> None:
+def test_nouns_are_single_tokens_after_a_space(
+    tokenizer: Tokenizer, gpt2_tokenizer: Tokenizer
+) -> None:
     nouns = load_nouns()
-    assert len(set(nouns)) == len(nouns) == 120
-    assert list(nouns) == sorted(nouns)
+    assert len(nouns) == 120 and list(nouns) == sorted(set(nouns))
     assert all(len(ids) == 1 for ids in tokenizer([f" {noun}" for noun in nouns])["input_ids"])
-
-
-def test_only_some_nouns_are_single_tokens_without_a_space(gpt2_tokenizer: Tokenizer) -> None:
-    assert sum(len(ids) == 1 for ids in gpt2_tokenizer(list(load_nouns()))["input_ids"]) == 34
+    assert sum(len(ids) == 1 for ids in gpt2_tokenizer(list(nouns))["input_ids"]) == 34
 
 
 def test_prompt_has_gpt2s_ids(gpt2_tokenizer: Tokenizer) -> None:
@@ -158,17 +145,15 @@ def test_shapes_and_positions(dataset: YearDataset, tokenizer: Tokenizer) -> Non
 
 
 def test_valid_mask(dataset: YearDataset) -> None:
-    assert dataset.valid.dtype == torch.bool
-    assert torch.equal(dataset.valid.sum(1), 99 - dataset.YY)
-    first, YY = dataset.valid[0], int(dataset.YY[0])
-    assert not first[YY]
-    assert first[YY + 1]
+    YYs = dataset.YY.tolist()
+    assert dataset.valid.tolist() == [[year > YY for year in range(100)] for YY in YYs]
 
 
-def test_balanced_sampling(dataset: YearDataset) -> None:
+def test_balanced_sampling_cycles_over_the_YYs(tokenizer: Tokenizer, dataset: YearDataset) -> None:
     assert dataset.YY.tolist() == [2 + i % 97 for i in range(490)]
-    counts = Counter(dataset.YY.tolist())
-    assert all(counts[YY] == (6 if YY <= 6 else 5) for YY in range(2, 99))
+    few = YearDataset(tokenizer, 5, years=[1745, 1732, 1645])
+    assert few.YY.tolist() == [32, 45, 32, 45, 32]
+    assert set(few.years.tolist()) <= {1732, 1645, 1745}
 
 
 def test_unbalanced_sampling_is_uniform_over_the_pool(tokenizer: Tokenizer) -> None:
@@ -179,12 +164,6 @@ def test_unbalanced_sampling_is_uniform_over_the_pool(tokenizer: Tokenizer) -> N
     chi_squared = sum((counts[y] - 5000 / 617) ** 2 / (5000 / 617) for y in pool)
     assert abs(chi_squared - 616) < 5 * (2 * 616) ** 0.5
     assert len(set(dataset.nouns)) == 120
-
-
-def test_balanced_cycles_over_the_YYs_that_exist(tokenizer: Tokenizer) -> None:
-    dataset = YearDataset(tokenizer, 5, years=[1745, 1732, 1645])
-    assert dataset.YY.tolist() == [32, 45, 32, 45, 32]
-    assert set(dataset.years.tolist()) <= {1732, 1645, 1745}
 
 
 def test_seed(tokenizer: Tokenizer, dataset: YearDataset) -> None:
@@ -212,9 +191,6 @@ def test_slices_do_not_resample(dataset: YearDataset) -> None:
     assert set(few.YY.tolist()) == {2, 3, 4}
     assert [int(dataset[i].YY) for i in range(3)] == [2, 3, 4]
     assert len(dataset) == 490
-
-
-def test_dataset_cannot_be_assigned_to(dataset: YearDataset) -> None:
     with pytest.raises(FrozenInstanceError):
         dataset.years = torch.zeros(1)  # type: ignore[misc]
 
@@ -225,8 +201,9 @@ def test_dataset_cannot_be_assigned_to(dataset: YearDataset) -> None:
 @pytest.mark.parametrize("name", CORRUPTIONS)
 @pytest.mark.parametrize("years", [(1100, 1800), PAPER_CODE])
 def test_corruption_changes_what_it_says(
-    tokenizer: Tokenizer, name: str, years: tuple[int, int]
+    tokenizer: Tokenizer, dataset: YearDataset, name: str, years: tuple[int, int]
 ) -> None:
+    clean_text = dataset.clean_text[:200]
     dataset = YearDataset(tokenizer, 200, years=years, corruption=name)
     allowed = {"noun": ["NOUN"], "century": ["XX1"]}.get(name, ["YY"])
     if name == "01" and years == PAPER_CODE:
@@ -236,13 +213,7 @@ def test_corruption_changes_what_it_says(
     assert torch.equal(dataset.clean[:, -1], dataset.corrupted[:, -1])
     assert tokenizer(dataset.corrupted_text)["input_ids"] == dataset.corrupted.tolist()
     assert dataset.corruption.name == name
-
-
-def test_clean_prompts_do_not_depend_on_the_corruption(
-    tokenizer: Tokenizer, dataset: YearDataset
-) -> None:
-    for name in CORRUPTIONS:
-        assert YearDataset(tokenizer, 50, corruption=name).clean_text == dataset.clean_text[:50]
+    assert (dataset.clean_text == clean_text) == (years != PAPER_CODE)  # whatever the corruption
 
 
 def test_01_corruption(tokenizer: Tokenizer, dataset: YearDataset) -> None:
