@@ -229,19 +229,16 @@ def test_01_corruption(tokenizer: Tokenizer, dataset: YearDataset) -> None:
 
 def test_random_corruptions(tokenizer: Tokenizer) -> None:
     number = {int(token): YY for YY, token in enumerate(year_tokens(tokenizer))}
-
-    def corrupted_YY(name: str) -> torch.Tensor:
-        dataset = YearDataset(tokenizer, 490, corruption=name)
-        return torch.tensor([number[i] for i in dataset.corrupted[:, 8].tolist()]) - dataset.YY
-
-    assert (corrupted_YY("smaller") < 0).all()
-    differences = corrupted_YY("random")
-    assert (differences > 0).any()
-    assert (differences < 0).any()
-    centuries = YearDataset(tokenizer, 490, corruption="century")
-    found = {str(tokenizer.decode([i])).strip() for i in centuries.corrupted[:, 7].tolist()}
+    smaller, other, century = (
+        YearDataset(tokenizer, 490, corruption=name) for name in ("smaller", "random", "century")
+    )
+    changes = [
+        torch.tensor([number[i] for i in one.corrupted[:, 8].tolist()]) - one.YY
+        for one in (smaller, other)
+    ]
+    assert (changes[0] < 0).all() and changes[1].min() < 0 < changes[1].max()
+    found = {str(tokenizer.decode([i])).strip() for i in century.corrupted[:, 7].tolist()}
     assert found == {"11", "12", "13", "14", "15", "16", "17"}
-    assert torch.equal(centuries.clean[:, 12], centuries.corrupted[:, 12])
 
 
 def test_random_corruption_is_uniform_over_what_fits(tokenizer: Tokenizer) -> None:
@@ -407,12 +404,10 @@ def test_csv_round_trip_of_own_prompts(gpt2_tokenizer: Tokenizer, tmp_path: Path
 
 
 def test_csv_with_three_columns(tokenizer: Tokenizer, dataset: YearDataset, tmp_path: Path) -> None:
-    path = tmp_path / "prompts.csv"
-    dataset.to_frame()[["clean", "corrupted", "year"]].to_csv(path, index=False)
-    again = YearDataset.from_csv(path, tokenizer)
-    assert torch.equal(again.clean, dataset.clean)
+    dataset.to_frame()[["clean", "corrupted", "year"]].to_csv(tmp_path / "prompts.csv", index=False)
+    again = YearDataset.from_csv(tmp_path / "prompts.csv", tokenizer)
+    assert torch.equal(again.clean, dataset.clean) and again.position("YY") == 8
     assert torch.equal(again.corrupted, dataset.corrupted)
-    assert again.position("YY") == 8
 
 
 def test_csv_errors(tokenizer: Tokenizer, dataset: YearDataset, tmp_path: Path) -> None:
