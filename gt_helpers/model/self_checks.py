@@ -59,11 +59,12 @@ def _errors(model: Transformer) -> Iterator[tuple[str, float]]:
         yield "components add up to the residual stream", _error(total, base.stream[layer + 1])
         mlp = block.mlp(base.before_mlp(layer, end))
         yield "recomputed MLPs reproduce the model's", _error(mlp, base.mlp[layer, :, end])
-        # As the engine recomputes one head, and as all heads are recomputed together.
+        # All heads recomputed together, and each one as the engine does it.
         together = block.mix(*block.qkv(stream, slice(end + 1)))[:, -1]
-        single = torch.stack([_single(block, head, stream) for head in range(model.n_heads)], 1)
-        for found in (together, single):
-            yield "recomputed heads reproduce the model's", _error(found, z[:, end])
+        yield "recomputed heads reproduce the model's", _error(together, z[:, end])
+        for head in range(model.n_heads):
+            single = _single(block, head, stream)
+            yield "recomputed heads reproduce the model's", _error(single, z[:, end, head])
     nodes, stream = model.shape([END]).senders(END), base.at_layer(model.n_layers, end)
     change = torch.stack([patch.output(n, end) - base.output(n, end) for n in nodes]).sum(0)
     logits = [torch.cat(list(end_logits(model, some))) for some in tokens]
