@@ -65,19 +65,15 @@ def test_identities(probs: Tensor, YY: Tensor) -> None:
     torch.testing.assert_close(prob_diff(probs, YY) + prob_diff_below(probs, YY), -2 * own)
 
 
-def test_uniform_probabilities() -> None:
+def test_uniform_and_certain_probabilities() -> None:
     YY = torch.arange(1, 99)
     probs = torch.full((98, 100), 0.9 / 100, dtype=DOUBLE)
     assert torch.allclose(prob_diff(probs, YY), 0.9 * (98 - 2 * YY.double()) / 100)
     assert (cutoff_sharpness(probs, YY) == 0).all()
-
-
-def test_prob_diff_limits() -> None:
     certain = torch.eye(100)
-    assert (prob_diff(certain, torch.full((100,), 40))[41:] == 1).all()
-    assert (prob_diff(certain, torch.full((100,), 40))[:41] == -1).all()
-    assert prob_diff(certain[:1], torch.tensor([99])).item() == -1
-    assert prob_diff(certain[1:2], torch.tensor([0])).item() == 1
+    for boundary in (0, 40, 99):
+        found = prob_diff(certain, torch.full((100,), boundary)).tolist()
+        assert found == [-1] * (boundary + 1) + [1] * (99 - boundary)
 
 
 def test_metrics_have_gradients(probs: Tensor, YY: Tensor) -> None:
@@ -89,6 +85,9 @@ def test_metrics_have_gradients(probs: Tensor, YY: Tensor) -> None:
 
 @pytest.mark.parametrize("metric", [prob_diff, prob_diff_below, cutoff_sharpness])
 def test_metric_errors(metric, probs: Tensor, YY: Tensor) -> None:
+    for boundary in (0, 99):
+        with pytest.raises(ValueError, match=f"YY {boundary} is outside 1..98"):
+            cutoff_sharpness(probs[:, :1], torch.tensor([boundary]))  # lacks a neighbour
     for wrong, YYs, message in (
         (probs[0, :, 1:], YY, r"\[97, 99\]"),
         (probs, YY[1:], "each of the 97 prompts"),
@@ -97,12 +96,6 @@ def test_metric_errors(metric, probs: Tensor, YY: Tensor) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             metric(wrong, YYs)
-
-
-def test_cutoff_sharpness_needs_both_neighbours(probs: Tensor) -> None:
-    for boundary in (0, 99):
-        with pytest.raises(ValueError, match=f"YY {boundary} is outside 1..98"):
-            cutoff_sharpness(probs[:, :1], torch.tensor([boundary]))
 
 
 def test_logit_diff() -> None:
@@ -210,18 +203,16 @@ def test_bootstrap_equals_its_loop() -> None:
     drawn = torch.randint(3, (2000, 3), generator=torch.Generator().manual_seed(0))
     means = torch.stack([values[:, row].mean(-1) for row in drawn])
     _, low, high = bootstrap_ci(values, level=0.8)
-    assert torch.allclose(low, means.quantile(0.1, dim=0))
-    assert torch.allclose(high, means.quantile(0.9, dim=0))
+    assert torch.allclose(
+        torch.stack([low, high]), means.quantile(torch.tensor([0.1, 0.9]).to(means), dim=0)
+    )
 
 
 def test_bootstrap_is_exact_where_nothing_varies() -> None:
     values = torch.full((2, 3, 7), 0.1)
     values[0] = 0
-    mean, low, high = bootstrap_ci(values)
-    assert mean.shape == (2, 3)
-    assert torch.equal(mean, values[..., 0])
-    assert torch.equal(low, mean)
-    assert torch.equal(high, mean)
+    for found in bootstrap_ci(values):
+        assert torch.equal(found, values[..., 0])
     assert bootstrap_ci(torch.tensor([0.25]))[1].item() == 0.25
 
 
@@ -229,11 +220,10 @@ def test_bootstrap_repeats_and_does_not_depend_on_the_pieces(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     values = random(5, 31, seed=3)
-    whole, again = bootstrap_ci(values), bootstrap_ci(values)
-    assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
+    whole = torch.stack(bootstrap_ci(values))
+    assert torch.equal(torch.stack(bootstrap_ci(values)), whole)
     monkeypatch.setattr("gt_helpers.metrics.CHUNK_NUMBERS", 100)
-    pieces = bootstrap_ci(values)
-    assert all(torch.allclose(a, b) for a, b in zip(whole, pieces, strict=True))
+    torch.testing.assert_close(torch.stack(bootstrap_ci(values)), whole)
 
 
 def test_bootstrap_errors() -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..metrics import bootstrap_ci, prob_diff
+from ..metrics import average, prob_diff
 from ..model.components import Shape, component
 from ..patching.circuits import Circuit, connect
 from ..patching.engine import PathPatching
@@ -46,8 +46,8 @@ def changes_without(names: Iterable[str], whole: Tensor, diffs: Iterable[Tensor]
 
     rows = []
     for name, diff in zip(names, diffs, strict=True):
-        change, low, high = (float(value) for value in bootstrap_ci(diff - whole))
-        rows.append((name, float(diff.mean()), change, low, high))
+        change = average(diff - whole)
+        rows.append((name, float(diff.mean()), change.value, change.low, change.high))
     table = pd.DataFrame(rows, columns=["name", "prob_diff", "change", "low", "high"])
     return table.sort_values("change", key=abs, ascending=False, kind="stable", ignore_index=True)
 
@@ -92,17 +92,13 @@ def random_parts(parts: CircuitParts, shape: Shape, seed: int = 0) -> CircuitPar
 
 
 def random_circuits(
-    patching: PathPatching,
-    parts: CircuitParts,
-    n: int = 100,
-    seed: int = 0,
-    build: Callable[[CircuitParts], Circuit] = partial_circuit,
+    patching: PathPatching, parts: CircuitParts, n: int = 100, seed: int = 0
 ) -> pd.DataFrame:
-    """Probability difference of ``n`` circuits of `random_parts`: what to compare a circuit with.
+    """Probability difference of ``n`` partial circuits of `random_parts`: what to compare with.
 
     One row per draw, columns ``seed`` (of `random_parts`, counted up), ``heads`` (the stand-ins at
-    END) and ``prob_diff`` (mean over prompts). ``build`` makes a circuit of parts. Raises
-    ValueError as `random_parts` does, and for n below 1.
+    END) and ``prob_diff`` (mean over prompts). Raises ValueError as `random_parts` does, and for n
+    below 1.
     """
     import pandas as pd
 
@@ -112,7 +108,7 @@ def random_circuits(
     bar = tqdm(range(n), desc="random circuits", disable=not patching.progress, leave=False)
     for one in (seed + draw for draw in bar):
         drawn = random_parts(parts, patching.shape, one)
-        diff = patching.evaluate(build(drawn)).prob_diff
+        diff = patching.evaluate(partial_circuit(drawn)).prob_diff
         rows.append((one, ", ".join(drawn.heads), float(diff.mean())))
     return pd.DataFrame(rows, columns=["seed", "heads", "prob_diff"])
 
@@ -139,9 +135,9 @@ def direct_and_indirect(patching: PathPatching, mlps: Iterable[str]) -> pd.DataF
     for name, paths in mlp_paths(node.label for node in nodes).items():
         total = paths["direct"] | paths["indirect"]
         for path, circuit in {**paths, "total": total}.items():
-            change = patching.evaluate(circuit).prob_diff - clean
-            mean, low, high = (float(value) for value in bootstrap_ci(change))
-            rows.append((name, path, mean, low, high, -mean / float(clean.mean())))
+            change = average(patching.evaluate(circuit).prob_diff - clean)
+            share = -change.value / float(clean.mean())
+            rows.append((name, path, change.value, change.low, change.high, share))
     return pd.DataFrame(rows, columns=["component", "path", "change", "low", "high", "share"])
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..dataset.families import PromptFamily
 from ..dataset.prompts import listed, token_text
 from ..dataset.year_dataset import YearDataset
-from ..metrics import average, recovered
+from ..metrics import YYs, average, recovered
 from ..model.cache import end_logits
 from ..model.components import component
 from ..model.transformer import Transformer
@@ -24,10 +24,7 @@ from ..patching.paper import CircuitParts, partial_circuit
 
 @torch.no_grad()
 def top_numbers(
-    model: Transformer,
-    tokens: Int[Tensor, "prompt position"],
-    values: Int[Tensor, " prompt"],
-    k: int = 100,
+    model: Transformer, tokens: Int[Tensor, "prompt position"], values: YYs, k: int = 100
 ) -> pd.DataFrame:
     """What the ``k`` most probable next tokens of some prompts are, beside each prompt's value.
 
@@ -54,10 +51,8 @@ def top_numbers(
     return pd.DataFrame(table | {"count_above": chosen["above"].sum(-1).tolist()})
 
 
-def year_masses(
-    probs: Float[Tensor, "prompt year"], YY: Int[Tensor, " prompt"]
-) -> dict[str, Float[Tensor, " prompt"]]:
-    """Masses of year probabilities: above YY, up to YY, and on YY + 1 (YY below 99)."""
+def year_masses(probs: Float[Tensor, "prompt year"], YY: YYs) -> dict[str, Tensor]:
+    """Masses [prompt] of year probabilities: above YY, up to YY, on YY + 1 (YY below 99)."""
     above = torch.arange(100, device=probs.device) > YY[:, None]
     return {
         "above YY": (probs * above).sum(-1),

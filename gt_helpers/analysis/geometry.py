@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from ..dataset.prompts import NO_BOS_TEMPLATE
+from ..metrics import YYs
 from ..model.cache import ActivationCache
 from ..model.components import END, Shape, below, component
 from ..model.transformer import Block
@@ -23,7 +25,6 @@ from .logit_lens import end_of
 from .neurons import end_mlp
 
 Vectors = Float[Tensor, "prompt d_model"]
-YYs = Int[Tensor, " prompt"]
 
 # The paper's PCA reads prompts without <|endoftext|>.
 PCA_TEMPLATE = NO_BOS_TEMPLATE
@@ -45,29 +46,22 @@ def pca_places(parts: CircuitParts, shape: Shape) -> list[str]:
     """Where to look: into the lowest late MLP, a head's output, a control head's, the embedding.
 
     The paper's on GPT-2 small: m8, a7.h10, a7.h8. Elsewhere the highest head of the circuit that
-    the MLP can read, and its `control_head`; a circuit without one leaves both out.
+    the MLP can read, and the first one of its layer outside the circuit; a circuit without such a
+    head leaves both out. Raises ValueError if its layer has no other head.
     """
     mlp = late_mlps(parts, shape.n_layers)[0]
-    reader = component(mlp)
-    readable = [name for name in parts.heads if below(component(name), reader, shape.parallel)]
     if parts == PAPER:
-        readable = ["a7.h10"]
-    heads = [readable[-1], control_head(readable[-1], parts, shape)] if readable else []
-    return [f"{mlp} input", *heads, "embed@YY"]
-
-
-def control_head(head: str, parts: CircuitParts, shape: Shape) -> str:
-    """A head of the same layer outside the circuit, the first one: the paper's a7.h8 for a7.h10.
-
-    Raises ValueError for what is no head of the model, or a layer that has no other head.
-    """
-    node = component(head, "head")
-    shape.check(node)
-    layer = [f"a{node.layer}.h{i}" for i in range(shape.n_heads)]
-    free = [name for name in layer if name not in (node.label, *parts.heads)]
+        return [f"{mlp} input", "a7.h10", "a7.h8", "embed@YY"]
+    nodes = [component(name) for name in parts.heads]
+    readable = [node for node in nodes if below(node, component(mlp), shape.parallel)]
+    if not readable:
+        return [f"{mlp} input", "embed@YY"]
+    head = readable[-1]
+    layer = [f"a{head.layer}.h{i}" for i in range(shape.n_heads)]
+    free = [name for name in layer if name not in parts.heads]
     if not free:
-        raise ValueError(f"The circuit has every head of layer {node.layer}; none is a control.")
-    return "a7.h8" if node.label == "a7.h10" and "a7.h8" in free else free[0]
+        raise ValueError(f"The circuit has every head of layer {head.layer}; none is a control.")
+    return [f"{mlp} input", head.label, free[0], "embed@YY"]
 
 
 def read_stream(cache: ActivationCache, place: str, positions: Mapping[str, int]) -> Vectors:
@@ -138,14 +132,11 @@ class Probe:
     weights: Float[Tensor, " d_model"]
     mean_YY: Float[Tensor, ""]
 
-    def predict(self, x: Vectors) -> Float[Tensor, " prompt"]:
-        """The guessed YY."""
-        return (x.double().cpu() - self.mean) @ self.weights + self.mean_YY
-
     def r2(self, x: Vectors, YY: YYs) -> float:
         """Share of the variance of YY that the guesses explain; 0: as always guessing its mean."""
+        guess = (x.double().cpu() - self.mean) @ self.weights + self.mean_YY
         z = YY.double()
-        return float(1 - (z - self.predict(x)).square().sum() / (z - z.mean()).square().sum())
+        return float(1 - (z - guess).square().sum() / (z - z.mean()).square().sum())
 
 
 def fit_probe(x: Vectors, YY: YYs) -> Probe:
@@ -184,9 +175,9 @@ class Eraser:
 def fit_leace(x: Vectors, z: Int[Tensor, "prompt ..."] | Float[Tensor, "prompt ..."]) -> Eraser:
     """LEACE: the least change of x that leaves no linear trace of z, one number or several.
 
-    ``z`` is e.g. YY, or `one_hot` YY. In closed form (Belrose et
-    al. 2023): whiten x, project out the covariance with z, undo the whitening. On the prompts it is
-    fitted on, no linear guess of z from what is left beats z's mean.
+    ``z`` is e.g. YY, or one-hot YY. In closed form (Belrose et al. 2023): whiten x, project out the
+    covariance with z, undo the whitening. On the prompts it is fitted on, no linear guess of z from
+    what is left beats z's mean.
     """
     x, z = x.double().cpu(), z.double().reshape(len(z), -1)
     centred, concept = x - x.mean(0), z - z.mean(0)
@@ -214,32 +205,22 @@ def random_directions(n: int, d_model: int, seed: int = 0) -> Float[Tensor, "dir
     return torch.linalg.qr(drawn)[0].T
 
 
-def one_hot(YY: YYs) -> Float[Tensor, "prompt year"]:
-    """YY as 100 yes-or-no columns: erasing these takes every year's own mean away."""
-    return torch.nn.functional.one_hot(YY, 100).double()
-
-
 def ways_to_erase(YY: YYs, n: int = 2) -> dict[str, Callable[[Tensor], Eraser]]:
     """What `fit_edits` can fit for prompts of these YYs: LEACE, n PCA directions, and controls.
 
-    LEACE erases YY as one number, or as 97 classes; its controls erase the YYs in random order.
+    LEACE erases YY as one number, or as 100 classes, so that every year's own mean goes; its
+    controls erase the YYs in random order.
     """
     shuffled = YY[torch.randperm(len(YY), generator=torch.Generator().manual_seed(0))]
-
-    def principal(x: Tensor) -> Eraser:
-        pca = fit_pca(x, n)
-        return erase_directions(pca.mean, pca.directions)
-
-    def any_directions(x: Tensor) -> Eraser:
-        return erase_directions(x.mean(0), random_directions(n, x.shape[1]))
-
     return {
         "LEACE, YY as a number": lambda x: fit_leace(x, YY),
-        "LEACE, YY as classes": lambda x: fit_leace(x, one_hot(YY)),
+        "LEACE, YY as classes": lambda x: fit_leace(x, one_hot(YY, 100)),
         "LEACE, shuffled YY (control)": lambda x: fit_leace(x, shuffled),
-        "LEACE, shuffled classes (control)": lambda x: fit_leace(x, one_hot(shuffled)),
-        f"{n} PCA directions": principal,
-        f"{n} random directions (control)": any_directions,
+        "LEACE, shuffled classes (control)": lambda x: fit_leace(x, one_hot(shuffled, 100)),
+        f"{n} PCA directions": lambda x: erase_directions(x.mean(0), fit_pca(x, n).directions),
+        f"{n} random directions (control)": lambda x: erase_directions(
+            x.mean(0), random_directions(n, x.shape[1])
+        ),
     }
 
 
@@ -293,6 +274,7 @@ def _heads_at_end(
     """What all heads of a layer write at END, given the stream at earlier positions."""
     stream = torch.cat([earlier, end[:, None]], 1)
     written = torch.zeros_like(end)
+    # Head by head: where every year is erased, rounding is all that is left for a probe to read.
     for head, W_O in enumerate(block.W_O):
         pattern = block.pattern(head, stream, [stream.shape[1] - 1])
         written += (pattern @ block.value(head, stream))[:, 0] @ W_O

@@ -6,16 +6,17 @@ MLPs without b_out, as in the paper's code: output biases belong to no component
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..metrics import FIRST_YY, LAST_YY, correlation
+from ..metrics import FIRST_YY, LAST_YY, YYs, correlation
 from ..model.cache import ActivationCache
 from ..model.components import END, component
+from ..model.transformer import Transformer
 
 Tokens = Int[Tensor, " token"]  # ids, e.g. dataset.year_tokens
 Logits = Float[Tensor, "prompt token"]
@@ -32,7 +33,7 @@ def logit_lens(cache: ActivationCache, name: str, tokens: Tokens) -> Logits:
     ``embed`` of the model.
     """
     model = cache.model
-    return unembedded(cache, model.ln_final(written(cache, name)), tokens, model.b_U)
+    return unembedded(model, model.ln_final(written(cache, name)), tokens, model.b_U)
 
 
 @torch.no_grad()
@@ -43,7 +44,7 @@ def direct_effect(cache: ActivationCache, name: str, tokens: Tokens) -> Logits:
     effects of ``embed``, all heads and all MLPs, and `bias_effect`, add up to the model's logits.
     Raises ValueError as `logit_lens` does.
     """
-    return unembedded(cache, _in_final_norm(cache, written(cache, name)), tokens)
+    return unembedded(cache.model, _in_final_norm(cache, written(cache, name)), tokens)
 
 
 @torch.no_grad()
@@ -55,7 +56,7 @@ def bias_effect(cache: ActivationCache, tokens: Tokens) -> Logits:
     model = cache.model
     biases = torch.stack([block.b_O + block.b_out for block in model.blocks]).sum(0)
     normed = _in_final_norm(cache, biases) + model.ln_final.bias
-    return unembedded(cache, normed, tokens, model.b_U)
+    return unembedded(model, normed, tokens, model.b_U)
 
 
 @torch.no_grad()
@@ -68,17 +69,13 @@ def depth_view(
     last one is the model's own answer. Each reads the residual stream, output biases included,
     through the final norm and the softmax over the full vocabulary.
     """
-    stages = dict(_stages(cache))
-    probs = [cache.model.log_probs(stream, tokens).exp().cpu() for stream in stages.values()]
+    model, end = cache.model, end_of(cache)
+    stages = {"embed": cache.at_layer(0, end)}
+    for layer in range(model.n_layers):
+        stages[f"a{layer}"] = cache.after_heads(layer, end)
+        stages[f"m{layer}"] = cache.at_layer(layer + 1, end)
+    probs = [model.log_probs(stream, tokens).exp().cpu() for stream in stages.values()]
     return list(stages), torch.stack(probs)
-
-
-def _stages(cache: ActivationCache) -> Iterator[tuple[str, Stream]]:
-    end = end_of(cache)
-    yield "embed", cache.at_layer(0, end)
-    for layer in range(cache.model.n_layers):
-        yield f"a{layer}", cache.after_heads(layer, end)
-        yield f"m{layer}", cache.at_layer(layer + 1, end)
 
 
 # ---------------------------------------------------------------------- what a component writes
@@ -122,14 +119,11 @@ def _in_final_norm(cache: ActivationCache, written: Float[Tensor, "*prompt d_mod
 
 
 def unembedded(
-    cache: ActivationCache,
-    normed: Stream,
-    tokens: Tokens,
-    bias: Float[Tensor, " vocab"] | None = None,
+    model: Transformer, normed: Stream, tokens: Tokens, bias: Tensor | None = None
 ) -> Logits:
-    """Logits of a normalised stream; biases only if given."""
-    tokens = tokens.to(cache.model.device)
-    logits = normed @ cache.model.W_U[:, tokens]
+    """Logits of a normalised stream; biases [vocab] only if given."""
+    tokens = tokens.to(model.device)
+    logits = normed @ model.W_U[:, tokens]
     return (logits if bias is None else logits + bias[tokens]).cpu()
 
 
@@ -149,9 +143,7 @@ def beyond_mean_row(table: Table) -> Table:
     return table - table.nanmean(0)
 
 
-def step_height(
-    logits: Float[Tensor, "prompt year"], YY: Int[Tensor, " prompt"]
-) -> Float[Tensor, " prompt"]:
+def step_height(logits: Logits, YY: YYs) -> Float[Tensor, " prompt"]:
     """By how much years above YY exceed the others, mean of either, in year logits.
 
     Linear, so that the heights of all `direct_effect`s and `bias_effect` add up to that of the
@@ -204,20 +196,17 @@ def band(table: Table) -> float:
 
 def lens_numbers(tables: Mapping[str, Table]) -> pd.DataFrame:
     """All these numbers, one row per named table; "own" ones are `beyond_mean_row`."""
-    own = {name: beyond_mean_row(table) for name, table in tables.items()}
-    columns = {
-        "diagonal": (diagonal, tables),
-        "near diagonal": (near_diagonal, tables),
-        "triangle": (triangle, tables),
-        "own triangle": (triangle, own),
-        "own step": (step_correlation, own),
-        "band": (band, tables),
-    }
+    every = pd.Series(tables, dtype=object)
+    own = every.map(beyond_mean_row)
     numbers = {
-        column: [number(table) for table in shown.values()]
-        for column, (number, shown) in columns.items()
+        "diagonal": every.map(diagonal),
+        "near diagonal": every.map(near_diagonal),
+        "triangle": every.map(triangle),
+        "own triangle": own.map(triangle),
+        "own step": own.map(step_correlation),
+        "band": every.map(band),
     }
-    return pd.DataFrame(numbers, index=list(tables))
+    return pd.DataFrame(numbers)
 
 
 def _rows(table: Table) -> tuple[Float[Tensor, "row year"], Int[Tensor, " row"]]:
@@ -231,9 +220,7 @@ def _rows(table: Table) -> tuple[Float[Tensor, "row year"], Int[Tensor, " row"]]
     return table[present].double(), torch.arange(FIRST_YY, LAST_YY + 1)[present]
 
 
-def _mean_where(
-    rows: Float[Tensor, "row year"], where: Bool[Tensor, "row year"]
-) -> Float[Tensor, " row"]:
+def _mean_where(rows: Logits, where: Bool[Tensor, "row year"]) -> Float[Tensor, " row"]:
     return (rows * where).sum(-1) / where.sum(-1)
 
 

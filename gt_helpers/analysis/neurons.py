@@ -20,20 +20,24 @@ from ..model.components import END, Component, component
 from ..model.transformer import Transformer
 from ..patching.paper import CircuitParts
 from ..processes import Tensors, chunks, is_main, over_prompts
-from .logit_lens import end_of, relative_to_00
+from .logit_lens import Stream, Tokens, end_of, relative_to_00, unembedded
 
 # Logits that stand in memory at once, and columns of the vocabulary: as in transformer.py, the
 # passes of a softmax over such a block stay in the processor's cache.
 _CPU_BLOCK = (2**19, 4096)
 _GPU_BLOCK = (2**26, 65536)
 Numbers = Sequence[int] | Int[Tensor, " neuron"]
+PerPrompt = Float[Tensor, " prompt"]
+Changes = Float[Tensor, "prompt neuron"]
+Weights = Float[Tensor, "neuron d_model"]
 
 
 class Neurons:
     """The neurons of one MLP at END in two runs over a dataset's prompts, to be patched.
 
     ``base`` and ``patch`` are caches of the same prompts, e.g. clean and corrupted; ``change``
-    [prompt, neuron] is the patch less the base activation (what W_out is applied to). Raises
+    [prompt, neuron] is the patch less the base activation (what W_out is applied to: after the
+    nonlinearity, and the gate if there is one). Raises
     ValueError for what is no MLP at END of the model, or caches of other prompts.
     """
 
@@ -47,10 +51,10 @@ class Neurons:
             )
         node = end_mlp(base.model, mlp)
         self.mlp, self.dataset, self.model = node.label, dataset, base.model
-        self.activations = _activations(base, node)
-        self.change = _activations(patch, node) - self.activations
-        self.W_out = base.model.blocks[node.layer].W_out
-        self._stream = base.at_layer(base.model.n_layers, end_of(base))
+        block, end = base.model.blocks[node.layer], end_of(base)
+        before, after = (block.neurons(run.before_mlp(node.layer, end)) for run in (base, patch))
+        self.activations, self.change, self.W_out = before, after - before, block.W_out
+        self._stream = base.at_layer(base.model.n_layers, end)
 
     def __len__(self) -> int:
         return len(self.W_out)
@@ -91,18 +95,14 @@ class Neurons:
         )
 
     @torch.no_grad()
-    def joint_effect(
-        self, neurons: Numbers, metric: Metric = prob_diff
-    ) -> Float[Tensor, " prompt"]:
+    def joint_effect(self, neurons: Numbers, metric: Metric = prob_diff) -> PerPrompt:
         """What patching some neurons together does to the metric: patched minus base."""
         streams = torch.stack([self._stream, self._patched(neurons)])
         probs = self.model.log_probs(streams, self.dataset.year_tokens).exp().cpu()
         base, patched = metric(probs, self.dataset.YY)
         return patched - base
 
-    def top_effects(
-        self, order: Int[Tensor, " neuron"], counts: Iterable[int]
-    ) -> Float[Tensor, "count prompt"]:
+    def top_effects(self, order: Numbers, counts: Iterable[int]) -> Float[Tensor, "count prompt"]:
         """The `joint_effect` of the first neurons of an order, for each count of them."""
         return torch.stack([self.joint_effect(order[:count]) for count in counts])
 
@@ -112,9 +112,9 @@ class Neurons:
 
         Base minus patched logits, so that positive means favoured (the paper's direct effect).
         """
-        years = self.dataset.year_tokens.to(self.model.device)
-        norm, W_U = self.model.ln_final, self.model.W_U[:, years]
-        return relative_to_00(((norm(self._stream) - norm(self._patched(neurons))) @ W_U).cpu())
+        norm = self.model.ln_final
+        lost = norm(self._stream) - norm(self._patched(neurons))
+        return relative_to_00(unembedded(self.model, lost, self.dataset.year_tokens))
 
     @torch.no_grad()
     def lens(self, neurons: Numbers) -> Float[Tensor, "prompt year"]:
@@ -123,11 +123,10 @@ class Neurons:
         Activation times output weights times unembedding, without any norm (the paper's product).
         """
         chosen = self._chosen(neurons)
-        years = self.dataset.year_tokens.to(self.model.device)
         output = self.activations[:, chosen] @ self.W_out[chosen]
-        return relative_to_00((output @ self.model.W_U[:, years]).cpu())
+        return relative_to_00(unembedded(self.model, output, self.dataset.year_tokens))
 
-    def _patched(self, neurons: Numbers) -> Float[Tensor, "prompt d_model"]:
+    def _patched(self, neurons: Numbers) -> Stream:
         chosen = self._chosen(neurons)
         return self._stream + self.change[:, chosen] @ self.W_out[chosen]
 
@@ -181,13 +180,7 @@ class _Single:
     scale and the softmax differ.
     """
 
-    def __init__(
-        self,
-        model: Transformer,
-        stream: Float[Tensor, "prompt d_model"],
-        change: Float[Tensor, "prompt neuron"],
-        W_out: Float[Tensor, "neuron d_model"],
-    ) -> None:
+    def __init__(self, model: Transformer, stream: Stream, change: Changes, W_out: Weights) -> None:
         self.model, self.change = model, change.T
         norm = model.ln_final
         centred, written = norm.centre(stream.double()), norm.centre(W_out.double())
@@ -198,10 +191,9 @@ class _Single:
             + self.change**2 * written.square().mean(-1)[:, None]
         )
         self.inverse = (variance + norm.eps).rsqrt().to(model.dtype)  # [neuron, prompt]
-        self.stream = centred.to(model.dtype) * norm.gain  # [prompt, d_model]
-        self.written = written.to(model.dtype) * norm.gain  # [neuron, d_model]
+        self.stream, self.written = (x.to(model.dtype) * norm.gain for x in (centred, written))
 
-    def log_probs(self, tokens: Int[Tensor, " token"], bar: tqdm) -> Iterator[tuple[slice, Tensor]]:
+    def log_probs(self, tokens: Tokens, bar: tqdm) -> Iterator[tuple[slice, Tensor]]:
         """Some neurons at a time, and their log-probabilities [neuron, prompt, token]."""
         normaliser, tokens = self._normaliser(bar), tokens.to(self.model.device)
         for some in chunks(slice(0, len(self.written)), 512):
@@ -236,9 +228,3 @@ def end_mlp(model: Transformer, name: str) -> Component:
     node = component(name, "mlp")
     model.shape([END]).check(node)
     return node
-
-
-def _activations(cache: ActivationCache, node: Component) -> Float[Tensor, "prompt neuron"]:
-    """Activations at END, after the nonlinearity and the gate if there is one."""
-    block = cache.model.blocks[node.layer]
-    return block.neurons(cache.before_mlp(node.layer, end_of(cache)))

@@ -16,7 +16,8 @@ from .prompts import (
     PAPER_TEMPLATE,
     Prompt,
     Span,
-    Template,
+    check_template,
+    fill,
     token_text,
     token_texts,
     tokenize,
@@ -26,15 +27,14 @@ PUNCTUATION = {"": "blank", ",": "comma", ".": "dot", ":": "colon", ";": "semico
 
 
 def template_positions(
-    tokenizer: PreTrainedTokenizerBase, template: Template, nouns: Sequence[str], year: int
+    tokenizer: PreTrainedTokenizerBase, template: str, nouns: Sequence[str], year: int
 ) -> tuple[str, ...]:
-    """The template's position names, after checking that every noun is one token in it."""
+    """The template's position names, after checking it, and that every noun is one token in it."""
+    check_template(template, required=("noun",))
     for noun in nouns:
-        prompt = Prompt(noun, year, year // 100)
-        start, at = (len(template.fill(prompt, before=name)) for name in ("{noun}", "{XX}{YY}"))
-        spans = _year_spans(at, year) | {"NOUN": (start, start + len(noun))}
-        names = name_positions(tokenizer, template.fill(prompt), spans)
-    if template.text == PAPER_TEMPLATE and names != PAPER_POSITIONS:
+        text = fill(template, Prompt(noun, year, year // 100))
+        names = text_positions(tokenizer, text, year, noun)
+    if template == PAPER_TEMPLATE and names != PAPER_POSITIONS:
         raise ValueError(
             f"the tokenizer splits the paper's prompt into {' '.join(names)}; use one that splits "
             f"it as GPT-2's does, {' '.join(PAPER_POSITIONS)}"
@@ -50,18 +50,14 @@ def text_positions(
     start = text.rfind(str(year))
     if start < 0 or year < 100:
         raise ValueError(f"the start year {year} does not occur in {text!r}; give the year in it")
-    spans = _year_spans(start, year)
+    middle = start + len(str(year)) - 2
+    spans = {"XX1": (start, middle), "YY": (middle, middle + 2)}
     if noun:
         found = re.search(rf"\b{re.escape(noun)}\b", text)
         if not found:
             raise ValueError(f"the noun {noun!r} does not occur in {text!r}; give the noun in it")
         spans["NOUN"] = found.span()
     return name_positions(tokenizer, text, spans)
-
-
-def _year_spans(start: int, year: int) -> dict[str, Span]:
-    middle = start + len(str(year)) - 2
-    return {"XX1": (start, middle), "YY": (middle, middle + 2)}
 
 
 def name_positions(

@@ -8,43 +8,26 @@ from dataclasses import dataclass, field
 from .prompts import Prompt, listed
 
 PAPER_CENTURIES = range(11, 18)
-Alternatives = Callable[[Prompt, Sequence[str]], Iterable[Prompt] | Prompt]
+Alternatives = Callable[[Prompt, Sequence[str]], list[Prompt]]
 
 
 @dataclass(frozen=True)
 class Corruption:
     """A named way to spoil a prompt.
 
-    `alternatives(prompt, nouns)` gives the prompt, or lists the prompts, that may replace one
-    prompt; `nouns` are the dataset's. The dataset draws uniformly among those that keep the number
-    of tokens and change no other position than `may_change` (None: any); the corrupted prompt is
-    tokenized from its text, and `dataset.changed_positions` reports where it differs. Without
-    `alternatives` a corruption only names texts that were given.
-
-    >>> nineties = Corruption("95", "YY becomes 95", lambda prompt, nouns: [
-    ...     prompt._replace(year=prompt.XX * 100 + 95)], may_change=("YY",))
+    `alternatives(prompt, nouns)` lists what may replace a prompt; `nouns` are the dataset's. The
+    dataset draws uniformly among those that keep the number of tokens and change no other position
+    than `may_change`. Without alternatives a corruption only names texts that were given.
     """
 
     name: str
     description: str
-    alternatives: Alternatives | None = field(default=None, compare=False)
-    may_change: tuple[str, ...] | None = field(default=None, compare=False)
-
-    def options(self, prompt: Prompt, nouns: Sequence[str]) -> list[Prompt]:
-        """What may replace the prompt; ValueError if its function gives anything else."""
-        assert self.alternatives is not None
-        found = self.alternatives(prompt, nouns)
-        options = [found] if isinstance(found, Prompt) else list(found)
-        if not all(isinstance(option, Prompt) for option in options):
-            raise ValueError(
-                f"corruption {self.name!r} gives {options!r}; its function must give prompts, "
-                "for example [prompt._replace(noun='war')]"
-            )
-        return options
+    alternatives: Alternatives = field(default=lambda prompt, nouns: [], compare=False)
+    may_change: tuple[str, ...] = field(default=(), compare=False)
 
 
-def _with_YY(prompt: Prompt, YYs: Iterable[int]) -> list[Prompt]:
-    return [prompt._replace(year=prompt.XX * 100 + YY) for YY in YYs]
+def _with_years(prompt: Prompt, years: Iterable[int]) -> list[Prompt]:
+    return [prompt._replace(year=year) for year in years if year != prompt.year]
 
 
 CORRUPTIONS: dict[str, Corruption] = {
@@ -53,19 +36,21 @@ CORRUPTIONS: dict[str, Corruption] = {
         Corruption(
             "01",
             "the paper's: YY becomes 01 (a start year 10YY also changes XX1: 1001 is 100 + 1)",
-            lambda prompt, nouns: _with_YY(prompt, [1]),
+            lambda prompt, nouns: _with_years(prompt, [100 * prompt.XX + 1]),
             may_change=("XX1", "YY"),
         ),
         Corruption(
             "smaller",
             "YY becomes a random smaller one",
-            lambda prompt, nouns: _with_YY(prompt, range(prompt.YY)),
+            lambda prompt, nouns: _with_years(prompt, range(100 * prompt.XX, prompt.year)),
             may_change=("YY",),
         ),
         Corruption(
             "random",
             "YY becomes a random other one, smaller or larger",
-            lambda prompt, nouns: _with_YY(prompt, (y for y in range(100) if y != prompt.YY)),
+            lambda prompt, nouns: _with_years(
+                prompt, range(100 * prompt.XX, 100 * prompt.XX + 100)
+            ),
             may_change=("YY",),
         ),
         Corruption(
@@ -82,11 +67,9 @@ CORRUPTIONS: dict[str, Corruption] = {
             "century",
             "the start year's century XX1 becomes another of 11 to 17; END keeps the clean one, "
             "so that YY no longer bounds the end year",
-            lambda prompt, nouns: [
-                prompt._replace(year=XX * 100 + prompt.YY)
-                for XX in PAPER_CENTURIES
-                if XX != prompt.XX
-            ],
+            lambda prompt, nouns: _with_years(
+                prompt, (100 * XX + prompt.YY for XX in PAPER_CENTURIES)
+            ),
             may_change=("XX1",),
         ),
     )
@@ -94,13 +77,8 @@ CORRUPTIONS: dict[str, Corruption] = {
 GIVEN = Corruption("given", "the corrupted prompts were given as text")
 
 
-def find_corruption(corruption: str | Corruption) -> Corruption:
-    """The corruption of a name, or the one given; ValueError lists the names."""
-    if isinstance(corruption, str) and corruption in CORRUPTIONS:
-        return CORRUPTIONS[corruption]
-    if isinstance(corruption, Corruption) and corruption.alternatives is not None:
-        return corruption
-    raise ValueError(
-        f"{corruption!r} is no corruption to draw from; choose one of {listed(CORRUPTIONS)}, "
-        "or give a Corruption(name, description, alternatives)"
-    )
+def find_corruption(name: str) -> Corruption:
+    """The corruption of a name; ValueError lists the names."""
+    if name not in CORRUPTIONS:
+        raise ValueError(f"{name!r} is no corruption; choose one of {listed(CORRUPTIONS)}")
+    return CORRUPTIONS[name]

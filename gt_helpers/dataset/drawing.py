@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .alignment import aligned
 from .corruptions import Corruption
-from .prompts import Prompt, Template, listed, token_texts, tokenize
+from .prompts import Prompt, fill, listed, token_texts, tokenize
 
 T = TypeVar("T")
 
@@ -21,7 +21,12 @@ T = TypeVar("T")
 def draw_prompts(
     rng: random.Random, n: int, pool: Sequence[int], nouns: Sequence[str], balanced: bool
 ) -> list[Prompt]:
-    """``n`` prompts with years of the pool and nouns; balanced, its YYs come in turn."""
+    """``n`` prompts with years of the pool and nouns; balanced, its YYs come in turn.
+
+    Raises ValueError for less than one prompt.
+    """
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f"n is {n!r}; give 1 prompt or more, e.g. 490")
     YYs = sorted({year % 100 for year in pool})
     years_of = {YY: [year for year in pool if year % 100 == YY] for YY in YYs}
     prompts = []
@@ -33,7 +38,7 @@ def draw_prompts(
 
 def draw_corrupted(
     tokenizer: PreTrainedTokenizerBase,
-    template: Template,
+    template: str,
     corruption: Corruption,
     prompts: Sequence[Prompt],
     nouns: Sequence[str],
@@ -44,26 +49,27 @@ def draw_corrupted(
 
     One fits if it has the prompt's number of tokens and only those differ that may change.
     """
-    may_change = names if corruption.may_change is None else corruption.may_change
-    kept = [i for i, name in enumerate(names) if name not in may_change]
-    clean = aligned(tokenizer, "clean", [template.fill(prompt) for prompt in prompts], names)
+    kept = [i for i, name in enumerate(names) if name not in corruption.may_change]
+    clean = aligned(tokenizer, "clean", [fill(template, prompt) for prompt in prompts], names)
     kept_tokens = clean[:, kept].tolist()
     tried = [[prompt] for prompt in prompts]  # the last one of each is its replacement
     waiting = list(range(len(prompts)))
     while waiting:
         for i in waiting:
-            options = [one for one in corruption.options(prompts[i], nouns) if one not in tried[i]]
+            alternatives = corruption.alternatives(prompts[i], nouns)
+            options = [one for one in alternatives if one not in tried[i]]
             if not options:
-                last = tokenize(tokenizer, [template.fill(tried[i][-1])])[0]
+                last = tokenize(tokenizer, [fill(template, tried[i][-1])])[0]
                 raise ValueError(
                     f"corruption {corruption.name!r} has no replacement for "
-                    f"{template.fill(prompts[i])!r} with {len(names)} tokens that changes only "
-                    f"{listed(may_change)}; the last one tried is {token_texts(tokenizer, last)}"
+                    f"{fill(template, prompts[i])!r} with {len(names)} tokens that changes only "
+                    f"{listed(corruption.may_change)}; the last one tried is "
+                    f"{token_texts(tokenizer, last)}"
                 )
             # A stream of its own per prompt and attempt: no draw depends on another prompt's.
             rng = random.Random(f"corruption {seed} {i} {len(tried[i])}")
             tried[i].append(_pick(rng, options))
-        ids = tokenize(tokenizer, [template.fill(tried[i][-1]) for i in waiting])
+        ids = tokenize(tokenizer, [fill(template, tried[i][-1]) for i in waiting])
         waiting = [
             i
             for i, tokens in zip(waiting, ids, strict=True)

@@ -1,4 +1,4 @@
-"""The ten prompt families: what each asks, and how much the circuit does of it (section 5).
+"""The ten prompt families, and what each asks (section 5).
 
 A family of one's own is a `PromptFamily` with a template:
 
@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from ..metrics import FIRST_YY, LAST_YY, Metric, prob_diff, prob_diff_below
 from .corruptions import Corruption
 from .drawing import draw_prompts
-from .prompts import YEAR_STRINGS, check_template, load_nouns, valid_years
+from .prompts import check_template, fill, load_nouns, valid_years
 from .year_dataset import YearDataset
 
 Earlier = Callable[[int, Sequence[int], random.Random], Iterable[int]]
@@ -71,14 +71,14 @@ class PromptFamily:
         return prob_diff_below if self.below else prob_diff
 
     @property
-    def spoiled(self) -> str:
+    def spoiled(self) -> int:
         """The YY of the corrupted prompt, one that every end year fits."""
-        return "99" if self.below else "01"
+        return 99 if self.below else 1
 
     @property
     def changed(self) -> str:
         """What the corruption does, in words."""
-        return "the whole sequence" if self.corrupted else f"YY → {self.spoiled}"
+        return "the whole sequence" if self.corrupted else f"YY → {self.spoiled:02d}"
 
     def dataset(
         self, tokenizer: PreTrainedTokenizerBase, n: int | None = None, seed: int = 0
@@ -92,16 +92,15 @@ class PromptFamily:
         every = valid_years(tokenizer, *self.years, trim=False)
         pool = [year for year in every if FIRST_YY <= year % 100 <= LAST_YY]
         n = len({year % 100 for year in pool}) if n is None else n
-        if not isinstance(n, int) or n < 1:
-            raise ValueError(f"n is {n!r}; give 1 prompt or more, e.g. 97")
         rng = random.Random(f"{self.name} {seed}")
         prompts = draw_prompts(rng, n, pool, self.nouns, balanced=True)
         clean, corrupted = [], []
         for prompt in prompts:
             years = self.earlier(prompt.year, pool, rng) if self.earlier else ()
-            fields = {"noun": prompt.noun, "earlier": ", ".join(map(str, years)), "XX": prompt.XX}
-            clean.append(self.template.format(**fields, YY=YEAR_STRINGS[prompt.YY]))
-            corrupted.append((self.corrupted or self.template).format(**fields, YY=self.spoiled))
+            template = self.template.replace("{earlier}", ", ".join(map(str, years)))
+            spoiled = prompt._replace(year=100 * prompt.XX + self.spoiled)
+            clean.append(fill(template, prompt))
+            corrupted.append(fill(self.corrupted or template, spoiled))
         if "{noun}" not in self.template and len(set(clean)) < n:
             raise ValueError(
                 f"the family {self.name!r} has {len(set(clean))} different prompts, fewer than "

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -176,24 +175,10 @@ def check_template(text: str, required: Sequence[str] = (), optional: Sequence[s
         raise ValueError(f"the template {text!r} {problem}; for example {PAPER_TEMPLATE!r}")
 
 
-@dataclass(frozen=True)
-class Template:
-    """A sentence with {noun}, a start year {XX}{YY} and a last word {XX} that asks for the end.
-
-    `{XX}{YY}` is filled with the start year, every other `{XX}` with the century of the end year.
-    Raises ValueError for a text that does not fit.
-    """
-
-    text: str = PAPER_TEMPLATE
-
-    def __post_init__(self) -> None:
-        check_template(self.text, required=("noun",))
-
-    def fill(self, prompt: Prompt, before: str = "") -> str:
-        """The prompt's text, or what of it comes before a field."""
-        text = self.text.partition(before)[0] if before else self.text
-        text = text.replace("{XX}{YY}", f"{prompt.XX}{YEAR_STRINGS[prompt.YY]}")
-        return text.replace("{XX}", str(prompt.end_century)).replace("{noun}", prompt.noun)
+def fill(template: str, prompt: Prompt) -> str:
+    """A template's text: the start year in `{XX}{YY}`, the end's century in other `{XX}`."""
+    text = template.replace("{XX}{YY}", f"{prompt.XX}{YEAR_STRINGS[prompt.YY]}")
+    return text.replace("{XX}", str(prompt.end_century)).replace("{noun}", prompt.noun)
 
 
 def listed(names: Iterable[str]) -> str:

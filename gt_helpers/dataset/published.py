@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..metrics import FIRST_YY, LAST_YY
 from .drawing import draw_prompts
-from .prompts import NO_SPACE_TEMPLATE, Template, load_nouns, tokenize, valid_years, without_ends
+from .prompts import NO_SPACE_TEMPLATE, fill, load_nouns, tokenize, valid_years, without_ends
 from .year_dataset import YearDataset
 
 YEARS = (1100, 1800)  # centuries 11 to 17, as in the paper's text
@@ -31,7 +31,6 @@ def century_prompts(tokenizer: PreTrainedTokenizerBase, n: int, seed: int = 0) -
     known, so the paper's are used.
     """
     pool = valid_years(tokenizer, *YEARS)
-    template = Template(NO_SPACE_TEMPLATE)
     rng = random.Random(f"century prompts {seed}")
     prompts = []
     for _ in range(n):
@@ -40,12 +39,11 @@ def century_prompts(tokenizer: PreTrainedTokenizerBase, n: int, seed: int = 0) -
         prompts += draw_prompts(rng, 1, years, load_nouns(), balanced=False)
     corrupted = [one._replace(year=one.XX * 100 + 1) for one in prompts]
     return YearDataset.from_prompts(
-        [template.fill(one) for one in prompts],
-        [template.fill(one) for one in corrupted],
+        [fill(NO_SPACE_TEMPLATE, one) for one in prompts],
+        [fill(NO_SPACE_TEMPLATE, one) for one in corrupted],
         [one.year for one in prompts],
         tokenizer,
         nouns=[one.noun for one in prompts],
-        template=template,
     )
 
 

@@ -18,8 +18,9 @@ from .alignment import aligned, check_words, position_index, template_positions,
 from .corruptions import CORRUPTIONS, GIVEN, Corruption, find_corruption
 from .drawing import draw_corrupted, draw_prompts
 from .prompts import (
+    PAPER_TEMPLATE,
     YEAR_STRINGS,
-    Template,
+    fill,
     is_two_digit,
     listed,
     load_nouns,
@@ -56,7 +57,6 @@ class YearDataset:
     positions: dict[str, int]  # {name: index}
     year_tokens: Int[Tensor, " year"]  # ids of "00" to "99"
     corruption: Corruption
-    template: Template | None  # None for given texts
 
     def __init__(
         self,
@@ -65,33 +65,28 @@ class YearDataset:
         *,
         years: tuple[int, int] | Iterable[int] = (1100, 1800),
         nouns: Sequence[str] | None = None,
-        template: str | Template | None = None,
+        template: str = PAPER_TEMPLATE,
         balanced: bool = True,
-        corruption: str | Corruption = "01",
+        corruption: str = "01",
         seed: int = 0,
     ) -> None:
-        if not isinstance(n, int) or n < 1:
-            raise ValueError(f"n is {n!r}; give 1 prompt or more, e.g. 490")
         if not isinstance(seed, int) or seed < 0:
             raise ValueError(f"seed is {seed!r}; give a whole number from 0 on, e.g. 0")
-        if not isinstance(template, Template):
-            template = Template() if template is None else Template(str(template))
-        corruption = find_corruption(corruption)
+        spoiling = find_corruption(corruption)
         pool = _year_pool(tokenizer, years)
         nouns = load_nouns() if nouns is None else _checked_nouns(nouns)
         names = template_positions(tokenizer, template, nouns, pool[0])
 
         prompts = draw_prompts(random.Random(seed), n, pool, nouns, balanced)
-        corrupted = draw_corrupted(tokenizer, template, corruption, prompts, nouns, names, seed)
+        corrupted = draw_corrupted(tokenizer, template, spoiling, prompts, nouns, names, seed)
         built = YearDataset.from_prompts(
-            [template.fill(prompt) for prompt in prompts],
-            [template.fill(prompt) for prompt in corrupted],
+            [fill(template, prompt) for prompt in prompts],
+            [fill(template, prompt) for prompt in corrupted],
             [prompt.year for prompt in prompts],
             tokenizer,
             nouns=[prompt.noun for prompt in prompts],
             positions=names,
-            corruption=corruption,
-            template=template,
+            corruption=spoiling,
         )
         vars(self).update(vars(built))
 
@@ -106,7 +101,6 @@ class YearDataset:
         nouns: Sequence[str] | None = None,
         positions: Sequence[str] | None = None,
         corruption: Corruption = GIVEN,
-        template: Template | None = None,
     ) -> YearDataset:
         """A dataset of given texts: nothing is drawn, everything is checked.
 
@@ -151,7 +145,6 @@ class YearDataset:
             positions=index,
             year_tokens=year_tokens(tokenizer),
             corruption=corruption,
-            template=template,
         )
         return dataset
 
@@ -229,7 +222,6 @@ class YearDataset:
         """Write the prompts and, the same in every row, what `from_csv` needs besides."""
         self.to_frame().assign(
             positions=" ".join(self.positions),
-            template=self.template.text if self.template else "",
             corruption=self.corruption.name,
             description=self.corruption.description,
         ).to_csv(path, index=False, encoding="utf-8")
@@ -257,7 +249,6 @@ class YearDataset:
             nouns=list(frame["noun"]) if "noun" in frame else None,
             positions=first.get("positions", "").split() or None,
             corruption=known if known == read else read,
-            template=Template(first["template"]) if first.get("template") else None,
         )
 
 

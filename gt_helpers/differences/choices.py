@@ -26,7 +26,6 @@ from ..metrics import Metric, logit_diff, mean_by_YY, prob_diff, recovered
 from ..model.cache import ActivationCache, cache_activations
 from ..model.components import Shape
 from ..model.transformer import Transformer
-from ..patching.ablations import FrozenNorms, MeanAblation, ZeroAblation
 from ..patching.activation import overwritten_log_probs
 from ..patching.circuits import Circuit, connect
 from ..patching.engine import PathPatching
@@ -37,6 +36,7 @@ from ..patching.paper import (
     end_sweeps,
     partial_circuit,
 )
+from .ablations import FrozenNorms, MeanAblation, ZeroAblation
 from .other_metrics import (
     biased_lens,
     prob_diff_of_mean_logits,

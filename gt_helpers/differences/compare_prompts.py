@@ -11,7 +11,15 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..dataset.corruptions import CORRUPTIONS
-from ..dataset.prompts import Prompt, Template, token_text, token_texts, tokenize, valid_years
+from ..dataset.prompts import (
+    PAPER_TEMPLATE,
+    Prompt,
+    fill,
+    token_text,
+    token_texts,
+    tokenize,
+    valid_years,
+)
 from ..dataset.year_dataset import YearDataset
 
 
@@ -48,15 +56,13 @@ def paper_prompts(
     # from_prompts says so if there are more of one than of the other.
     clean = [Prompt(noun, year, year // 100) for noun, year in zip(nouns, years, strict=False)]
     corrupted = [prompt._replace(year=prompt.XX * 100 + 1) for prompt in clean]
-    template = Template()
     return YearDataset.from_prompts(
-        [template.fill(prompt) for prompt in clean],
-        [template.fill(prompt) for prompt in corrupted],
+        [fill(PAPER_TEMPLATE, prompt) for prompt in clean],
+        [fill(PAPER_TEMPLATE, prompt) for prompt in corrupted],
         years,
         tokenizer,
         nouns=nouns,
         corruption=CORRUPTIONS["01"],
-        template=template,
     )
 
 

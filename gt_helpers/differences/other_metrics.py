@@ -40,14 +40,14 @@ def processed_lens(
     cache: ActivationCache, name: str, tokens: Int[Tensor, " year"]
 ) -> Float[Tensor, "prompt year"]:
     """The lens on what TransformerLens gives by default, whose weights are folded and centred."""
-    return unembedded(cache, cache.model.ln_final(processed_output(cache, name)), tokens)
+    return unembedded(cache.model, cache.model.ln_final(processed_output(cache, name)), tokens)
 
 
 def raw_lens(
     cache: ActivationCache, name: str, tokens: Int[Tensor, " year"]
 ) -> Float[Tensor, "prompt year"]:
     """The unembedding alone, without the final norm."""
-    return unembedded(cache, written(cache, name), tokens)
+    return unembedded(cache.model, written(cache, name), tokens)
 
 
 def biased_lens(
@@ -58,4 +58,4 @@ def biased_lens(
     output = written(cache, name)
     if node.kind == "mlp":
         output = output + cache.model.blocks[node.layer].b_out
-    return unembedded(cache, cache.model.ln_final(output), tokens)
+    return unembedded(cache.model, cache.model.ln_final(output), tokens)

@@ -214,16 +214,12 @@ class Shape:
 
     def check(self, node: Component) -> None:
         """Raise ValueError, saying what is allowed, if the model or prompt lacks this component."""
-        if node.kind in ("head", "mlp") and node.layer >= self.n_layers:
-            raise ValueError(
-                f"{node.label} does not exist: the model has layers 0 to {self.n_layers - 1}, "
-                f"e.g. m{self.n_layers - 1}."
-            )
-        if node.kind == "head" and node.head >= self.n_heads:
-            raise ValueError(
-                f"{node.label} does not exist: the model has heads 0 to {self.n_heads - 1}, "
-                f"e.g. a{node.layer}.h{self.n_heads - 1}."
-            )
+        missing = f"{node.label} does not exist: the model has"
+        last_layer, last_head = self.n_layers - 1, self.n_heads - 1
+        if node.layer > last_layer:
+            raise ValueError(f"{missing} layers 0 to {last_layer}, e.g. m{last_layer}.")
+        if node.head > last_head:
+            raise ValueError(f"{missing} heads 0 to {last_head}, e.g. a{node.layer}.h{last_head}.")
         if node.position not in self.positions:
             raise ValueError(
                 f"{node.name}: there is no position {node.position!r} in these prompts; "

@@ -71,13 +71,11 @@ def is_gpt2_small(model: Transformer) -> bool:
 
 def _device(name: str | None) -> str:
     """The device of a name, CUDA when there is one for no name; ValueError for one not here."""
-    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name is None:
-        return "cuda" if n_gpus else "cpu"
-    allowed = ["cpu", *(["cuda"] if n_gpus else []), *(f"cuda:{i}" for i in range(n_gpus))]
-    if str(name) not in allowed:
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    allowed = ["cuda", *gpus, "cpu"] if gpus else ["cpu"]
+    if name is not None and str(name) not in allowed:
         raise ValueError(f"There is no device {str(name)!r} here; allowed: {', '.join(allowed)}.")
-    return str(name)
+    return allowed[0] if name is None else str(name)
 
 
 def _folder(name: str) -> Path | None:
@@ -123,48 +121,35 @@ def _boot(name: str, folder: Path | None, device: str, dtype: torch.dtype) -> tu
 
 def _refuse_unsupported(name: str, bridge: Any) -> None:
     """Refuse, with the reason, architectures that the plain view has no place for."""
-    for reason, applies in {**_of_positions(bridge), **_of_blocks(bridge)}.items():
-        if applies:
-            raise _unsupported(name, reason)
-
-
-def _of_positions(bridge: Any) -> dict[str, bool]:
-    """Reasons to refuse a model for how it tells positions apart."""
-    cfg, config = bridge.cfg, bridge.original_model.config
+    cfg, config, first = bridge.cfg, bridge.original_model.config, bridge.blocks[0]
     rotary = cfg.positional_embedding_type == "rotary"
     rope = getattr(config, "rope_parameters", None) or {"rope_type": "default"}
-    return {
+    layers = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or ()
+    local = cfg.use_local_attn or bool(getattr(config, "sliding_window", None))
+    after = cfg.post_embedding_ln or cfg.use_normalization_before_and_after
+    after = after or not getattr(config, "do_layer_norm_before", True)  # OPT-350m
+    reasons = {
         "its positions are neither learned absolute nor rotary embeddings (ALiBi, for one, is "
         "not)": not rotary and cfg.positional_embedding_type != "standard",
         # Angles that change with the prompt's length would differ between recomputation and run.
         "its rotary angles depend on the layer or on the prompt's length": rotary
         and rope.get("rope_type") not in _FIXED_ROPE,
-    }
-
-
-def _of_blocks(bridge: Any) -> dict[str, bool]:
-    """Reasons to refuse a model for what its blocks compute."""
-    cfg, config, first = bridge.cfg, bridge.original_model.config, bridge.blocks[0]
-    before = getattr(config, "do_layer_norm_before", True)  # OPT-350m: after
-    post_norms = any(hasattr(first, post) for post in ("ln1_post", "ln2_post"))
-    layers = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)
-    windowed = cfg.use_local_attn or bool(getattr(config, "sliding_window", None))
-    capped = cfg.attn_scores_soft_cap > 0 or cfg.output_logits_soft_cap > 0
-    return {
+        "it is not a causal decoder": cfg.attention_dir != "causal",
         "its normalisation is neither LayerNorm nor RMSNorm": cfg.normalization_type
         not in ("LN", "RMS"),
-        "it normalises after its blocks or embeddings as well": cfg.post_embedding_ln
-        or cfg.use_normalization_before_and_after
-        or not before
-        or post_norms,
+        "it normalises after its blocks or embeddings as well": after
+        or any(hasattr(first, post) for post in ("ln1_post", "ln2_post")),
         "it normalises queries and keys": hasattr(first.attn, "q_norm"),
+        "its attention is local": local or not {*layers} <= {"full_attention", "global"},
         "it is a mixture of experts": bool(cfg.num_experts),
         "it has no MLPs": cfg.attn_only,
-        "its attention is local": windowed or not {*(layers or ())} <= {"full_attention", "global"},
-        "its attention scores or logits are capped": capped,
+        "its attention scores or logits are capped": cfg.attn_scores_soft_cap > 0
+        or cfg.output_logits_soft_cap > 0,
         f"its activation {cfg.act_fn!r} is unknown here": cfg.act_fn not in _ACTIVATIONS,
-        "it is not a causal decoder": cfg.attention_dir != "causal",
     }
+    for reason, applies in reasons.items():
+        if applies:
+            raise _unsupported(name, reason)
 
 
 def _unsupported(name: str, reason: str) -> UnsupportedModelError:

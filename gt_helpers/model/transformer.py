@@ -15,6 +15,11 @@ from torch import Tensor
 
 from .components import Shape
 
+Stream = Float[Tensor, "... d_model"]
+Head = Float[Tensor, "... d_head"]  # a query, key or value of one head
+Heads = Float[Tensor, "... head d_head"]  # of all heads
+Changed = Float[Tensor, "sender prompt d_head"]
+Tokens = Int[Tensor, " token"]
 # Where the rows of a stream stand in the prompt: whatever indexes a tensor [position, ...].
 Positions = int | slice | Tensor
 
@@ -36,17 +41,17 @@ class Norm:
     eps: float
     rms: bool = field(default=False, kw_only=True)
 
-    def __call__(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+    def __call__(self, x: Stream) -> Stream:
         """Normalise a stream."""
         if self.rms:
             return F.rms_norm(x, x.shape[-1:], self.gain, self.eps)
         return F.layer_norm(x, x.shape[-1:], self.gain, self.bias, self.eps)
 
-    def centre(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+    def centre(self, x: Stream) -> Stream:
         """What is divided by the scale: x less its mean, or for ``rms`` x itself."""
         return x if self.rms else x - x.mean(-1, keepdim=True)
 
-    def frozen_at(self, x: Float[Tensor, "... d_model"]) -> FrozenNorm:
+    def frozen_at(self, x: Stream) -> FrozenNorm:
         """The norm that divides any stream by the scale of x, whatever its own."""
         scale = (self.centre(x).square().mean(-1, keepdim=True) + self.eps).sqrt()
         return FrozenNorm(self.gain, self.bias, self.eps, scale, rms=self.rms)
@@ -58,11 +63,11 @@ class FrozenNorm(Norm):
 
     scale: Float[Tensor, "... 1"]
 
-    def __call__(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+    def __call__(self, x: Stream) -> Stream:
         """Centre x, divide it by the frozen scale, and apply gain and bias."""
         return self.part(x) + self.bias
 
-    def part(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+    def part(self, x: Stream) -> Stream:
         """The same without the bias: the parts of a stream add up to the stream's own."""
         return self.centre(x) / self.scale * self.gain
 
@@ -79,14 +84,9 @@ class Rotary:
     sin: Float[Tensor, "position pair"]
     adjacent: bool = False
 
-    def __call__(self, x: Tensor, position: Positions, heads: bool = False) -> Tensor:
-        """Turn x [..., d_head] at one position, or [..., position, d_head] at several.
-
-        With ``heads`` there is one more axis, [..., head, d_head].
-        """
+    def __call__(self, x: Tensor, position: Positions) -> Tensor:
+        """Turn x [..., d_head] at one position, or [..., position, d_head] at several."""
         cos, sin = (table[position] for table in (self.cos, self.sin))
-        if heads:
-            cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
         turned, rest = x.tensor_split([2 * cos.shape[-1]], dim=-1)
         pairs = turned.unflatten(-1, (-1, 2) if self.adjacent else (2, -1))
         a, b = pairs.unbind(-1 if self.adjacent else -2)
@@ -123,38 +123,36 @@ class Block:
     rotary: Rotary | None = None
     parallel: bool = False
 
-    def query(
-        self, head: int, x: Float[Tensor, "... d_model"], position: Positions
-    ) -> Float[Tensor, "... d_head"]:
+    def query(self, head: int, x: Stream, position: Positions) -> Head:
         """The head's query of the residual stream x.
 
         ``position`` says where x stands in the prompt: an index for [..., d_model], several (a
         slice, a tensor) for [..., position, d_model]. Only rotary embeddings ask.
         """
-        query = self.ln1(x) @ self.W_Q[head] + self.b_Q[head]
-        return query if self.rotary is None else self.rotary(query, position)
+        return self._turned(self.ln1(x) @ self.W_Q[head] + self.b_Q[head], position)
 
-    def key(
-        self, head: int, x: Float[Tensor, "... d_model"], position: Positions
-    ) -> Float[Tensor, "... d_head"]:
+    def key(self, head: int, x: Stream, position: Positions) -> Head:
         """The head's key of the residual stream x, placed as for `query`."""
-        key = self.ln1(x) @ self.W_K[head] + self.b_K[head]
-        return key if self.rotary is None else self.rotary(key, position)
+        return self._turned(self.ln1(x) @ self.W_K[head] + self.b_K[head], position)
 
-    def value(self, head: int, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_head"]:
+    def value(self, head: int, x: Stream) -> Head:
         """The head's value of the residual stream x."""
         return self.ln1(x) @ self.W_V[head] + self.b_V[head]
 
-    def qkv(self, x: Float[Tensor, "... d_model"], position: Positions) -> tuple[Tensor, ...]:
-        """All heads' queries, keys and values, each [..., head, d_head]; x as for `query`."""
+    def qkv(self, x: Stream, position: Positions) -> tuple[Heads, Heads, Heads]:
+        """All heads' queries, keys and values; x as for `query`."""
         normed = self.ln1(x)
         projections = ((self.W_Q, self.b_Q), (self.W_K, self.b_K), (self.W_V, self.b_V))
         query, key, value = (
             torch.einsum("...d,hde->...he", normed, weight) + bias for weight, bias in projections
         )
-        if self.rotary is not None:
-            query, key = (self.rotary(part, position, heads=True) for part in (query, key))
+        query, key = (
+            self._turned(part.movedim(-2, 0), position).movedim(0, -2) for part in (query, key)
+        )
         return query, key, value
+
+    def _turned(self, x: Tensor, position: Positions) -> Tensor:
+        return x if self.rotary is None else self.rotary(x, position)
 
     def attention(
         self,
@@ -175,13 +173,11 @@ class Block:
         query, key = self.query(head, x[:, chosen], chosen), self.key(head, x, slice(x.shape[1]))
         return self.attention(query, key, chosen)
 
-    def mix(
-        self,
-        query: Float[Tensor, "... query head d_head"],
-        key: Float[Tensor, "... key head d_head"],
-        value: Float[Tensor, "... key head d_head"],
-    ) -> Float[Tensor, "... query head d_head"]:
-        """What all heads mix from the values; the queries are those of the last positions."""
+    def mix(self, query: Heads, key: Heads, value: Heads) -> Heads:
+        """What all heads mix from the values [..., position, head, d_head], by query.
+
+        There may be fewer queries than keys: they are those of the last positions.
+        """
         n_queries, n_keys = query.shape[-3], key.shape[-3]
         last = torch.arange(n_keys - n_queries, n_keys, device=key.device)
         query, key, value = (part.transpose(-3, -2) for part in (query, key, value))
@@ -189,12 +185,12 @@ class Block:
 
     def mix_changed(
         self,
-        query: Float[Tensor, "sender prompt d_head"],
+        query: Changed,
         keys: Float[Tensor, "prompt key d_head"],
         values: Float[Tensor, "prompt key d_head"],
-        new_keys: Mapping[int, Float[Tensor, "sender prompt d_head"]] = {},
-        new_values: Mapping[int, Float[Tensor, "sender prompt d_head"]] = {},
-    ) -> Float[Tensor, "sender prompt d_head"]:
+        new_keys: Mapping[int, Changed] = {},
+        new_values: Mapping[int, Changed] = {},
+    ) -> Changed:
         """What one head mixes at the last key's position, with other keys and values at some.
 
         A changed key changes one score and a changed value one summand: senders share the rest.
@@ -211,13 +207,11 @@ class Block:
             z = z + pattern[..., position, None] * (value - values[:, position])
         return z
 
-    def after_heads(
-        self, x: Float[Tensor, "... d_model"], z: Float[Tensor, "... head d_head"]
-    ) -> Float[Tensor, "... d_model"]:
+    def after_heads(self, x: Stream, z: Heads) -> Stream:
         """The stream x before the layer, with what its heads write when they mix z."""
         return x + z.flatten(-2) @ self.W_O.flatten(0, 1) + self.b_O
 
-    def neurons(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_mlp"]:
+    def neurons(self, x: Stream) -> Float[Tensor, "... d_mlp"]:
         """What W_out is applied to, of the residual stream x that the MLP reads."""
         normed = self.ln2(x)
         linear = normed @ self.W_in + self.b_in
@@ -225,7 +219,7 @@ class Block:
             return self.act(linear)
         return self.act(normed @ self.W_gate + self.b_gate) * linear
 
-    def mlp(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+    def mlp(self, x: Stream) -> Stream:
         """The MLP's output, without b_out, of the residual stream x that it reads."""
         return self.neurons(x) @ self.W_out
 
@@ -288,13 +282,11 @@ class Transformer:
             digest.update(weight.detach().cpu().contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
-    def unembed(self, stream: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
+    def unembed(self, stream: Stream) -> Float[Tensor, "... vocab"]:
         """Logits of the final residual stream."""
         return self.ln_final(stream) @ self.W_U + self.b_U
 
-    def log_probs(
-        self, stream: Float[Tensor, "... d_model"], tokens: Int[Tensor, " token"]
-    ) -> Float[Tensor, "... token"]:
+    def log_probs(self, stream: Stream, tokens: Tokens) -> Float[Tensor, "... token"]:
         """Log-probabilities of a few tokens under the full-vocabulary softmax.
 
         The softmax's normaliser is summed block by block over the vocabulary, so that the logits
@@ -302,9 +294,7 @@ class Transformer:
         """
         return self.log_probs_of(self.ln_final(stream), tokens)
 
-    def log_probs_of(
-        self, normed: Float[Tensor, "... d_model"], tokens: Int[Tensor, " token"]
-    ) -> Float[Tensor, "... token"]:
+    def log_probs_of(self, normed: Stream, tokens: Tokens) -> Float[Tensor, "... token"]:
         """The same of a final stream that was normalised already."""
         rows = normed.reshape(-1, normed.shape[-1])
         tokens = tokens.to(self.device)

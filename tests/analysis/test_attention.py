@@ -35,20 +35,14 @@ def moved(cache: ActivationCache, layer: int, head: int) -> torch.Tensor:
     return torch.einsum("npe,ed->npd", values, block.W_O[head])
 
 
-def test_rows_sum_to_1_and_look_at_nothing_later(cache: ActivationCache) -> None:
+def test_rows_sum_to_1_and_what_they_move_is_the_heads_output(cache: ActivationCache) -> None:
     for layer, head in HEADS:
         pattern = attention_pattern(cache, f"a{layer}.h{head}")
-        assert pattern.shape == (N_PROMPTS, N_POSITIONS, N_POSITIONS)
         ones = torch.ones(N_PROMPTS, N_POSITIONS, dtype=pattern.dtype)
         torch.testing.assert_close(pattern.sum(-1), ones, **EXACT)
         assert (pattern.triu(1) == 0).all() and (pattern.tril() >= 0).all()
-
-
-def test_pattern_times_what_is_moved_is_the_heads_output(cache: ActivationCache) -> None:
-    for layer, head in HEADS:
-        output = attention_pattern(cache, f"a{layer}.h{head}") @ moved(cache, layer, head)
         cached = cache.z[layer, :, :, head] @ cache.model.blocks[layer].W_O[head]
-        torch.testing.assert_close(output, cached, **EXACT)
+        torch.testing.assert_close(pattern @ moved(cache, layer, head), cached, **EXACT)
 
 
 def test_patterns_of_mini_are_transformer_lens_own(tokens: torch.Tensor) -> None:

@@ -20,30 +20,28 @@ def patching() -> PathPatching:
     return PathPatching(model, YearDataset(model.tokenizer, 12))
 
 
-def test_direct_effects_are_the_sweep_to_the_logits(patching: PathPatching) -> None:
+def test_direct_and_indirect_effects_are_those_of_sweeps(patching: PathPatching) -> None:
     table = controls.direct_and_indirect(patching, PAPER.mlps).set_index(["component", "path"])
     assert list(table.index) == [
         (mlp, path) for mlp in ("m8", "m9", "m10") for path in ("direct", "indirect", "total")
     ]
-    effect = patching.sweep("logits").effect[:, -1]
-    for layer in (8, 9, 10):
-        direct = table.loc[(f"m{layer}", "direct"), "change"]
-        assert direct == pytest.approx(float(effect[layer]), abs=1e-6)
+    # One layer below the last MLP the only indirect path is the one through it.
+    late = patching.sweep(["m9", "m10", "m11"], via=["m10", "m11"])
+    to_logits = patching.sweep("logits")
+    for mlp, path, sweep in (
+        ("m8", "direct", to_logits),
+        ("m9", "direct", to_logits),
+        ("m10", "direct", to_logits),
+        ("m8", "indirect", late),
+        ("m10", "indirect", patching.sweep("m11")),
+        ("m10", "total", patching.sweep(["logits", "m11"])),
+    ):
+        expected = float(sweep.effect[int(mlp[1:]), -1])
+        assert table.loc[(mlp, path), "change"] == pytest.approx(expected, abs=1e-6)
     clean = prob_diff(patching.base_probs, patching.dataset.YY)
     row = table.loc[("m10", "total")]
     assert row["share"] == pytest.approx(-row["change"] / float(clean.mean()))
     assert row["low"] <= row["change"] <= row["high"]
-
-
-def test_indirect_and_total_are_what_sweeps_give(patching: PathPatching) -> None:
-    table = controls.direct_and_indirect(patching, PAPER.mlps).set_index(["component", "path"])
-    # One layer below the last MLP the only indirect path is the one through it.
-    indirect = patching.sweep("m11").effect[10, -1]
-    assert table.loc[("m10", "indirect"), "change"] == pytest.approx(float(indirect), abs=1e-6)
-    total = patching.sweep(["logits", "m11"]).effect[10, -1]
-    assert table.loc[("m10", "total"), "change"] == pytest.approx(float(total), abs=1e-6)
-    into = patching.sweep(["m9", "m10", "m11"], via=["m10", "m11"]).effect[8, -1]
-    assert table.loc[("m8", "indirect"), "change"] == pytest.approx(float(into), abs=1e-6)
 
 
 def test_direct_and_indirect_refuse_other_bases_and_heads(patching: PathPatching) -> None:
@@ -64,12 +62,8 @@ def test_heads_with_all_inputs_patched_are_the_partial_circuit(patching: PathPat
     for log_probs in answers.values():
         assert float((log_probs - whole).abs().max()) > 1e-3
     # A query reads its own row only.
-    by_hand = Circuit(
-        [
-            *(f"all@END -> {head}.q" for head in PAPER.heads),
-            *partial_circuit(PAPER).edges,
-        ]
-    )
+    queries = [f"all@END -> {head}.q" for head in PAPER.heads]
+    by_hand = Circuit([*queries, *partial_circuit(PAPER).edges])
     torch.testing.assert_close(answers["q"], back.evaluate(by_hand).log_probs)
     with pytest.raises(ValueError, match="letters q, k and v"):
         controls.circuit_through(PAPER, positions, "w")

@@ -146,16 +146,13 @@ def test_top_numbers_by_hand(main: PathPatching) -> None:
         top_numbers(model, dataset.clean, dataset.YY[:2], k=5)
 
 
-def test_the_second_to_last_token_is_read_from_the_prompt_without_its_last(
-    main: PathPatching,
-) -> None:
+def test_the_century_is_asked_for_without_the_last_token(main: PathPatching) -> None:
     model, dataset = main.model, main.dataset[:3]
     table = top_numbers(model, dataset.clean[:, :-1], dataset.XX)
     with torch.no_grad():
         probs = model.bridge(dataset.clean)[:, -2].softmax(-1)
     (century,) = model.tokenizer(" 17", add_special_tokens=False)["input_ids"]
-    own = [i for i, XX in enumerate(dataset.XX.tolist()) if XX == 17]
-    for i in own:
+    for i in (dataset.XX == 17).nonzero().flatten().tolist():
         assert table.loc[i, "equal"] >= float(probs[i, century]) - 1e-6
 
 

@@ -70,6 +70,7 @@ def test_the_lens_is_the_whole_final_norm_of_the_component_alone(caches: dict, n
     expected = hf.lm_head(hf.transformer.ln_f(written))[:, data.year_tokens]
     lens = logit_lens(cache, name, data.year_tokens)
     torch.testing.assert_close(lens, expected, atol=1e-10, rtol=0)
+    torch.testing.assert_close(relative_to_00(lens), lens - lens[:, [0]], atol=0, rtol=0)
 
 
 def test_the_lens_forgets_the_size_of_what_is_written(caches: dict) -> None:
@@ -136,14 +137,6 @@ def test_the_depth_view_is_the_model_cut_short(caches: dict) -> None:
         torch.testing.assert_close(probs[names.index(stage)], expected, atol=1e-9, rtol=0)
 
 
-def test_relative_to_00_starts_at_zero(caches: dict) -> None:
-    cache, data = caches[torch.float32]
-    lens = logit_lens(cache, "m10", data.year_tokens)
-    relative = relative_to_00(lens)
-    assert (relative[:, 0] == 0).all()
-    torch.testing.assert_close(relative[:, 7], lens[:, 7] - lens[:, 0])
-
-
 @pytest.mark.parametrize("name", ["logits", "all", "a7.h10@YY", "m12", "a0.h12", "a7.h10.v", 7])
 def test_what_has_no_lens_is_refused(caches: dict, name: str) -> None:
     cache, data = caches[torch.float32]
@@ -169,12 +162,15 @@ def test_numbers_of_a_diagonal() -> None:
     assert triangle(table) == 0  # the spike itself is at y <= YY
     assert abs(step_correlation(table)) < 0.2
     assert diagonal(spikes().roll(1, 1)) == 0 and near_diagonal(spikes().roll(1, 1)) == 1
+    broad = spikes(8)  # no step either
+    assert near_diagonal(broad) == 1 and abs(step_correlation(beyond_mean_row(broad))) < 0.1
 
 
 def test_numbers_of_a_triangle() -> None:
     assert triangle(step()) == 1 and step_correlation(step()) == pytest.approx(1)
     assert triangle(-step()) == 0 and step_correlation(-step()) == pytest.approx(-1)
     assert diagonal(step()) == 0  # a tie is won by the first, YY + 1
+    assert step_correlation(torch.ones(97, 100)) == 0  # a row without variance has no step
 
 
 def test_years_favoured_whatever_YY_is_do_not_pass_for_a_triangle() -> None:
@@ -186,11 +182,6 @@ def test_years_favoured_whatever_YY_is_do_not_pass_for_a_triangle() -> None:
     holes = rising.clone()
     holes[::2] = torch.nan
     assert (beyond_mean_row(holes)[1::2] == 0).all()
-
-
-def test_a_broad_peak_at_YY_is_no_step() -> None:
-    assert abs(step_correlation(beyond_mean_row(spikes(8)))) < 0.1
-    assert near_diagonal(spikes(8)) == 1
 
 
 def test_step_height_is_the_gap_in_logits() -> None:
@@ -212,13 +203,10 @@ def test_numbers_of_a_band() -> None:
     assert band(only_late) == 1
 
 
-def test_smooth_rows_that_know_no_YY_have_no_step() -> None:
+def test_numbers_of_noise() -> None:
     # Rows as of a component that sees only the century: neighbouring years are alike.
     noise = torch.randn(97, 100, generator=torch.Generator().manual_seed(0))
     assert abs(step_correlation(beyond_mean_row(noise.cumsum(-1)))) < 0.15
-
-
-def test_numbers_by_chance() -> None:
     tables = torch.randn(40, 97, 100, generator=torch.Generator().manual_seed(0))
     mean = {name: sum(m(t) for t in tables) / 40 for name, m in MEASURES.items()}
     chance = {"diagonal": 0.01, "near": 0.2, "triangle": 0.5, "step": 0.0, "band": 0.5}
@@ -251,15 +239,8 @@ def test_missing_YYs_leave_the_others_mean() -> None:
     table[::2] = spikes()[::2]  # half of them diagonal, half steps
     assert diagonal(table) == pytest.approx(49 / 97)
     table[::2] = torch.nan
-    assert (
-        diagonal(table) == 0
-        and triangle(table) == 1
-        and step_correlation(table) == pytest.approx(1)
-    )
-
-
-def test_a_row_without_variance_has_no_step() -> None:
-    assert step_correlation(torch.ones(97, 100)) == 0
+    assert (diagonal(table), triangle(table)) == (0, 1)
+    assert step_correlation(table) == pytest.approx(1)
 
 
 def test_lens_numbers_is_a_table(caches: dict) -> None:

@@ -127,12 +127,11 @@ def test_in_the_last_mlp_a_direct_effect_is_the_whole_effect(
 
 
 def test_effects_are_the_joint_effects_of_groups_of_one(m10: Neurons) -> None:
-    for metric in (prob_diff, lambda probs, YY: cutoff_sharpness(probs, YY)):
+    for metric in (prob_diff, cutoff_sharpness):
         effects = m10.effects(metric)
         assert effects.shape == (384, 10)
-        for neuron in SOME:
-            expected = m10.joint_effect([neuron], metric)
-            torch.testing.assert_close(effects[neuron], expected, atol=1e-12, rtol=0)
+        singles = torch.stack([m10.joint_effect([neuron], metric) for neuron in SOME])
+        torch.testing.assert_close(effects[SOME], singles, atol=1e-12, rtol=0)
 
 
 def test_float32_is_as_exact_as_float32_can_be(m10: Neurons) -> None:

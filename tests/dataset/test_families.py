@@ -52,9 +52,10 @@ def test_length_mask_text_and_the_one_change(name: str, gpt2_tokenizer: Tokenize
         assert {gpt2_tokenizer.decode([token]) for token in column.tolist()} == {wrong}
 
 
-def test_the_families_are_in_the_papers_order_and_miss_no_family() -> None:
+def test_the_families_are_in_the_papers_order(gpt2_tokenizer: Tokenizer) -> None:
     assert list(FAMILIES) == list(OPTIONS)
-    assert all(FAMILIES[name].name == name for name in FAMILIES)
+    assert len(set(ITEMS)) == 20
+    assert {len(ids) for ids in tokenize(gpt2_tokenizer, [f" {item}" for item in ITEMS])} == {1}
 
 
 def test_mini_splits_every_family_as_gpt2_does(
@@ -77,13 +78,6 @@ def test_ten_years_BC_are_one_token_and_are_left_out_with_their_labels(
     dataset = FAMILIES["BC"].dataset(gpt2_tokenizer, 200)
     for text, YY in zip(dataset.clean_text, dataset.YY.tolist(), strict=True):
         assert f" 7{YY:02d} BC" in text  # the YY that scores a prompt is the YY in it
-
-
-def test_happened_changes_only_the_year(gpt2_tokenizer: Tokenizer) -> None:
-    dataset = FAMILIES["happened"].dataset(gpt2_tokenizer)
-    for clean, corrupted in zip(dataset.clean_text, dataset.corrupted_text, strict=True):
-        assert ", it is now" in corrupted
-        assert sum(a != b for a, b in zip(clean.split(), corrupted.split(), strict=True)) == 1
 
 
 def test_arithmetic_sequences(gpt2_tokenizer: Tokenizer) -> None:
@@ -110,11 +104,6 @@ def test_random_sequences_have_no_eos_and_one_century(gpt2_tokenizer: Tokenizer)
     assert len(tokenize(gpt2_tokenizer, ["1027"])[0]) == 1
 
 
-def test_items_are_single_tokens(gpt2_tokenizer: Tokenizer) -> None:
-    assert len(set(ITEMS)) == 20
-    assert {len(ids) for ids in tokenize(gpt2_tokenizer, [f" {item}" for item in ITEMS])} == {1}
-
-
 def test_positions_have_names_that_mean_the_same_in_every_prompt(tokenizer: Tokenizer) -> None:
     dataset = FAMILIES["random"].dataset(tokenizer, 20)
     assert list(dataset.positions)[-4:] == ["XX1", "YY", "comma_5", "END"]
@@ -132,17 +121,14 @@ def test_seeds_and_sizes(tokenizer: Tokenizer) -> None:
     assert torch.bincount(one.YY)[2:].tolist() == [4] * 9 + [3] * 88  # 300 = 3 * 97 + 9
     with pytest.raises(ValueError, match="has 97 different prompts, fewer than n=98"):
         FAMILIES["smaller"].dataset(tokenizer, 98)
-    with pytest.raises(ValueError, match="n is 0.*e.g. 97"):
+    with pytest.raises(ValueError, match="n is 0.*e.g. 490"):
         family.dataset(tokenizer, 0)
 
 
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("The {noun} lasted from {XX}{YY} to 17", "does not end with {XX}"),
-        ("The {noun} lasted from 17{YY} to {XX}", "start year once, as {XX}{YY}"),
         ("{XX}{YY}, {XX}{YY}, {XX}", "start year once, as {XX}{YY}"),
-        ("The {city} grew from {XX}{YY} to {XX}", "unknown field {city}"),
         ("{earlier}, {XX}{YY}, {XX}", "unknown field {earlier}"),
     ],
 )

@@ -16,8 +16,6 @@ from gt_helpers.dataset.prompts import (
     NO_BOS_TEMPLATE,
     PAPER_POSITIONS,
     YEAR_STRINGS,
-    Prompt,
-    Template,
     load_nouns,
     valid_years,
     year_pool,
@@ -66,32 +64,21 @@ def same(a: YearDataset, b: YearDataset) -> bool:
 # ------------------------------------------------------------------------- tokens and years
 
 
-def test_year_tokens_are_gpt2s(gpt2_tokenizer: Tokenizer) -> None:
+def test_year_tokens_are_the_two_digit_strings(
+    tokenizer: Tokenizer, gpt2_tokenizer: Tokenizer
+) -> None:
     assert year_tokens(gpt2_tokenizer).tolist() == [int(i) for i in YEAR_IDS.split()]
+    assert tuple(tokenizer.decode([i]) for i in year_tokens(tokenizer).tolist()) == YEAR_STRINGS
 
 
-def test_year_tokens_are_the_two_digit_strings(tokenizer: Tokenizer) -> None:
-    ids = year_tokens(tokenizer)
-    assert len(set(ids.tolist())) == 100
-    assert tuple(tokenizer.decode([i]) for i in ids.tolist()) == YEAR_STRINGS
-
-
-def test_valid_years_per_century(tokenizer: Tokenizer) -> None:
+def test_valid_years_per_century_and_of_both_pools(tokenizer: Tokenizer) -> None:
     for century, (raw, kept, first, last) in CENTURIES.items():
         start, end = century * 100, century * 100 + 100
         years = valid_years(tokenizer, start, end)
         assert len(valid_years(tokenizer, start, end, trim=False)) == raw
         assert (len(years), years[0], years[-1]) == (kept, first, last)
-
-
-def test_valid_years_of_both_pools(tokenizer: Tokenizer) -> None:
-    assert len(valid_years(tokenizer)) == 617
-    assert len(valid_years(tokenizer, trim=False)) == 631
-    assert len(valid_years(tokenizer, *PAPER_CODE)) == 768
-    assert len(valid_years(tokenizer, *PAPER_CODE, trim=False)) == 786
-    # A later work asks for YY in 02..98 first and trims then: 604.
-    inner = [y for y in valid_years(tokenizer, trim=False) if 2 <= y % 100 <= 98]
-    assert len(inner) - 2 * len({y // 100 for y in inner}) == 604
+    for years, trim, n in (((), True, 617), ((), False, 631), (PAPER_CODE, True, 768)):
+        assert len(valid_years(tokenizer, *years, trim=trim)) == n
 
 
 def test_valid_years_split_as_century_and_YY(tokenizer: Tokenizer) -> None:
@@ -115,15 +102,13 @@ def test_years_per_YY(tokenizer: Tokenizer) -> None:
     assert all(text[YY] in (5, 6, 7) for YY in range(10, 99))
 
 
-def test_nouns_are_single_tokens(tokenizer: Tokenizer) -> None:
+def test_nouns_are_single_tokens_after_a_space(
+    tokenizer: Tokenizer, gpt2_tokenizer: Tokenizer
+) -> None:
     nouns = load_nouns()
-    assert len(set(nouns)) == len(nouns) == 120
-    assert list(nouns) == sorted(nouns)
+    assert len(nouns) == 120 and list(nouns) == sorted(set(nouns))
     assert all(len(ids) == 1 for ids in tokenizer([f" {noun}" for noun in nouns])["input_ids"])
-
-
-def test_only_some_nouns_are_single_tokens_without_a_space(gpt2_tokenizer: Tokenizer) -> None:
-    assert sum(len(ids) == 1 for ids in gpt2_tokenizer(list(load_nouns()))["input_ids"]) == 34
+    assert sum(len(ids) == 1 for ids in gpt2_tokenizer(list(nouns))["input_ids"]) == 34
 
 
 def test_prompt_has_gpt2s_ids(gpt2_tokenizer: Tokenizer) -> None:
@@ -160,17 +145,15 @@ def test_shapes_and_positions(dataset: YearDataset, tokenizer: Tokenizer) -> Non
 
 
 def test_valid_mask(dataset: YearDataset) -> None:
-    assert dataset.valid.dtype == torch.bool
-    assert torch.equal(dataset.valid.sum(1), 99 - dataset.YY)
-    first, YY = dataset.valid[0], int(dataset.YY[0])
-    assert not first[YY]
-    assert first[YY + 1]
+    YYs = dataset.YY.tolist()
+    assert dataset.valid.tolist() == [[year > YY for year in range(100)] for YY in YYs]
 
 
-def test_balanced_sampling(dataset: YearDataset) -> None:
+def test_balanced_sampling_cycles_over_the_YYs(tokenizer: Tokenizer, dataset: YearDataset) -> None:
     assert dataset.YY.tolist() == [2 + i % 97 for i in range(490)]
-    counts = Counter(dataset.YY.tolist())
-    assert all(counts[YY] == (6 if YY <= 6 else 5) for YY in range(2, 99))
+    few = YearDataset(tokenizer, 5, years=[1745, 1732, 1645])
+    assert few.YY.tolist() == [32, 45, 32, 45, 32]
+    assert set(few.years.tolist()) <= {1732, 1645, 1745}
 
 
 def test_unbalanced_sampling_is_uniform_over_the_pool(tokenizer: Tokenizer) -> None:
@@ -181,12 +164,6 @@ def test_unbalanced_sampling_is_uniform_over_the_pool(tokenizer: Tokenizer) -> N
     chi_squared = sum((counts[y] - 5000 / 617) ** 2 / (5000 / 617) for y in pool)
     assert abs(chi_squared - 616) < 5 * (2 * 616) ** 0.5
     assert len(set(dataset.nouns)) == 120
-
-
-def test_balanced_cycles_over_the_YYs_that_exist(tokenizer: Tokenizer) -> None:
-    dataset = YearDataset(tokenizer, 5, years=[1745, 1732, 1645])
-    assert dataset.YY.tolist() == [32, 45, 32, 45, 32]
-    assert set(dataset.years.tolist()) <= {1732, 1645, 1745}
 
 
 def test_seed(tokenizer: Tokenizer, dataset: YearDataset) -> None:
@@ -214,9 +191,6 @@ def test_slices_do_not_resample(dataset: YearDataset) -> None:
     assert set(few.YY.tolist()) == {2, 3, 4}
     assert [int(dataset[i].YY) for i in range(3)] == [2, 3, 4]
     assert len(dataset) == 490
-
-
-def test_dataset_cannot_be_assigned_to(dataset: YearDataset) -> None:
     with pytest.raises(FrozenInstanceError):
         dataset.years = torch.zeros(1)  # type: ignore[misc]
 
@@ -227,8 +201,9 @@ def test_dataset_cannot_be_assigned_to(dataset: YearDataset) -> None:
 @pytest.mark.parametrize("name", CORRUPTIONS)
 @pytest.mark.parametrize("years", [(1100, 1800), PAPER_CODE])
 def test_corruption_changes_what_it_says(
-    tokenizer: Tokenizer, name: str, years: tuple[int, int]
+    tokenizer: Tokenizer, dataset: YearDataset, name: str, years: tuple[int, int]
 ) -> None:
+    clean_text = dataset.clean_text[:200]
     dataset = YearDataset(tokenizer, 200, years=years, corruption=name)
     allowed = {"noun": ["NOUN"], "century": ["XX1"]}.get(name, ["YY"])
     if name == "01" and years == PAPER_CODE:
@@ -238,13 +213,7 @@ def test_corruption_changes_what_it_says(
     assert torch.equal(dataset.clean[:, -1], dataset.corrupted[:, -1])
     assert tokenizer(dataset.corrupted_text)["input_ids"] == dataset.corrupted.tolist()
     assert dataset.corruption.name == name
-
-
-def test_clean_prompts_do_not_depend_on_the_corruption(
-    tokenizer: Tokenizer, dataset: YearDataset
-) -> None:
-    for name in CORRUPTIONS:
-        assert YearDataset(tokenizer, 50, corruption=name).clean_text == dataset.clean_text[:50]
+    assert (dataset.clean_text == clean_text) == (years != PAPER_CODE)  # whatever the corruption
 
 
 def test_01_corruption(tokenizer: Tokenizer, dataset: YearDataset) -> None:
@@ -260,19 +229,16 @@ def test_01_corruption(tokenizer: Tokenizer, dataset: YearDataset) -> None:
 
 def test_random_corruptions(tokenizer: Tokenizer) -> None:
     number = {int(token): YY for YY, token in enumerate(year_tokens(tokenizer))}
-
-    def corrupted_YY(name: str) -> torch.Tensor:
-        dataset = YearDataset(tokenizer, 490, corruption=name)
-        return torch.tensor([number[i] for i in dataset.corrupted[:, 8].tolist()]) - dataset.YY
-
-    assert (corrupted_YY("smaller") < 0).all()
-    differences = corrupted_YY("random")
-    assert (differences > 0).any()
-    assert (differences < 0).any()
-    centuries = YearDataset(tokenizer, 490, corruption="century")
-    found = {str(tokenizer.decode([i])).strip() for i in centuries.corrupted[:, 7].tolist()}
+    smaller, other, century = (
+        YearDataset(tokenizer, 490, corruption=name) for name in ("smaller", "random", "century")
+    )
+    changes = [
+        torch.tensor([number[i] for i in one.corrupted[:, 8].tolist()]) - one.YY
+        for one in (smaller, other)
+    ]
+    assert (changes[0] < 0).all() and changes[1].min() < 0 < changes[1].max()
+    found = {str(tokenizer.decode([i])).strip() for i in century.corrupted[:, 7].tolist()}
     assert found == {"11", "12", "13", "14", "15", "16", "17"}
-    assert torch.equal(centuries.clean[:, 12], centuries.corrupted[:, 12])
 
 
 def test_random_corruption_is_uniform_over_what_fits(tokenizer: Tokenizer) -> None:
@@ -282,27 +248,12 @@ def test_random_corruption_is_uniform_over_what_fits(tokenizer: Tokenizer) -> No
     assert all(abs(n - 1000) < 130 for n in counts.values())
 
 
-def test_own_corruption(tokenizer: Tokenizer) -> None:
-    def late(prompt: Prompt, nouns: object) -> Prompt:
-        return prompt._replace(year=prompt.XX * 100 + 99)
-
-    own = Corruption("99", "YY becomes 99", late, may_change=("YY",))
-    dataset = YearDataset(tokenizer, 5, years=(1700, 1800), corruption=own)
-    assert (dataset.corrupted[:, 8] == dataset.year_tokens[99]).all()
-
-
 def test_corruption_errors(tokenizer: Tokenizer) -> None:
-    def century_start(prompt: Prompt, nouns: object) -> Prompt:
-        return prompt._replace(year=prompt.XX * 100)
-
-    start = Corruption("00", "", century_start)
-    wrong = Corruption("wrong", "", lambda prompt, nouns: ["text"])  # type: ignore[list-item]
     for options, message in (
         ({"corruption": "02"}, "'02' is no corruption.*'01', 'smaller', 'random', 'noun'"),
         ({"years": [1701]}, "'01' has no replacement for .*1701"),
         ({"nouns": ["war"], "corruption": "noun"}, "'noun' has no replacement.*only 'NOUN'"),
-        ({"years": [1732], "corruption": start}, "'00' has no replacement.*13 tokens.*' 1700'"),
-        ({"corruption": wrong}, "'wrong' gives .*'text'"),
+        ({"years": [1701], "corruption": "smaller"}, "has no replacement.*13 tokens.*' 1700'"),
     ):
         with pytest.raises(ValueError, match=message):
             YearDataset(tokenizer, 5, **options)  # type: ignore[arg-type]
@@ -335,9 +286,9 @@ def test_own_nouns_and_template(gpt2_tokenizer: Tokenizer) -> None:
         ("The {noun} in {place} from {XX}{YY} to {XX}", "unknown field {place}"),
     ],
 )
-def test_template_errors(text: str, problem: str) -> None:
+def test_template_errors(tokenizer: Tokenizer, text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=f"the template .*{problem}.*for example"):
-        Template(text)
+        YearDataset(tokenizer, template=text)
 
 
 @pytest.mark.parametrize(
@@ -394,7 +345,6 @@ def test_given_prompts(tokenizer: Tokenizer) -> None:
     named = YearDataset.from_prompts(clean, clean, [1732, 1732], tokenizer, nouns=["war", "war"])
     assert named.position("NOUN") == 1
     assert named.corruption.name == "given"
-    assert named.template is None
     short = YearDataset.from_prompts(
         ["The war lasted from the year 732 BC to the year 7"] * 2,
         ["The war lasted from the year 799 BC to the year 7"] * 2,
@@ -436,9 +386,16 @@ def test_csv_round_trip(tokenizer: Tokenizer, tmp_path: Path, corruption: str) -
 
 
 def test_csv_round_trip_of_own_prompts(gpt2_tokenizer: Tokenizer, tmp_path: Path) -> None:
-    own = Corruption('own, "quoted"', "a, b", lambda prompt, nouns: prompt._replace(noun="null"))
     text = ' "Well,\nthe {noun}," from {XX}{YY} to {XX}'
-    dataset = YearDataset(gpt2_tokenizer, 7, nouns=["war"], template=text, corruption=own)
+    drawn = YearDataset(gpt2_tokenizer, 7, nouns=["null"], template=text)
+    dataset = YearDataset.from_prompts(
+        drawn.clean_text,
+        drawn.corrupted_text,
+        drawn.years.tolist(),
+        gpt2_tokenizer,
+        nouns=drawn.nouns,
+        corruption=Corruption('own, "quoted"', "a, b"),
+    )
     dataset.to_csv(tmp_path / "prompts.csv")
     assert same(YearDataset.from_csv(tmp_path / "prompts.csv", gpt2_tokenizer), dataset)
     given = YearDataset.from_prompts(["17 1732 17"], ["17 1701 17"], [1732], gpt2_tokenizer)
@@ -447,12 +404,10 @@ def test_csv_round_trip_of_own_prompts(gpt2_tokenizer: Tokenizer, tmp_path: Path
 
 
 def test_csv_with_three_columns(tokenizer: Tokenizer, dataset: YearDataset, tmp_path: Path) -> None:
-    path = tmp_path / "prompts.csv"
-    dataset.to_frame()[["clean", "corrupted", "year"]].to_csv(path, index=False)
-    again = YearDataset.from_csv(path, tokenizer)
-    assert torch.equal(again.clean, dataset.clean)
+    dataset.to_frame()[["clean", "corrupted", "year"]].to_csv(tmp_path / "prompts.csv", index=False)
+    again = YearDataset.from_csv(tmp_path / "prompts.csv", tokenizer)
+    assert torch.equal(again.clean, dataset.clean) and again.position("YY") == 8
     assert torch.equal(again.corrupted, dataset.corrupted)
-    assert again.position("YY") == 8
 
 
 def test_csv_errors(tokenizer: Tokenizer, dataset: YearDataset, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from gt_helpers.analysis.logit_lens import direct_effect, logit_lens
 from gt_helpers.analysis.preview import TOLERANCE
 from gt_helpers.dataset.prompts import valid_years
 from gt_helpers.dataset.year_dataset import YearDataset
+from gt_helpers.differences.ablations import FrozenNorms, MeanAblation, ZeroAblation
 from gt_helpers.differences.choices import (
     CHOICES,
     REFERENCE,
@@ -24,7 +25,6 @@ from gt_helpers.model.cache import cache_activations
 from gt_helpers.model.components import component
 from gt_helpers.model.load import load_model
 from gt_helpers.model.transformer import Transformer
-from gt_helpers.patching.ablations import FrozenNorms, MeanAblation, ZeroAblation
 from gt_helpers.patching.activation import activation_patching
 from gt_helpers.patching.circuits import Circuit
 from gt_helpers.patching.engine import PathPatching

@@ -43,7 +43,7 @@ def test_paper_prompts_are_the_datasets(tokenizer: Tokenizer, dataset: YearDatas
     assert ours.clean_text == dataset.clean_text
     assert torch.equal(ours.clean, dataset.clean)
     assert torch.equal(ours.corrupted, dataset.corrupted)
-    assert ours.corruption is dataset.corruption and ours.template == dataset.template
+    assert ours.corruption is dataset.corruption
     with pytest.raises(ValueError, match="1 years and 2 nouns do not match"):
         paper_prompts(["war", "plague"], [1732], tokenizer)
 

@@ -20,11 +20,11 @@ from literal import (
 from made_edges import BASES, CHANGED, both, close, random_mask
 
 from gt_helpers.analysis.preview import Preview
+from gt_helpers.differences.ablations import FrozenNorms, MeanAblation
 from gt_helpers.edges import graph as module
 from gt_helpers.edges.attribution import eap
 from gt_helpers.edges.graph import EdgeGraph, evaluate_edges
 from gt_helpers.model.components import Shape
-from gt_helpers.patching.ablations import FrozenNorms, MeanAblation
 from gt_helpers.patching.circuits import Circuit
 from gt_helpers.patching.engine import PathPatching
 

@@ -190,8 +190,6 @@ def test_random_circuits_are_evaluated_one_by_one(patching: PathPatching) -> Non
         assert row.heads == ", ".join(drawn.heads)
         diff = patching.evaluate(partial_circuit(drawn)).prob_diff
         assert row.prob_diff == pytest.approx(float(diff.mean()), abs=1e-7)
-    full = random_circuits(patching, PAPER, n=1, seed=4, build=full_circuit)
-    assert full["prob_diff"][0] != table["prob_diff"][0]
 
 
 @pytest.mark.parametrize("n", [0, -1, 2.5])

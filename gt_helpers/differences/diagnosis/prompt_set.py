@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ...dataset.prompts import PAPER_POSITIONS, Prompt, Template, tokenize, year_tokens
+from ...dataset.prompts import PAPER_POSITIONS, PAPER_TEMPLATE, Prompt, fill, tokenize, year_tokens
 from ...dataset.year_dataset import YearDataset
 from ...metrics import FIRST_YY, LAST_YY, prob_diff
 from ...model.cache import PROMPTS_AT_ONCE, end_logits
@@ -119,10 +119,10 @@ def _are_swapped(first: Sequence[ReadPrompt], second: Sequence[ReadPrompt]) -> b
 
 def _as_in_the_paper(model: Transformer, prompts: Sequence[ReadPrompt]) -> list[tuple[Ids, Ids]]:
     """The paper's clean and 01 prompt with a prompt's noun and year; no tokens if there is none."""
-    template, place = Template(), PAPER_POSITIONS.index("YY")
+    place = PAPER_POSITIONS.index("YY")
     years = year_tokens(model.tokenizer).tolist()
     texts = [
-        template.fill(Prompt(plain(one.noun).lower(), 100 * (one.XX or 0) + YY, one.XX or 0))
+        fill(PAPER_TEMPLATE, Prompt(plain(one.noun).lower(), 100 * (one.XX or 0) + YY, one.XX or 0))
         for one in prompts
         for YY in (one.YY or 0, 1)
     ]

@@ -1,4 +1,4 @@
-"""Unit: every variant does what its name says, on small random models in float64."""
+"""Unit: every ablation does what its name says, on small random models in float64."""
 
 from __future__ import annotations
 
@@ -6,19 +6,30 @@ from pathlib import Path
 
 import pytest
 import torch
-from literal import random_prompts
+from literal import random_prompts, save_random_gpt2
 from transformer_lens.model_bridge import TransformerBridge
 
 from gt_helpers.analysis.logit_lens import processed_output
+from gt_helpers.differences.ablations import FrozenNorms, MeanAblation, ZeroAblation
 from gt_helpers.model.cache import cache_activations
 from gt_helpers.model.components import component
+from gt_helpers.model.load import load_model
 from gt_helpers.model.transformer import Transformer
-from gt_helpers.patching.ablations import FrozenNorms, MeanAblation, ZeroAblation
 from gt_helpers.patching.circuits import Circuit
 from gt_helpers.patching.engine import PathPatching
 
 PROMPTS = random_prompts(7)
 KINDS = (MeanAblation, ZeroAblation)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_gpt2(tmp_path_factory.mktemp("gpt2"))
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Transformer:
+    return load_model(folder, "cpu", torch.float64)
 
 
 @pytest.mark.parametrize("kind", KINDS)

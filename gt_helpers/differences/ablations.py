@@ -10,7 +10,7 @@ from torch import Tensor
 from ..dataset.year_dataset import YearDataset
 from ..model.cache import PROMPTS_AT_ONCE, ActivationCache, cache_activations
 from ..model.transformer import Block, Transformer
-from .engine import PathPatching
+from ..patching.engine import PathPatching
 
 
 class Ablation(PathPatching):
