@@ -416,6 +416,7 @@ def test_csv_errors(tokenizer: Tokenizer, dataset: YearDataset, tmp_path: Path) 
         (frame.drop(columns="corrupted"), "no column 'corrupted'"),
         (frame.assign(year="early"), "'early'"),
         (frame[:0], "needs 1 prompt or more"),
+        (frame.assign(corruption=["01", "01", "smaller"]), "several corruption values"),
     ):
         wrong.to_csv(path)
         with pytest.raises(ValueError, match=message):
