@@ -38,11 +38,13 @@ _PARTS = {"q": "queries", "k": "keys", "v": "values"}
 def write_report(results: Results, path: str | Path) -> Path:
     """Write the report of these results to ``path`` and return it; missing experiments are named.
 
-    The page loads nothing from elsewhere.
+    The page loads nothing from elsewhere. An existing file is replaced once the new one is whole.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(report_html(results), encoding="utf-8")
+    part = path.with_name(path.name + ".part")
+    part.write_text(report_html(results), encoding="utf-8")
+    part.replace(path)
     return path
 
 
