@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
 import torch
 from literal import random_prompts, save_random_gpt2
-from made_edges import BASES, both, close, made_scores
+from made_edges import BASES, both, close
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
-from gt_helpers.edges import attribution as module
 from gt_helpers.edges.attribution import VARIANTS, eap, eap_ig
 from gt_helpers.edges.effects import edge_effects
 from gt_helpers.edges.graph import EdgeGraph
 from gt_helpers.edges.rerun import Rerun, sender_changes
-from gt_helpers.edges.scores import EdgeScores, compare_scores, worst_edges
+from gt_helpers.edges.scores import EdgeScores
 from gt_helpers.metrics import cutoff_sharpness, prob_diff
 from gt_helpers.model.load import load_model
 from gt_helpers.patching.engine import PathPatching
@@ -104,17 +102,12 @@ def test_eap_is_the_slope_of_the_effect_at_the_base_run(
 
 def test_the_positions_add_up(patching: PathPatching) -> None:
     summed, apart = (EdgeGraph.of(patching, summed) for summed in (True, False))
-    for found in (
-        [eap(patching, graph).values for graph in (summed, apart)],
-        *(
-            [eap_ig(patching, graph, 2, variant).values for graph in (summed, apart)]
-            for variant in VARIANTS
-        ),
-    ):
+    for variant in VARIANTS:
+        whole, parts = (eap_ig(patching, graph, 2, variant).values for graph in (summed, apart))
         dense = torch.zeros(*apart.exists.shape, len(patching.dataset), dtype=torch.float64)
-        dense[apart.index.unbind(1)] = found[1]
+        dense[apart.index.unbind(1)] = parts
         # the rows that the summed graph has besides cannot arrive: their scores are 0
-        close(dense.sum(0)[summed.index[:, 1], summed.index[:, 2]], found[0])
+        close(dense.sum(0)[summed.index[:, 1], summed.index[:, 2]], whole)
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -151,24 +144,6 @@ def test_one_step_is_eap_and_the_ends_are_the_two_runs(
     assert (estimate.values + reverse.values).abs().max() > 1e-3
 
 
-def test_the_points_lie_on_the_base_s_side(patching: PathPatching, estimate: EdgeScores) -> None:
-    two, four = (eap_ig(patching, estimate.graph, steps) for steps in (2, 4))
-    ends = eap_ig(patching, estimate.graph, variant="clean-corrupted")
-    # of the points 0, 1/4, 1/2 and 3/4 the two steps have the first and the third
-    assert (two.values - estimate.values).abs().max() > 1e-3
-    assert (four.values - two.values).abs().max() > 1e-4
-    assert (two.values - ends.values).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_batches_do_not_matter(
-    patching: PathPatching, graph: EdgeGraph, monkeypatch: pytest.MonkeyPatch, variant: str
-) -> None:
-    whole = eap_ig(patching, graph, 3, variant).values
-    monkeypatch.setattr(module, "PROMPTS_AT_ONCE", 32)
-    close(eap_ig(patching, graph, 3, variant).values, whole)
-
-
 def test_scores_say_what_they_are(
     patching: PathPatching, estimate: EdgeScores, exact: EdgeScores, capsys: pytest.CaptureFixture
 ) -> None:
@@ -198,62 +173,3 @@ def test_what_cannot_be(
 ) -> None:
     with pytest.raises(ValueError, match=sentence):
         eap_ig(patching, graph, **arguments)
-
-
-# ---- comparing with the exact effects ---------------------------------------------------------
-
-
-def test_comparison_of_made_up_scores(exact: EdgeScores) -> None:
-    reference = made_scores(exact.graph, [5.0, -4.0, 3.0, -2.0, 1.0])
-    same = made_scores(exact.graph, [50.0, -40.0, 30.0, -20.0, 10.0], "same")
-    other = made_scores(exact.graph, [5.0, 4.0, 1.0, -2.0], "other")
-    table = compare_scores(reference, [same, other], k=(1, 3, 99)).set_index("method")
-    # with five edges or fewer, all are among the strongest 99
-    assert list(table.loc["same"]) == pytest.approx([5, 1, 1, 1, 1, math.nan], nan_ok=True)
-    # on four edges: sizes 5 4 3 2 against 5 4 1 2, one sign wrong
-    assert list(table.loc["other"]) == pytest.approx(
-        [4, 0.8, 0.75, 1, 2 / 3, math.nan], nan_ok=True
-    )
-    assert list(table.columns) == ["edges", "spearman", "sign", "top_1", "top_3", "top_99"]
-
-
-def test_worst_edges_of_made_up_scores(exact: EdgeScores) -> None:
-    names = exact.graph.names
-    reference = made_scores(exact.graph, [5.0, -4.0, 3.0, -2.0, 1.0])
-    table = worst_edges(reference, made_scores(exact.graph, [5.5, 4.0, 1.0, -2.0]), n=3)
-    assert list(table["edge"]) == [names[1], names[2], names[0]]
-    assert list(table["error"]) == pytest.approx([8.0, -2.0, 0.5])
-    assert list(table["reference"]) == pytest.approx([-4.0, 3.0, 5.0])
-    assert list(table["other"]) == pytest.approx([4.0, 1.0, 5.5])
-    assert list(table["reference_rank"]) == [2, 3, 1]
-    assert list(table["other_rank"]) == [2, 4, 1]
-
-
-def test_the_slope_is_near_the_exact_effect_but_not_equal_to_it(
-    exact: EdgeScores, estimate: EdgeScores
-) -> None:
-    table = compare_scores(exact, [estimate, exact], k=(10,))
-    assert list(table["method"]) == ["EAP", "exact"]
-    assert list(table.iloc[1])[1:] == pytest.approx([len(exact.graph), 1, 1, 1])
-    assert 0.2 < table["spearman"][0] < 0.99
-    worst = worst_edges(exact, estimate)
-    assert len(worst) == 20
-    assert worst["error"].abs().is_monotonic_decreasing
-    difference = (estimate.mean - exact.mean).abs().max()
-    assert abs(worst["error"][0]) == pytest.approx(float(difference))
-
-
-def test_only_what_both_measured_is_compared(patching: PathPatching, exact: EdgeScores) -> None:
-    part = edge_effects(patching, exact.graph, budget=30)
-    (row,) = compare_scores(exact, [part]).itertuples()
-    assert (row.edges, row.spearman, row.sign) == (30, pytest.approx(1.0), 1.0)
-    assert worst_edges(exact, part, n=99)["error"].abs().max() < 1e-12
-
-
-def test_scores_of_another_graph_are_not_compared(
-    patching: PathPatching, estimate: EdgeScores
-) -> None:
-    apart = eap(patching, EdgeGraph.of(patching, summed=False))
-    for compare in (compare_scores, worst_edges):
-        with pytest.raises(ValueError, match=r"e\.g\. all with EdgeGraph\.of\(patching\)"):
-            compare(estimate, [apart] if compare is compare_scores else apart)

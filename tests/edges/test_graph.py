@@ -20,7 +20,6 @@ from literal import (
 from made_edges import BASES, CHANGED, both, close, random_mask
 
 from gt_helpers.analysis.preview import Preview
-from gt_helpers.edges import graph as module
 from gt_helpers.edges.attribution import eap
 from gt_helpers.edges.graph import EdgeGraph, evaluate_edges
 from gt_helpers.model.components import Shape
@@ -151,8 +150,7 @@ def test_it_is_the_evaluation_of_the_circuit(
     graph = EdgeGraph.of(patching, summed)
     for seed in range(3):
         mask = random_mask(graph, share, seed)
-        circuit = graph.circuit(mask, "random edges")
-        assert circuit.name == "random edges"
+        circuit = graph.circuit(mask)
         evaluated = patching.evaluate(circuit).log_probs
         close(evaluate_edges(patching, graph, mask).log_probs, evaluated)
         assert (evaluated - patching.base_log_probs).abs().max() > 1e-3
@@ -227,12 +225,3 @@ def test_pruning_changes_no_answer(patching: PathPatching, summed: bool) -> None
     assert 0 < kept.sum() < mask.sum()
     whole = patching.evaluate(graph.circuit(mask)).log_probs
     close(patching.evaluate(graph.circuit(kept)).log_probs, whole)
-
-
-def test_batches_of_prompts_do_not_matter(
-    patching: PathPatching, graph: EdgeGraph, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mask = random_mask(graph, 0.4, 2)
-    whole = evaluate_edges(patching, graph, mask).log_probs
-    monkeypatch.setattr(module, "PROMPTS_AT_ONCE", 8)
-    close(evaluate_edges(patching, graph, mask).log_probs, whole)
