@@ -41,7 +41,7 @@ class FoundCircuit(Circuit):
 
     effects: Float[Tensor, "edge prompt"] = field(compare=False)
 
-    def __init__(self, effects: Mapping[Edge, Tensor]) -> None:
+    def __init__(self, effects: Mapping[Edge, Float[Tensor, " prompt"]]) -> None:
         super().__init__(effects, "found circuit", embeddings(effects))
         values = torch.stack(list(effects.values())) if effects else torch.empty(0, 1)
         object.__setattr__(self, "effects", values)

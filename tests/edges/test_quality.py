@@ -145,6 +145,8 @@ def test_curves_follow_the_greedy_order(
 ) -> None:
     n = len(SHARES)
     assert SHARES == (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)  # the benchmark's
+    with pytest.raises(ValueError, match=r"e\.g\. \[eap\(patching, graph\)\]"):
+        faithfulness_curves(patching, [])
     table = faithfulness_curves(patching, [scores], {"some": some}, n_random=2)
     assert list(table["kind"]) == ["ranking"] * n + ["random"] * 2 * n + ["circuit"]
     assert list(table["name"].unique()) == ["EAP", "random, seed 0", "random, seed 1", "some"]
@@ -186,19 +188,6 @@ def test_scores_are_dealt_out_at_random(scores: EdgeScores) -> None:
     assert torch.equal(one.mean[40:], again.mean[40:])
     for other in (part, two):
         assert (one.mean[40:] != other.mean[40:]).double().mean() > 0.9
-
-
-def test_scores_of_different_graphs_have_no_curves(
-    patching: PathPatching, scores: EdgeScores
-) -> None:
-    apart = eap(patching, EdgeGraph.of(patching, summed=False))
-    example = r"e\.g\. all with EdgeGraph\.of\(patching\)"
-    with pytest.raises(ValueError, match=example):
-        faithfulness_curves(patching, [scores, apart])
-    with pytest.raises(ValueError, match=example):
-        edge_overlap({"summed": scores, "apart": apart})
-    with pytest.raises(ValueError, match=r"e\.g\. \[eap\(patching, graph\)\]"):
-        faithfulness_curves(patching, [])
 
 
 # ---- necessary and complete -------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 from made_edges import made_scores
@@ -10,6 +11,7 @@ from made_edges import made_scores
 from gt_helpers.edges.attribution import eap
 from gt_helpers.edges.effects import edge_effects
 from gt_helpers.edges.graph import EdgeGraph
+from gt_helpers.edges.quality import edge_overlap, faithfulness_curves
 from gt_helpers.edges.scores import EdgeScores, compare_scores, worst_edges
 from gt_helpers.metrics import bootstrap_ci
 from gt_helpers.patching.engine import PathPatching
@@ -72,10 +74,19 @@ def test_only_what_both_measured_is_compared(patching: PathPatching, exact: Edge
     assert worst_edges(exact, part, n=99)["error"].abs().max() < 1e-12
 
 
+@pytest.mark.parametrize(
+    "compare",
+    [
+        lambda patching, one, other: compare_scores(one, [other]),
+        lambda patching, one, other: worst_edges(one, other),
+        lambda patching, one, other: faithfulness_curves(patching, [one, other]),
+        lambda patching, one, other: edge_overlap({"summed": one, "apart": other}),
+    ],
+    ids=["compare_scores", "worst_edges", "faithfulness_curves", "edge_overlap"],
+)
 def test_scores_of_another_graph_are_not_compared(
-    patching: PathPatching, estimate: EdgeScores
+    patching: PathPatching, estimate: EdgeScores, compare: Callable
 ) -> None:
     apart = eap(patching, EdgeGraph.of(patching, summed=False))
-    for compare in (compare_scores, worst_edges):
-        with pytest.raises(ValueError, match=r"e\.g\. all with EdgeGraph\.of\(patching\)"):
-            compare(estimate, [apart] if compare is compare_scores else apart)
+    with pytest.raises(ValueError, match=r"e\.g\. all with EdgeGraph\.of\(patching\)"):
+        compare(patching, estimate, apart)
