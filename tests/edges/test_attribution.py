@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import torch
-from literal import random_prompts, save_random_gpt2
-from made_edges import BASES, both, close
+from made_edges import close
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
@@ -16,18 +15,16 @@ from gt_helpers.edges.effects import edge_effects
 from gt_helpers.edges.graph import EdgeGraph
 from gt_helpers.edges.rerun import Rerun, sender_changes
 from gt_helpers.edges.scores import EdgeScores
-from gt_helpers.metrics import cutoff_sharpness, prob_diff
-from gt_helpers.model.load import load_model
+from gt_helpers.metrics import Metric, cutoff_sharpness, prob_diff
 from gt_helpers.patching.engine import PathPatching
 
 
-def linear(folder: Path) -> Path:
-    """Make a saved model linear in its residual stream: every receiver's output is.
+def linear(hf: GPT2LMHeadModel) -> None:
+    """Make a model linear in its residual stream: every receiver's output is.
 
     Queries are 0, so attention is constant; the norms divide by a huge epsilon; the activation is
     a ReLU far on its positive side.
     """
-    hf = GPT2LMHeadModel.from_pretrained(folder)
     hf.config.activation_function, hf.config.layer_norm_epsilon = "relu", 1e20
     width = hf.config.n_embd
     for name, weight in hf.named_parameters():
@@ -39,14 +36,11 @@ def linear(folder: Path) -> Path:
             weight.data += 20
         if name.endswith("c_proj.weight"):
             weight.data *= 0.3
-    hf.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
-def linear_patching(tmp_path_factory: pytest.TempPathFactory) -> PathPatching:
-    folder = linear(save_random_gpt2(tmp_path_factory.mktemp("linear")))
-    return PathPatching(load_model(folder, "cpu", torch.float64), random_prompts())
+def linear_patching(changed: Callable[..., PathPatching]) -> PathPatching:
+    return changed(linear)
 
 
 def logit_difference(probs: Tensor, YY: Tensor) -> Tensor:
@@ -57,12 +51,11 @@ def logit_difference(probs: Tensor, YY: Tensor) -> Tensor:
 # ---- what the scores are ----------------------------------------------------------------------
 
 
-@both
 @pytest.mark.parametrize("variant", ["EAP", *VARIANTS])
 def test_on_a_linear_model_every_method_is_exact(
-    linear_patching: PathPatching, variant: str, summed: bool
+    linear_patching: PathPatching, variant: str, either_graph: EdgeGraph
 ) -> None:
-    graph = EdgeGraph.of(linear_patching, summed)
+    graph = either_graph  # every model of this shape has it
     exact = edge_effects(linear_patching, graph, logit_difference).values
     if variant == "EAP":
         found = eap(linear_patching, graph, logit_difference).values
@@ -75,22 +68,19 @@ def test_on_a_linear_model_every_method_is_exact(
     assert exact[~idle].abs().mean() > 1e-3
 
 
-@both
-@pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("metric", [prob_diff, cutoff_sharpness])
 def test_eap_is_the_slope_of_the_effect_at_the_base_run(
-    engines: dict[str, PathPatching], base: str, metric, summed: bool
+    either_base: PathPatching, either_graph: EdgeGraph, metric: Metric
 ) -> None:
-    patching, step = engines[base], 1e-5
-    graph = EdgeGraph.of(patching, summed)
+    patching, graph, step = either_base, either_graph, 1e-5
     scores = eap(patching, graph, metric)
     ((base_run, patch_run, _),) = patching.caches(100)
     changes = sender_changes(base_run, patch_run)
     data = patching.dataset
-    for number in range(0, len(graph), 5 if summed else 23):
+    for number in range(0, len(graph), 5 if graph.summed else 23):
         row, sender, receiver = graph.index[number].tolist()
         change = changes[sender].clone()
-        if not summed:
+        if not graph.summed:
             keep = torch.arange(change.shape[1]) == row
             change = change * keep[:, None]
         moved = torch.stack([step * change, -step * change])
@@ -110,12 +100,10 @@ def test_the_positions_add_up(patching: PathPatching) -> None:
         close(dense.sum(0)[summed.index[:, 1], summed.index[:, 2]], whole)
 
 
-@pytest.mark.parametrize("base", BASES)
 def test_the_inputs_variant_adds_up_to_the_whole_change(
-    engines: dict[str, PathPatching], base: str
+    either_base: PathPatching, graph: EdgeGraph
 ) -> None:
-    patching = engines[base]
-    graph, YY = EdgeGraph.of(patching), patching.dataset.YY
+    patching, YY = either_base, either_base.dataset.YY
     from_embed = graph.index[:, 1] == 0
     whole = prob_diff(patching.patch_probs, YY) - prob_diff(patching.base_probs, YY)
 
@@ -133,12 +121,12 @@ def test_the_inputs_variant_adds_up_to_the_whole_change(
 
 
 def test_one_step_is_eap_and_the_ends_are_the_two_runs(
-    engines: dict[str, PathPatching], estimate: EdgeScores
+    patching: PathPatching, estimate: EdgeScores
 ) -> None:
-    patching, graph = engines["clean"], estimate.graph
+    graph = estimate.graph
     close(eap_ig(patching, graph, 1).values, estimate.values)
     # seen from the other run, the senders' changes have the other sign
-    reverse = eap(engines["corrupted"], graph)
+    reverse = eap(patching.reversed(), graph)
     ends = eap_ig(patching, graph, variant="clean-corrupted")
     close(ends.values, (estimate.values - reverse.values) / 2)
     assert (estimate.values + reverse.values).abs().max() > 1e-3

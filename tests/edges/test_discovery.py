@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from literal import random_prompts, save_random_gpt2
-from made_edges import CHANGED, both, made_scores, random_scores
+from made_edges import CHANGED, made_scores, random_scores
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
@@ -34,9 +32,8 @@ from gt_helpers.patching.paper import acdc_circuit, full_circuit, partial_circui
 PLANTED = ("embed", "a0.h1", "m1", "a2.h2")
 
 
-def planted(folder: Path) -> Path:
-    """Make all but the planted components of a saved model write next to nothing."""
-    hf = GPT2LMHeadModel.from_pretrained(folder)
+def planted(hf: GPT2LMHeadModel) -> None:
+    """Make all but the planted components of a model write next to nothing."""
     width = hf.config.n_embd // hf.config.n_head
     for layer, block in enumerate(hf.transformer.h):
         if f"m{layer}" not in PLANTED:
@@ -44,14 +41,6 @@ def planted(folder: Path) -> Path:
         for head in range(hf.config.n_head):
             if f"a{layer}.h{head}" not in PLANTED:
                 block.attn.c_proj.weight.data[head * width : (head + 1) * width] *= 1e-6
-    hf.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def planted_patching(tmp_path_factory: pytest.TempPathFactory) -> PathPatching:
-    folder = planted(save_random_gpt2(tmp_path_factory.mktemp("planted")))
-    return PathPatching(load_model(folder, "cpu", torch.float64), random_prompts())
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +52,10 @@ def mini() -> PathPatching:
 # ---- discovery by path patching ---------------------------------------------------------------
 
 
-def test_it_finds_all_of_a_planted_circuit_and_nothing_else(planted_patching: PathPatching) -> None:
-    patching = planted_patching
+def test_it_finds_all_of_a_planted_circuit_and_nothing_else(
+    changed: Callable[..., PathPatching],
+) -> None:
+    patching = changed(planted)
 
     def closeness(probs: Tensor, YY: Tensor) -> Tensor:
         """A metric that everything lowers that changes the answer at all."""
@@ -198,12 +189,11 @@ def test_the_strongest_edges_hang_together() -> None:
 # ---- greedy circuits --------------------------------------------------------------------------
 
 
-@both
 @pytest.mark.parametrize("signed", [False, True])
 def test_the_next_edge_is_the_strongest_into_the_circuit(
-    patching: PathPatching, summed: bool, signed: bool
+    either_graph: EdgeGraph, signed: bool
 ) -> None:
-    graph = EdgeGraph.of(patching, summed)
+    graph = either_graph
     scores = random_scores(graph)  # whose gap is negative: towards the patch run is down
     strength = -scores.mean if signed else scores.mean.abs()
     order = greedy_order(scores, signed).tolist()
@@ -224,11 +214,9 @@ def test_the_next_edge_is_the_strongest_into_the_circuit(
         joined.add((row, graph.nodes[sender]))
 
 
-@both
 @pytest.mark.parametrize("n_edges", [3, 10, 40, 100])
-def test_budgets_are_kept_and_used(patching: PathPatching, n_edges: int, summed: bool) -> None:
-    graph = EdgeGraph.of(patching, summed)
-    scores = random_scores(graph, 1)
+def test_budgets_are_kept_and_used(either_graph: EdgeGraph, n_edges: int) -> None:
+    graph, scores = either_graph, random_scores(either_graph, 1)
     chosen = greedy_edges(scores, n_edges)
     assert chosen.sum() <= n_edges
     assert torch.equal(graph.pruned(chosen), chosen)
@@ -278,11 +266,12 @@ def test_published_circuits_on_the_graph() -> None:
     assert int(GRAPH.edges_of(partial_circuit()).sum()) > 44
 
 
-def test_a_circuit_of_the_graph_comes_back(patching: PathPatching) -> None:
-    for summed in (True, False):
-        graph = EdgeGraph.of(patching, summed)
-        chosen = greedy_edges(random_scores(graph), 50)
-        assert torch.equal(graph.edges_of(graph.circuit(chosen)), chosen)
+def test_a_circuit_of_the_graph_comes_back(either_graph: EdgeGraph) -> None:
+    chosen = greedy_edges(random_scores(either_graph), 50)
+    assert torch.equal(either_graph.edges_of(either_graph.circuit(chosen)), chosen)
+
+
+def test_what_a_circuit_holds_whole_has_all_below_it(patching: PathPatching) -> None:
     before = Circuit(["m0@The -> m1@The", "m0@The -> a1.h0.v", "m1 -> logits"])
     apart = EdgeGraph.of(patching, summed=False)
     names = [apart.names[n] for n in apart.edges_of(before).nonzero()]

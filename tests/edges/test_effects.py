@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 from literal import Literal, Prompts, paths_of_edges, year_prob_diff
-from made_edges import BASES, both, close, one_edge
+from made_edges import close, one_edge
 
 from gt_helpers.edges.effects import edge_effects
 from gt_helpers.edges.graph import EdgeGraph
@@ -16,17 +16,14 @@ from gt_helpers.metrics import cutoff_sharpness, prob_diff
 from gt_helpers.patching.engine import PathPatching
 
 
-@both
-@pytest.mark.parametrize("base", BASES)
 def test_it_is_the_circuit_of_one_edge_and_all_downstream(
-    engines: dict[str, PathPatching], base: str, summed: bool
+    either_base: PathPatching, either_graph: EdgeGraph
 ) -> None:
-    patching = engines[base]
-    graph = EdgeGraph.of(patching, summed)
+    patching, graph = either_base, either_graph
     scores = edge_effects(patching, graph)
     base_diff = prob_diff(patching.base_probs, patching.dataset.YY)
     by_receiver = {int(receiver): n for n, receiver in enumerate(graph.index[:, 2])}
-    some = random.Random(base).sample(range(len(graph)), 12)
+    some = random.Random(patching.base).sample(range(len(graph)), 12)
     for number in {*some, *random.Random(1).sample(list(by_receiver.values()), 8)}:
         expected = patching.evaluate(one_edge(graph, number)).prob_diff - base_diff
         close(scores.values[number], expected)
