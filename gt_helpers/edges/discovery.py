@@ -86,7 +86,8 @@ def discover_circuit(
     ``threshold`` of the gap between clean and corrupted prompts or more; of those into a component,
     the strongest is kept however small it is, so that each leads down to the embedding. What does
     not is left out at the end. ``sweep`` may stand in for the patching's own, e.g. a `Preview`'s.
-    Of a ``metric`` that grows with the damage, as a divergence does, give the negative. Raises ValueError unless the patching's base is "clean", and for a threshold below 0.
+    Of a ``metric`` that grows with the damage, as a divergence does, give the negative. Raises
+    ValueError unless the patching's base is "clean", and for a threshold below 0.
     """
     if patching.base != "clean":
         raise ValueError(
