@@ -10,12 +10,11 @@ GPT-2: otherwise the preview would be off, say so, and fall back to exact sweeps
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import torch
-from sweep import options_of, print_tables, random_prompts, seconds
+from timing import Table, random_prompts, run, seconds
 
 from gt_helpers import views
 from gt_helpers.analysis import preview
@@ -30,7 +29,7 @@ TINY = CircuitParts(("a0.h1",), ("m1",), ("m0",), ("embed",))
 
 
 @torch.no_grad()
-def benchmark(folder: Path, n: int, device: str) -> list[tuple[str, str]]:
+def benchmark(folder: Path, n: int, device: str) -> Table:
     """Time of one device, as rows of a table."""
     model = load_model(folder, device=device)
     prompts: Any = random_prompts(n, model.W_U.shape[1])
@@ -76,10 +75,7 @@ def benchmark(folder: Path, n: int, device: str) -> list[tuple[str, str]]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the table for each device."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--prompts", type=int, default=49)
-    options = options_of(parser, arguments)
-    print_tables(lambda folder, device: benchmark(folder, options.prompts, device), options)
+    run(benchmark, 49, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -10,20 +10,11 @@ prompts are random, as in sweep.py: neither matters for time or memory.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import torch
-from sweep import (
-    GIB,
-    Peak,
-    options_of,
-    print_tables,
-    product_seconds,
-    random_prompts,
-    seconds,
-)
+from timing import GIB, Peak, Table, product_seconds, random_prompts, run, seconds
 
 from gt_helpers.analysis.neurons import Neurons
 from gt_helpers.model.cache import cache_activations
@@ -32,7 +23,7 @@ from gt_helpers.patching.engine import PathPatching
 
 
 @torch.no_grad()
-def benchmark(folder: Path, n: int, device: str) -> list[tuple[str, str]]:
+def benchmark(folder: Path, n: int, device: str) -> Table:
     """Time and memory of one device, as rows of a table."""
     model = load_model(folder, device=device)
     prompts: Any = random_prompts(n, model.W_U.shape[1])
@@ -64,10 +55,7 @@ def benchmark(folder: Path, n: int, device: str) -> list[tuple[str, str]]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the table for each device."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--prompts", type=int, default=490)
-    options = options_of(parser, arguments)
-    print_tables(lambda folder, device: benchmark(folder, options.prompts, device), options)
+    run(benchmark, 490, __doc__, arguments)
 
 
 if __name__ == "__main__":

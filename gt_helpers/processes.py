@@ -107,26 +107,12 @@ def over_prompts(
     `resumable` step, what an interrupted attempt kept of this is not measured again. A ValueError
     of one process is raised in all.
     """
-    global _measuring
     if _measuring:
         return measure(slice(0, n))
     path, kept = _kept(what, n)
     left = sorted(set(range(n)) - {number for some in kept for number in range(n)[some]})
     first, last = (len(left) * i // world_size() for i in (rank(), rank() + 1))
-    found: dict[int, Tensors] = {}  # by their first prompts
-    refusal: ValueError | None = None
-    _measuring = True
-    try:
-        for prompts in _slices(left[first:last]):
-            found[prompts.start] = tensors = measure(prompts)
-            if world_size() > 1:
-                found[prompts.start] = {name: _own(tensor) for name, tensor in tensors.items()}
-            if world_size() > 1 and path:
-                write_tensors(_part(path, prompts), tensors)
-    except ValueError as error:
-        refusal = error
-    finally:
-        _measuring = False
+    found, refusal = _measured(measure, _slices(left[first:last]), path)
     if is_main() and path:
         found |= {prompts.start: load_file(_part(path, prompts)) for prompts in kept}
     everyone = _gather(f"{what} of {n} prompts", (found, refusal))
@@ -138,6 +124,28 @@ def over_prompts(
     if len(parts) == 1:
         return parts[0]
     return {name: torch.cat([part[name] for part in parts], dim) for name in parts[0]}
+
+
+def _measured(
+    measure: Callable[[slice], Tensors], mine: Sequence[slice], path: Path | None
+) -> tuple[dict[int, Tensors], ValueError | None]:
+    """What this process finds on its prompts, by the first of each slice; or why it refuses."""
+    global _measuring
+    found: dict[int, Tensors] = {}
+    _measuring = True
+    try:
+        for prompts in mine:
+            found[prompts.start] = tensors = measure(prompts)
+            if world_size() == 1:
+                continue  # nothing is sent, and no other process can be lost meanwhile
+            found[prompts.start] = {name: _own(tensor) for name, tensor in tensors.items()}
+            if path:
+                write_tensors(_part(path, prompts), tensors)
+    except ValueError as error:
+        return {}, error
+    finally:
+        _measuring = False
+    return found, None
 
 
 def chunks(prompts: slice, size: int) -> list[slice]:

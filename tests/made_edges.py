@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from literal import POSITIONS
 from torch import Tensor
@@ -13,7 +12,6 @@ from gt_helpers.patching.circuits import Circuit
 
 CHANGED = POSITIONS[POSITIONS.index("YY") :]
 BASES = ("clean", "corrupted")
-both = pytest.mark.parametrize("summed", [True, False], ids=["summed", "apart"])
 
 
 def close(measured: Tensor, expected: Tensor, atol: float = 1e-10) -> None:

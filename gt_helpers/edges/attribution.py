@@ -100,29 +100,34 @@ def _gradients(
         )
     *found, at_end = torch.autograd.grad(total, [*rerun.read, end])
     into_logits = torch.zeros_like(embedding)
-    into_logits[:, -1] = at_end
+    into_logits[:, -1] = at_end  # the logits are read at END only
     return torch.cat([*found, into_logits[None]])
 
 
 class _InputsApart(Rerun):
-    """A rerun in which every input reads a copy of the stream to itself; ``read`` holds them all.
+    """A rerun in which every input reads a copy of the stream to itself.
 
-    Copies are [receiver, prompt, position, d_model], in the order of the graph's inputs.
+    ``read`` holds these [receiver, prompt, position, d_model], in the order of the graph's inputs.
     """
 
     def __init__(self, base: ActivationCache) -> None:
         super().__init__(base)
         self.read: list[Tensor] = []
 
-    def heads(self, layer: int, stream: Tensor) -> Tensor:
+    def heads(
+        self, layer: int, stream: Float[Tensor, "prompt position d_model"]
+    ) -> Float[Tensor, "prompt position d_model"]:
         """What the heads of a layer write together, of its stream."""
         n_heads = len(self.blocks[layer].W_Q)
+        # Expanded copies take no memory, yet autograd tells their gradients apart.
         copies = stream.expand(3 * n_heads, *stream.shape)
         self.read.append(copies)
         z = [self.head(layer, i, copies[3 * i : 3 * i + 3].unbind()) for i in range(n_heads)]
         return self.written(layer, torch.stack(z, dim=-2))
 
-    def mlp(self, layer: int, stream: Tensor) -> Tensor:
+    def mlp(
+        self, layer: int, stream: Float[Tensor, "prompt position d_model"]
+    ) -> Float[Tensor, "prompt position d_model"]:
         """What a layer's MLP writes, of the stream that it reads."""
         (copy,) = copies = stream.expand(1, *stream.shape)
         self.read.append(copies)

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pandas as pd
 import torch
@@ -19,12 +19,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..metrics import Metric, bootstrap_ci, prob_diff
+from ..model.cache import PROMPTS_AT_ONCE
 from ..model.components import Component, Edge, Input, component
 from ..patching.circuits import Circuit
 from ..patching.engine import LOGITS, PathPatching, Sweep
 from ..patching.paper import needed
-from ..processes import Tensors, over_prompts
-from .graph import EdgeGraph, Edges
+from .graph import EdgeGraph, Edges, embeddings
 from .scores import EdgeScores
 
 Node = TypeVar("Node", bound=Hashable)
@@ -41,30 +41,28 @@ class FoundCircuit(Circuit):
 
     effects: Float[Tensor, "edge prompt"] = field(compare=False)
 
-    def __init__(self, effects: Mapping[Edge, Tensor], name: str = "found circuit") -> None:
-        senders = dict.fromkeys(edge.sender for edge in effects)
-        super().__init__(effects, name, [one for one in senders if one.kind == "embed"])
-        values = torch.stack(list(effects.values())) if effects else torch.empty(0, 0)
+    def __init__(self, effects: Mapping[Edge, Float[Tensor, " prompt"]]) -> None:
+        super().__init__(effects, "found circuit", embeddings(effects))
+        values = torch.stack(list(effects.values())) if effects else torch.empty(0, 1)
         object.__setattr__(self, "effects", values)
 
-    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
-        """One row per edge, strongest first: edge, effect and its bootstrap interval."""
-        columns = {"edge": [edge.name for edge in self.edges]}
-        intervals = bootstrap_ci(self.effects, level) if self.edges else [self.effects[0:0]] * 3
-        for name, values in zip(("effect", "low", "high"), intervals, strict=True):
-            columns[name] = values.tolist()
-        return pd.DataFrame(columns).sort_values("effect", kind="stable", ignore_index=True)
+    def to_frame(self) -> pd.DataFrame:
+        """One row per edge, strongest first: edge, effect, and its 95 % interval, low and high."""
+        nothing = [self.effects.mean(-1)] * 3  # of which no bootstrap can be made
+        effect, low, high = bootstrap_ci(self.effects) if self.edges else nothing
+        names = [edge.name for edge in self.edges]
+        table = pd.DataFrame({"edge": names, "effect": effect, "low": low, "high": high})
+        return table.sort_values("effect", kind="stable", ignore_index=True)
 
     def strongest(self, n_edges: int) -> FoundCircuit:
         """A part of at most so many edges, grown from the logits down as by `greedy_edges`.
 
         Raises ValueError for a number below 1.
         """
-        _check_number(n_edges)
         entering: dict[Component, list[int]] = {}
         for number, edge in enumerate(self.edges):
             entering.setdefault(edge.receiver.component, []).append(number)
-        strengths = (-self.effects.mean(-1)).tolist() if self.edges else []
+        strengths = (-self.effects.mean(-1)).tolist()
         order = _grown(strengths, [edge.sender for edge in self.edges], entering, LOGITS.component)
 
         def first(length: int) -> FoundCircuit:
@@ -88,7 +86,8 @@ def discover_circuit(
     ``threshold`` of the gap between clean and corrupted prompts or more; of those into a component,
     the strongest is kept however small it is, so that each leads down to the embedding. What does
     not is left out at the end. ``sweep`` may stand in for the patching's own, e.g. a `Preview`'s.
-    Raises ValueError unless the patching's base is "clean", and for a threshold below 0.
+    Of a ``metric`` that grows with the damage, as a divergence does, give the negative. Raises
+    ValueError unless the patching's base is "clean", and for a threshold below 0.
     """
     if patching.base != "clean":
         raise ValueError(
@@ -96,7 +95,7 @@ def discover_circuit(
         )
     if not threshold >= 0:
         raise ValueError(f"threshold is {threshold!r}; it is a share of the gap, e.g. 0.002.")
-    YY = patching.dataset.YY
+    sweep, YY = sweep or patching.sweep, patching.dataset.YY
     gap = metric(patching.base_probs, YY) - metric(patching.patch_probs, YY)
     least = threshold * abs(float(gap.mean()))
     moved = _moved_embeddings(patching)
@@ -106,11 +105,10 @@ def discover_circuit(
     while waiting:
         receiver = max(waiting, key=lambda node: (node.depth, node.name))  # all above is known
         waiting.remove(receiver)
-        via = list(dict.fromkeys(_onward(edge) for edge in found if edge.receiver != LOGITS))
+        onward = list(dict.fromkeys(_onward(edge) for edge in found if edge.receiver != LOGITS))
         effects: dict[Edge, Tensor] = {}
         for entry, row in _entries(receiver, patching, moved):
-            swept = (sweep or patching.sweep)([entry.name], via, row, metric)
-            effects |= _needed_edges(swept, entry)
+            effects |= _needed_edges(sweep([entry.name], onward, row, metric), entry)
             bar.update()
         kept = _strong(effects, least)
         found |= kept
@@ -123,12 +121,12 @@ def discover_circuit(
 def _moved_embeddings(patching: PathPatching) -> set[str]:
     """The positions at which the embeddings of the two runs differ."""
 
-    def measure(some: slice) -> Tensors:
-        pairs = patching.caches(len(patching.dataset), some)
-        moved = [(base.stream[0] != patch.stream[0]).any(-1).cpu() for base, patch, _ in pairs]
+    def measure(some: slice) -> dict[str, Tensor]:
+        caches = patching.caches(PROMPTS_AT_ONCE, some)
+        moved = [(base.stream[0] != patch.stream[0]).any(-1).cpu() for base, patch, _ in caches]
         return {"moved": torch.cat(moved)}
 
-    moved = over_prompts("moved embeddings", len(patching.dataset), measure)["moved"].any(0)
+    moved = patching.over_prompts("moved embeddings", measure)["moved"].any(0)
     return {position for position, one in zip(patching.shape.positions, moved, strict=True) if one}
 
 
@@ -136,16 +134,17 @@ def _entries(
     receiver: Component, patching: PathPatching, moved: Container[str]
 ) -> Iterator[tuple[Input, str]]:
     """A component's inputs, each with every position that it reads and at which it can change."""
-    reads = {"": [receiver.position]}
-    if receiver.kind == "head":
-        positions = EdgeGraph.of(patching).positions
-        earlier = positions[: positions.index(receiver.position) + 1]
-        reads = {"q": [receiver.position], "k": list(earlier), "v": list(earlier)}
-    for entry, row in ((Input(receiver, part), row) for part in reads for row in reads[part]):
-        *others, _ = patching.shape.senders(row)
-        # Where it reads the embedding only, that may be the same in both runs.
-        if row in moved or any(patching.shape.reaches(one, entry) for one in others):
-            yield entry, row
+    positions = EdgeGraph.of(patching).positions
+    for part in "qkv" if receiver.kind == "head" else [""]:
+        entry = Input(receiver, part)
+        for row in positions:
+            # Where it reads the embedding only, and that is the same in both runs, a sweep would
+            # take rounding for an effect.
+            senders = [one for one in patching.shape.senders(row) if one.kind != "embed"]
+            embed = Component("embed", position=row)
+            senders += [embed] if row in moved else []
+            if any(patching.shape.reaches(one, entry) for one in senders):
+                yield entry, row
 
 
 def _onward(edge: Edge) -> str:
@@ -202,7 +201,6 @@ def greedy_edges(scores: EdgeScores, n_edges: int) -> Bool[Tensor, " edge"]:
     embedding; EAP-IG's code counts them before. `evaluate_edges` evaluates it, and
     `EdgeGraph.circuit` makes it a `Circuit`. Raises ValueError for a number below 1.
     """
-    _check_number(n_edges)
     graph, order = scores.graph, greedy_order(scores)
     length = _longest(len(order), n_edges, lambda n: int(graph.pruned(order[:n]).sum()))
     return graph.pruned(order[:length])
@@ -218,32 +216,31 @@ def _grown(
 
     Each has a strength and a sender; ``entering`` has the edges that enter a node.
     """
-    joined: set[Node] = set()
-    offered: set[int] = set()
-    heap: list[tuple[float, int]] = []
     order: list[int] = []
-    node: Node = root
-    while True:
-        if node not in joined:
-            joined.add(node)
-            for number in entering.get(node, ()):
-                if number not in offered:
-                    offered.add(number)
-                    heappush(heap, (-strengths[number], number))
-        if not heap:
-            return order
-        order.append(heappop(heap)[1])
-        node = senders[order[-1]]
+    choices: list[tuple[float, int]] = []  # a heap, the strongest first
+    offered: set[int] = set()  # an edge into a key enters the head at several positions
+    joined: set[Node] = set()
+
+    def join(node: Node) -> None:
+        for number in () if node in joined else entering.get(node, ()):
+            if number not in offered:
+                offered.add(number)
+                heappush(choices, (-strengths[number], number))
+        joined.add(node)
+
+    join(root)
+    while choices:
+        _, number = heappop(choices)
+        order.append(number)
+        join(senders[number])
+    return order
 
 
-def _longest(n: int, limit: int, size: Callable[[int], int]) -> int:
-    """The largest length up to n whose size, which grows with the length, is within the limit."""
-    return bisect_right(range(n + 1), limit, key=size) - 1
-
-
-def _check_number(n_edges: int) -> None:
+def _longest(n: int, n_edges: int, size: Callable[[int], int]) -> int:
+    """The largest length up to n whose size, which grows with the length, is within ``n_edges``."""
     if not isinstance(n_edges, int) or n_edges < 1:
         raise ValueError(f"n_edges is {n_edges!r}; it is a number of edges, e.g. n_edges=100.")
+    return bisect_right(range(n + 1), n_edges, key=size) - 1
 
 
 def agreement(graph: EdgeGraph, found: Circuit | Edges, reference: Circuit | Edges) -> pd.DataFrame:
@@ -255,26 +252,29 @@ def agreement(graph: EdgeGraph, found: Circuit | Edges, reference: Circuit | Edg
     found), ``recall`` (shared of the reference's), ``jaccard`` (shared of all). Raises ValueError
     as `EdgeGraph.mask` does.
     """
-    masks = [graph.edges_of(one) for one in (found, reference)]
-    members: dict[str, list[set[Any]]] = {
-        "components": [set(graph.components(mask)) for mask in masks],
-        "links": [_links(graph, mask) for mask in masks],
-        "edges": [set(mask.nonzero().flatten().tolist()) for mask in masks],
+    ours, theirs = (graph.edges_of(one) for one in (found, reference))
+    rows = {
+        "components": _shared(graph.components(ours), graph.components(theirs)),
+        "links": _shared(_links(graph, ours), _links(graph, theirs)),
+        "edges": _shared(ours.nonzero().flatten().tolist(), theirs.nonzero().flatten().tolist()),
     }
-    rows = {}
-    for kind, (ours, theirs) in members.items():
-        shared = len(ours & theirs)
-        rows[kind] = {
-            "found": len(ours),
-            "reference": len(theirs),
-            "shared": shared,
-            "precision": shared / max(1, len(ours)),
-            "recall": shared / max(1, len(theirs)),
-            "jaccard": shared / max(1, len(ours | theirs)),
-        }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _links(graph: EdgeGraph, mask: Tensor) -> set[tuple[int, int, Component]]:
-    chosen = graph.index[mask].tolist()
-    return {(row, sender, graph.inputs[receiver].component) for row, sender, receiver in chosen}
+def _shared(found: Iterable[Hashable], reference: Iterable[Hashable]) -> dict[str, float]:
+    """A row of `agreement`."""
+    ours, theirs = set(found), set(reference)
+    shared = len(ours & theirs)
+    return {
+        "found": len(ours),
+        "reference": len(theirs),
+        "shared": shared,
+        "precision": shared / max(1, len(ours)),
+        "recall": shared / max(1, len(theirs)),
+        "jaccard": shared / max(1, len(ours | theirs)),
+    }
+
+
+def _links(graph: EdgeGraph, mask: Tensor) -> Iterator[tuple[int, int, Component]]:
+    for row, sender, receiver in graph.index[mask].tolist():
+        yield row, sender, graph.inputs[receiver].component

@@ -7,7 +7,7 @@ that all later queries read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -21,8 +21,7 @@ from torch import Tensor
 from ..model.cache import PROMPTS_AT_ONCE, ActivationCache
 from ..model.components import END, Component, Edge, Input, Shape, inputs
 from ..patching.circuits import Circuit
-from ..patching.engine import Evaluation, PathPatching
-from ..processes import Tensors, over_prompts
+from ..patching.engine import LOGITS, Evaluation, PathPatching
 from .rerun import Rerun
 
 # Edges may be chosen by their names, their numbers or a mask over all of them.
@@ -78,12 +77,7 @@ class EdgeGraph:
     @cached_property
     def inputs(self) -> tuple[Input, ...]:
         """Every input that receives, upstream first: q, k and v of each head, MLPs, the logits."""
-        found = [
-            Input(node, part)
-            for node in self.nodes[1:]
-            for part in (("q", "k", "v") if node.kind == "head" else ("",))
-        ]
-        return (*found, Input(Component("logits")))
+        return (*inputs(node.name for node in self.nodes[1:]), LOGITS)
 
     @cached_property
     def senders(self) -> tuple[str, ...]:
@@ -106,9 +100,10 @@ class EdgeGraph:
         """Whether a change that an input reads at a row can go on to the logits at END."""
         if row == END or receiver.part in ("k", "v"):
             return True
-        read_later = Input(Component("head", self.shape.n_layers - 1), "v")
+        # Its output stays at the row, from where only the keys and values of heads above bring on.
+        last_value = Input(Component("head", self.shape.n_layers - 1), "v")
         here = replace(receiver.component, position=row)
-        return receiver.component.kind != "logits" and self.shape.reaches(here, read_later)
+        return receiver != LOGITS and self.shape.reaches(here, last_value)
 
     @cached_property
     def index(self) -> Int[Tensor, "edge 3"]:
@@ -168,11 +163,11 @@ class EdgeGraph:
         The others change nothing. Raises ValueError as `mask` does.
         """
         chosen = self.grid(edges)
-        kept = chosen & self._fed(chosen)[:, :, None] & self._useful(chosen)[:, None]
-        return kept[self.index.unbind(1)]
+        fed, useful = self._fed(chosen)[:, :, None], self._useful(chosen)[:, None]
+        return (chosen & fed & useful)[self.index.unbind(1)]
 
-    def _fed(self, chosen: Tensor) -> Bool[Tensor, "row sender"]:
-        """Which senders the embedding arrives at along the grid's edges."""
+    def _fed(self, chosen: Bool[Tensor, "row sender receiver"]) -> Bool[Tensor, "row sender"]:
+        """Which senders the embedding arrives at along the chosen edges."""
         fed = torch.zeros(chosen.shape[:2], dtype=torch.bool)
         fed[:, 0] = True
         for layer in self._layers:
@@ -182,14 +177,14 @@ class EdgeGraph:
             fed[:, layer.nodes] |= brought.unflatten(1, (len(layer.nodes), -1)).any(2)
         return fed
 
-    def _useful(self, chosen: Tensor) -> Bool[Tensor, "row receiver"]:
-        """Which inputs, read at a row, lead on to the logits along the grid's edges."""
+    def _useful(self, chosen: Bool[Tensor, "row sender receiver"]) -> Bool[Tensor, "row receiver"]:
+        """Which inputs, read at a row, lead on to the logits along the chosen edges."""
         useful = torch.zeros(chosen.shape[::2], dtype=torch.bool)
         useful[-1, -1] = True
         for layer in reversed(self._layers):
             sends = (chosen[:, layer.nodes] & useful[:, None]).any(2)
             sends = sends.repeat_interleave(len(layer.receivers) // len(layer.nodes), dim=1)
-            later = sends.flip(0).cummax(0).values.flip(0)  # ... so an earlier one is of use
+            later = sends.flip(0).cummax(0).values.flip(0)  # an earlier key or value is of use
             useful[:, layer.receivers] = torch.where(layer.read_later, later, sends)
         return useful
 
@@ -197,8 +192,8 @@ class EdgeGraph:
     def _layers(self) -> list[_Layer]:
         """Heads and MLPs in turn, upstream first."""
         found = []
-        listed = list(enumerate(self.inputs[:-1]))
-        for _, layer in groupby(listed, key=lambda one: one[1].component.depth):
+        numbered = enumerate(self.inputs[:-1])
+        for _, layer in groupby(numbered, key=lambda one: one[1].component.depth):
             numbers, receivers = zip(*layer, strict=True)
             nodes = dict.fromkeys(self.nodes.index(one.component) for one in receivers)
             read_later = torch.tensor([one.part in ("k", "v") for one in receivers])
@@ -223,16 +218,10 @@ class EdgeGraph:
         """
         if not isinstance(circuit, Circuit):
             return self.mask(circuit)
-        senders = {edge.sender for edge in circuit.edges if edge.sender.kind != "all"}
-        own = {"embed", *(sender.label for sender in senders)}
-        whole = [(e.receiver, e.sender.position) for e in circuit.edges if e.sender not in senders]
-        for source in circuit.sources:
-            if source.kind in ("head", "mlp"):
-                for one in inputs(source.name):
-                    embeds = [Component("embed", position=row) for row in self.positions]
-                    whole += [(one, e.position) for e in embeds if self.shape.reaches(e, one)]
-        found = [(edge.sender.label, edge.receiver, edge.sender.position) for edge in circuit.edges]
-        found += [(label, one, row) for one, row in whole for label in own]
+        sent = [edge for edge in circuit.edges if edge.sender.kind != "all"]
+        own = {"embed", *(edge.sender.label for edge in sent)}
+        found = [(edge.sender.label, edge.receiver, edge.sender.position) for edge in sent]
+        found += [(label, *read) for read in self._held_whole(circuit) for label in own]
         names = {
             f"{label}{'' if self.summed else f'@{row}'} -> {one.name.partition('@')[0]}"
             for label, one, row in found
@@ -240,7 +229,18 @@ class EdgeGraph:
         }
         return self.mask(names & self._number.keys())
 
-    def circuit(self, edges: Edges, name: str = "circuit") -> Circuit:
+    def _held_whole(self, circuit: Circuit) -> Iterator[tuple[Input, str]]:
+        """The inputs that a circuit has on the patch run whole, with the row that each reads."""
+        for edge in circuit.edges:
+            if edge.sender.kind == "all":
+                yield edge.receiver, edge.sender.position
+        for source in circuit.sources:
+            for one in inputs(source.name) if source.kind in ("head", "mlp") else ():
+                for row in self.positions:
+                    if self.shape.reaches(Component("embed", position=row), one):
+                        yield one, row
+
+    def circuit(self, edges: Edges) -> Circuit:
         """The chosen edges as a `Circuit` whose only source is the embedding.
 
         Each is written out for every position at which it changes something that can arrive at the
@@ -249,25 +249,26 @@ class EdgeGraph:
         found = [
             edge
             for row, sender, receiver in self.index[self.mask(edges)].tolist()
-            for position in ([self.rows[row]] if self.rows[row] else self.positions)
-            for edge in self._expanded(self.nodes[sender], self.inputs[receiver], position)
+            for edge in self._expanded(self.nodes[sender], self.inputs[receiver], self.rows[row])
         ]
-        senders = dict.fromkeys(edge.sender for edge in found)
-        return Circuit(found, name, [sender for sender in senders if sender.kind == "embed"])
+        return Circuit(found, sources=embeddings(found))
 
-    def _expanded(self, sender: Component, receiver: Input, row: str) -> list[Edge]:
-        """The edges from one position of a sender to every output that they change."""
-        later = self.positions[self.positions.index(row) :]
-        outputs = later if receiver.part in ("k", "v") else (row,)
+    def _expanded(self, sender: Component, receiver: Input, row: str) -> Iterator[Edge]:
+        """The edges from a sender's row, or all of them, to every output that they change."""
         whole = Input(receiver.component)  # a head's output goes on as an MLP's does
-        return [
-            Edge(
-                replace(sender, position=row),
-                replace(receiver, component=replace(receiver.component, position=output)),
-            )
-            for output in outputs
-            if self.arrives(whole, output)
-        ]
+        for position in [row] if row else self.positions:
+            later = self.positions[self.positions.index(position) :]
+            for output in later if receiver.part in ("k", "v") else [position]:
+                if self.arrives(whole, output):
+                    node = replace(receiver.component, position=output)
+                    yield Edge(
+                        replace(sender, position=position), replace(receiver, component=node)
+                    )
+
+
+def embeddings(edges: Iterable[Edge]) -> list[Component]:
+    """The embeddings among the senders of edges, each once."""
+    return list(dict.fromkeys(edge.sender for edge in edges if edge.sender.kind == "embed"))
 
 
 @torch.no_grad()
@@ -284,15 +285,15 @@ def evaluate_edges(patching: PathPatching, graph: EdgeGraph, edges: Edges) -> Ev
     grid = graph.grid(graph.pruned(chosen))
     years = patching.dataset.year_tokens
 
-    def measure(some: slice) -> Tensors:
+    def measure(some: slice) -> dict[str, Tensor]:
         answers = [
             patching.model.log_probs(_final_stream(graph, base, patch, grid), years).cpu()
-            # every live component's change is kept of each
+            # a quarter, for every live component's change is kept of each
             for base, patch, _ in patching.caches(PROMPTS_AT_ONCE // 4, some)
         ]
         return {"log_probs": torch.cat(answers)}
 
-    found = over_prompts("answers of edges", len(patching.dataset), measure)
+    found = patching.over_prompts("answers of edges", measure)
     name = f"{int(chosen.sum())} of {len(graph)} edges"
     return Evaluation(name, found["log_probs"], patching.dataset.YY)
 
@@ -317,9 +318,12 @@ def check_graph(patching: PathPatching, graph: EdgeGraph) -> None:
 
 
 def _final_stream(
-    graph: EdgeGraph, base: ActivationCache, patch: ActivationCache, live: Tensor
+    graph: EdgeGraph,
+    base: ActivationCache,
+    patch: ActivationCache,
+    live: Bool[Tensor, "row sender receiver"],
 ) -> Float[Tensor, "prompt d_model"]:
-    """The last stream at END when the edges of a pruned grid [row, sender, receiver] are live."""
+    """The last stream at END when the edges of a pruned grid are live."""
     rerun = Rerun(base)
     sending = live.any(2).any(0).nonzero().flatten().tolist()
     place = {graph.nodes[number]: i for i, number in enumerate(sending)}
@@ -333,15 +337,13 @@ def _final_stream(
         brought = weights[:, :, receivers].mT @ sent.flatten(2)
         return brought.unflatten(2, (n_prompts, d_model)).permute(1, 2, 0, 3)
 
-    if sending and sending[0] == 0:
+    if sending:  # of a pruned grid the embedding is always one
         sent[:, 0] = (patch.stream[0] - base.stream[0])[:, base.start :].transpose(0, 1)
     entered = live.any(1).any(0)
     for layer in graph._layers:
-        receivers = layer.receivers[entered[layer.receivers]]
-        changes: dict[Component, dict[str, Tensor]] = {}
-        for number, change in zip(receivers.tolist(), arriving(receivers), strict=True):
-            one = graph.inputs[number]
-            changes.setdefault(one.component, {})[one.part] = change
-        for node, of_part in changes.items():
-            sent[:, place[node]] = rerun.output_change(node, of_part).transpose(0, 1)
+        numbers = layer.receivers[entered[layer.receivers]]
+        changed = zip((graph.inputs[n] for n in numbers), arriving(numbers), strict=True)
+        for node, its_inputs in groupby(changed, key=lambda one: one[0].component):
+            changes = {one.part: change for one, change in its_inputs}
+            sent[:, place[node]] = rerun.output_change(node, changes).transpose(0, 1)
     return rerun.base_stream(-1)[:, -1] + arriving(torch.tensor([-1]))[0, :, -1]

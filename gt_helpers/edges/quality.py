@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 
 import pandas as pd
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -22,15 +23,15 @@ from ..patching.circuits import Circuit
 from ..patching.engine import PathPatching
 from .discovery import greedy_order
 from .graph import EdgeGraph, Edges, evaluate_edges
-from .scores import EdgeScores, common_graph, in_common, strongest_first
+from .scores import TOP, EdgeScores, common_graph, in_common, strongest_first
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of all edges, as MIB's
-TOP = (10, 50, 200, 1000)
+_PAIRS = 100  # of bootstrap resamples
+
+Circuits = Mapping[str, Circuit | Edges]
 
 
-def faithfulness(
-    patching: PathPatching, graph: EdgeGraph, circuits: Mapping[str, Circuit | Edges]
-) -> pd.DataFrame:
+def faithfulness(patching: PathPatching, graph: EdgeGraph, circuits: Circuits) -> pd.DataFrame:
     """How much of the model's behaviour circuits show alone, one row each.
 
     Columns: ``name``; ``edges`` and ``components`` on the graph, without those that change nothing
@@ -40,30 +41,29 @@ def faithfulness(
     al. 2024): all edges have 1, none have 0. The ends of 95 % bootstrap intervals over prompts are
     in ``..._low`` and ``..._high``. Raises ValueError as `evaluate_edges` does.
     """
-    _, denoising = _directions(patching)
-    clean, corrupted = (
-        prob_diff(probs, patching.dataset.YY)
-        for probs in (denoising.patch_probs, denoising.base_probs)
-    )
-
-    def measure(circuit: Circuit | Edges) -> dict[str, float]:
-        diff, live = _diff(denoising, graph, circuit), graph.pruned(graph.edges_of(circuit))
-        return {
+    denoising, YY = _on(patching, "corrupted"), patching.dataset.YY
+    clean, corrupted = prob_diff(denoising.patch_probs, YY), prob_diff(denoising.base_probs, YY)
+    diffs = _diffs(denoising, graph, circuits.values())
+    rows = []
+    for (name, circuit), diff in zip(circuits.items(), diffs, strict=True):
+        live = graph.pruned(graph.edges_of(circuit))
+        row = {
+            "name": name,
             "edges": int(live.sum()),
             "components": len(graph.components(live)),
             **_with_ends("prob_diff", average(diff)),
             **_with_ends("recovered", recovered(diff, clean)),
             **_with_ends("above_corrupted", recovered(diff, clean, corrupted)),
         }
-
-    return _one_by_one(patching, circuits, measure)
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def paired_differences(
     patching: PathPatching,
     graph: EdgeGraph,
     circuit: Circuit | Edges,
-    others: Mapping[str, Circuit | Edges],
+    others: Circuits,
 ) -> pd.DataFrame:
     """How much more than a circuit others show alone, on the same prompts, one row each.
 
@@ -71,15 +71,15 @@ def paired_differences(
     circuit) and its 95 % bootstrap interval, ``low`` and ``high``; the largest first. Raises
     ValueError as `evaluate_edges` does.
     """
-    _, denoising = _directions(patching)
-    diffs = [_diff(denoising, graph, other) for other in others.values()]
-    return changes_without(others, _diff(denoising, graph, circuit), diffs)
+    denoising = _on(patching, "corrupted")
+    whole, *diffs = _diffs(denoising, graph, [circuit, *others.values()])
+    return changes_without(others, whole, diffs)
 
 
 def faithfulness_curves(
     patching: PathPatching,
     scores: Sequence[EdgeScores],
-    circuits: Mapping[str, Circuit | Edges] | None = None,
+    circuits: Circuits | None = None,
     n_random: int = 3,
     signed: bool = False,
 ) -> pd.DataFrame:
@@ -88,8 +88,8 @@ def faithfulness_curves(
     A ranking is followed in `greedy_order`, up to the `SHARES` of all edges, rounded down; edges
     that change nothing are not counted in ``edges``. Random rankings are the first scores
     `dealt_out`. The other ``circuits`` are points. Columns before those of `faithfulness`: ``kind``
-    ("ranking", "random" or "circuit"), ``share`` (NaN for points) and ``signed``. Raises ValueError
-    for no scores, and scores of different graphs.
+    ("ranking", "random" or "circuit") and ``share`` (NaN for points). Raises ValueError for no
+    scores, and scores of different graphs.
     """
     scores = list(scores)
     if not scores:
@@ -100,11 +100,9 @@ def faithfulness_curves(
     points: list[tuple[str, float, str, Circuit | Edges]] = []
     for kind, ranking in rankings:
         order = greedy_order(ranking, signed)
-        lengths = {share: int(share * len(graph)) for share in SHARES}
-        points += [(kind, share, ranking.method, order[:n]) for share, n in lengths.items()]
+        points += [(kind, n, ranking.method, order[: int(n * len(graph))]) for n in SHARES]
     points += [("circuit", math.nan, name, one) for name, one in (circuits or {}).items()]
     table = pd.DataFrame([point[:3] for point in points], columns=["kind", "share", "name"])
-    table.insert(2, "signed", signed)
     measured = faithfulness(patching, graph, {str(n): one[3] for n, one in enumerate(points)})
     return pd.concat([table, measured.drop(columns="name")], axis=1)
 
@@ -124,22 +122,20 @@ def curve_areas(curves: pd.DataFrame) -> pd.DataFrame:
     With f = ``above_corrupted`` over the share of edges: ``CPR``, the integrated circuit
     performance ratio, is the area under f, and ``CMD``, the integrated circuit-model distance,
     that between f and 1, by the trapezoidal rule over the shares as they are, from the smallest
-    one on. The benchmark takes CPR of ``signed`` rankings, where higher is better, and CMD of those
-    by size, where lower is better; it takes the strongest edges wherever they are, and drops what
-    is on no path, while `greedy_order` grows from the logits down.
+    one on. The benchmark takes CPR of signed rankings, where higher is better, and CMD of those by
+    size, where lower is better; it takes the strongest edges wherever they are, and drops what is
+    on no path, while `greedy_order` grows from the logits down.
     """
     rows = []
     rankings = curves.dropna(subset=["share"]).sort_values("share", kind="stable")
-    for (kind, name, signed), curve in rankings.groupby(["kind", "name", "signed"], sort=False):
+    for name, curve in rankings.groupby("name", sort=False):
         share, f = (torch.tensor(curve[of].to_numpy()) for of in ("share", "above_corrupted"))
         CPR, CMD = torch.trapezoid(f, share), torch.trapezoid((1 - f).abs(), share)
-        rows.append((kind, name, signed, float(CPR), float(CMD)))
-    return pd.DataFrame(rows, columns=["kind", "name", "signed", "CPR", "CMD"])
+        rows.append((name, float(CPR), float(CMD)))
+    return pd.DataFrame(rows, columns=["name", "CPR", "CMD"])
 
 
-def necessity(
-    patching: PathPatching, graph: EdgeGraph, circuits: Mapping[str, Circuit | Edges]
-) -> pd.DataFrame:
+def necessity(patching: PathPatching, graph: EdgeGraph, circuits: Circuits) -> pd.DataFrame:
     """How the model does without circuits, in two senses, one row each.
 
     ``reverse`` is the paper's (section 3.2): the circuit's edges carry corrupted values into the
@@ -148,17 +144,21 @@ def necessity(
     are mean probability differences; the ends of their 95 % bootstrap intervals are in
     ``..._low`` and ``..._high``. Raises ValueError as `evaluate_edges` does.
     """
-    noising, denoising = _directions(patching)
-
-    def measure(circuit: Circuit | Edges) -> dict[str, float]:
-        edges = graph.edges_of(circuit)
-        return {
-            "edges": int(graph.pruned(edges).sum()),
-            **_with_ends("reverse", average(_diff(noising, graph, circuit))),
-            **_with_ends("without", average(_diff(denoising, graph, ~edges))),
+    masks = [graph.edges_of(circuit) for circuit in circuits.values()]
+    reverse = _diffs(_on(patching, "clean"), graph, circuits.values())
+    without = _diffs(_on(patching, "corrupted"), graph, [~mask for mask in masks])
+    rows = [
+        {
+            "name": name,
+            "edges": int(graph.pruned(mask).sum()),
+            **_with_ends("reverse", average(corrupted)),
+            **_with_ends("without", average(knocked_out)),
         }
-
-    return _one_by_one(patching, circuits, measure)
+        for name, mask, corrupted, knocked_out in zip(
+            circuits, masks, reverse, without, strict=True
+        )
+    ]
+    return pd.DataFrame(rows)
 
 
 def completeness(
@@ -176,15 +176,16 @@ def completeness(
     """
     if not isinstance(n, int) or n < 0:
         raise ValueError(f"n is {n!r}; it is a number of random parts, e.g. n=20.")
-    _, denoising = _directions(patching)
     edges = graph.edges_of(circuit)
     names = graph.components(edges)
     rng = random.Random(f"completeness {seed}")
     parts = [names, *([name for name in names if rng.random() < 0.5] for _ in range(n))]
+    left = [~_at(graph, part) for part in parts]
+    denoising = _on(patching, "corrupted")
+    of_circuits = _diffs(denoising, graph, [edges & rest for rest in left])
+    of_models = _diffs(denoising, graph, left)
     rows = []
-    for part in tqdm(parts, desc="removed", disable=not patching.progress, leave=False):
-        left = ~_at(graph, part)
-        of_circuit, of_model = (_diff(denoising, graph, left & some) for some in (edges, left))
+    for part, of_circuit, of_model in zip(parts, of_circuits, of_models, strict=True):
         difference = average(of_model - of_circuit)
         row = {
             "removed": ", ".join(part),
@@ -204,12 +205,11 @@ def minimality(patching: PathPatching, graph: EdgeGraph, edges: Edges) -> pd.Dat
     The table is that of `leave_out`: ``name``, ``prob_diff`` without it, ``change``, ``low``,
     ``high``; strongest first. Raises ValueError as `EdgeGraph.mask` does.
     """
-    _, denoising = _directions(patching)
     mask = graph.mask(edges)
     names = graph.components(mask)
-    bar = tqdm(names, desc="leave out", disable=not patching.progress, leave=False)
-    diffs = [_diff(denoising, graph, mask & ~_at(graph, [name])) for name in bar]
-    return changes_without(names, _diff(denoising, graph, mask), diffs)
+    smaller = [mask & ~_at(graph, [name]) for name in names]
+    whole, *diffs = _diffs(_on(patching, "corrupted"), graph, [mask, *smaller])
+    return changes_without(names, whole, diffs)
 
 
 def stability(scores: EdgeScores, k: Sequence[int] = TOP) -> pd.DataFrame:
@@ -223,7 +223,7 @@ def stability(scores: EdgeScores, k: Sequence[int] = TOP) -> pd.DataFrame:
     values = scores.values[scores.measured].double()
     n = values.shape[1]
     generator = torch.Generator().manual_seed(0)
-    shared = torch.empty(100, len(k), dtype=torch.float64)
+    shared = torch.empty(_PAIRS, len(k), dtype=torch.float64)
     for pair in shared:
         draws = torch.randint(n, (2, n), generator=generator)
         counts = torch.stack([torch.bincount(draw, minlength=n) for draw in draws])
@@ -245,39 +245,31 @@ def edge_overlap(scores: Mapping[str, EdgeScores], k: Sequence[int] = TOP) -> pd
     rows = []
     for (name, one), (other, two) in combinations(scores.items(), 2):
         both = one.measured & two.measured
-        orders = [strongest_first(each.mean[both]) for each in (one, two)]
-        for size in k:
-            share = in_common(orders[0], orders[1], size)
-            row = {"first": name, "second": other, "k": size, "overlap": share}
-            rows.append({**row, "jaccard": share / (2 - share)})
-    return pd.DataFrame(rows, columns=["first", "second", "k", "overlap", "jaccard"])
+        ours, theirs = strongest_first(one.mean[both]), strongest_first(two.mean[both])
+        rows += [(name, other, size, in_common(ours, theirs, size)) for size in k]
+    table = pd.DataFrame(rows, columns=["first", "second", "k", "overlap"])
+    return table.assign(jaccard=table["overlap"] / (2 - table["overlap"]))
 
 
-def _directions(patching: PathPatching) -> tuple[PathPatching, PathPatching]:
-    """The patching with the clean base, and with the corrupted one."""
-    twin = patching.reversed()
-    return (patching, twin) if patching.base == "clean" else (twin, patching)
+def _on(patching: PathPatching, base: str) -> PathPatching:
+    """The patching with this base."""
+    return patching if patching.base == base else patching.reversed()
 
 
-def _one_by_one(
-    patching: PathPatching,
-    circuits: Mapping[str, Circuit | Edges],
-    measure: Callable[[Circuit | Edges], dict[str, float]],
-) -> pd.DataFrame:
-    """A row of measurements for every named circuit."""
-    bar = tqdm(circuits.items(), desc="circuits", disable=not patching.progress, leave=False)
-    return pd.DataFrame([{"name": name, **measure(circuit)} for name, circuit in bar])
+def _diffs(
+    patching: PathPatching, graph: EdgeGraph, circuits: Iterable[Circuit | Edges]
+) -> Iterator[Float[Tensor, " prompt"]]:
+    """Probability differences of circuits, as they are, or of edges, one after the other."""
+    bar = tqdm(list(circuits), desc="circuits", disable=not patching.progress, leave=False)
+    for circuit in bar:
+        if isinstance(circuit, Circuit):
+            yield patching.evaluate(circuit).prob_diff
+        else:
+            yield evaluate_edges(patching, graph, circuit).prob_diff
 
 
-def _diff(patching: PathPatching, graph: EdgeGraph, circuit: Circuit | Edges) -> Tensor:
-    """Probability difference [prompt] of a circuit, as it is, or of edges."""
-    if isinstance(circuit, Circuit):
-        return patching.evaluate(circuit).prob_diff
-    return evaluate_edges(patching, graph, circuit).prob_diff
-
-
-def _at(graph: EdgeGraph, names: Iterable[str]) -> Tensor:
-    """The edges [edge] that start or end at the named components."""
+def _at(graph: EdgeGraph, names: Iterable[str]) -> Bool[Tensor, " edge"]:
+    """The edges that start or end at the named components."""
     chosen = set(names)
     sends = torch.tensor([node.label in chosen for node in graph.nodes])
     receives = torch.tensor([one.component.label in chosen for one in graph.inputs])

@@ -22,7 +22,7 @@ class Rerun:
     def __init__(self, base: ActivationCache) -> None:
         self.base, self.blocks = base, base.model.blocks
         self.positions = slice(base.start, base.stream.shape[2])
-        self._before: dict[tuple[int, int | None], tuple[Tensor, Tensor]] = {}
+        self._before: dict[int, list[Tensor]] = {}  # by layer: see `_earlier`
 
     def base_stream(self, layer: int) -> Float[Tensor, "prompt position d_model"]:
         """The base run's stream before a layer, or after the last."""
@@ -53,27 +53,39 @@ class Rerun:
             stream = after_heads + mlp + block.b_out
         return stream[..., -1, :]
 
-    def heads(self, layer: int, stream: Tensor) -> Tensor:
+    def heads(
+        self, layer: int, stream: Float[Tensor, "*edge prompt position d_model"]
+    ) -> Float[Tensor, "*edge prompt query d_model"]:
         """What the heads of a layer write together, of its stream; the last layer's at END only."""
         query, key, value = self.blocks[layer].qkv(stream, self.positions)
         if layer == len(self.blocks) - 1:
             query = query[..., -1:, :, :]  # the logits read nothing else
-        return self.written(layer, self._mixed(layer, None, query, key, value))
+        return self.written(layer, self._mixed(layer, slice(None), query, key, value))
 
-    def mlp(self, layer: int, stream: Tensor) -> Tensor:
+    def mlp(
+        self, layer: int, stream: Float[Tensor, "*edge prompt position d_model"]
+    ) -> Float[Tensor, "*edge prompt position d_model"]:
         """What a layer's MLP writes, of the stream that it reads."""
         return self.blocks[layer].mlp(stream)
 
-    def written(self, layer: int, z: Tensor) -> Tensor:
-        """What a layer's heads write together, of what they mixed [..., head, d_head]."""
+    def written(
+        self, layer: int, z: Float[Tensor, "*edge prompt query head d_head"]
+    ) -> Float[Tensor, "*edge prompt query d_model"]:
+        """What a layer's heads write together, of what they mixed."""
         return z.flatten(-2) @ self.blocks[layer].W_O.flatten(0, 1)
 
-    def head(self, layer: int, head: int, streams: Sequence[Tensor]) -> Tensor:
-        """What one head mixes [..., position, d_head]; its q, k and v read a stream each."""
+    def head(
+        self,
+        layer: int,
+        head: int,
+        streams: Sequence[Float[Tensor, "*edge prompt position d_model"]],
+    ) -> Float[Tensor, "*edge prompt position d_head"]:
+        """What one head mixes; its q, k and v read a stream each."""
         block, here = self.blocks[layer], self.positions
         query, key = block.query(head, streams[0], here), block.key(head, streams[1], here)
         projected = (query, key, block.value(head, streams[2]))
-        return self._mixed(layer, head, *(one.unsqueeze(-2) for one in projected)).squeeze(-2)
+        one_head = (one.unsqueeze(-2) for one in projected)
+        return self._mixed(layer, slice(head, head + 1), *one_head).squeeze(-2)
 
     def output_change(
         self, node: Component, changes: dict[str, Float[Tensor, "*edge prompt position d_model"]]
@@ -90,28 +102,22 @@ class Rerun:
         return z @ block.W_O[node.head]
 
     def _mixed(
-        self, layer: int, head: int | None, query: Tensor, key: Tensor, value: Tensor
-    ) -> Tensor:
-        """What one head or all mix [..., position, head, d_head], reading earlier positions too."""
-        both = zip(self._earlier(layer, head), (key, value), strict=True)
+        self, layer: int, heads: slice, query: Tensor, key: Tensor, value: Tensor
+    ) -> Float[Tensor, "*edge prompt query head d_head"]:
+        """What heads mix, of their queries, keys and values; earlier positions are read too."""
         joined = (
-            torch.cat([before.expand(*now.shape[:-4], *before.shape), now], dim=-3)
-            for before, now in both
+            torch.cat([before[..., heads, :].expand(*now.shape[:-3], -1, -1, -1), now], dim=-3)
+            for before, now in zip(self._earlier(layer), (key, value), strict=True)
         )
         return self.blocks[layer].mix(query, *joined)
 
-    def _earlier(self, layer: int, head: int | None) -> tuple[Tensor, Tensor]:
-        """Keys and values [prompt, position, head, d_head] before the start; computed once."""
-        if (layer, head) not in self._before:
-            block, before = self.blocks[layer], slice(self.positions.start)
+    def _earlier(self, layer: int) -> list[Float[Tensor, "prompt position head d_head"]]:
+        """Keys and values of a layer's heads before the start; computed once."""
+        if layer not in self._before:
+            before = slice(self.positions.start)
             stream = self.base.stream[layer][:, before]
-            if head is None:
-                _, key, value = block.qkv(stream, before)
-            else:
-                key = block.key(head, stream, before).unsqueeze(-2)
-                value = block.value(head, stream).unsqueeze(-2)
-            self._before[layer, head] = key, value
-        return self._before[layer, head]
+            _, *self._before[layer] = self.blocks[layer].qkv(stream, before)
+        return self._before[layer]
 
 
 def sender_changes(

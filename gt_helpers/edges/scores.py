@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -16,13 +16,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..metrics import Metric, bootstrap_ci, correlation
+from ..metrics import Metric, bootstrap_ci
 from ..model.cache import ActivationCache
 from ..patching.engine import PathPatching
-from ..processes import Tensors, over_prompts
 from .graph import EdgeGraph, check_graph
 
-_EDGES = 2048  # edges whose bootstrap resamples are kept at once
+TOP = (10, 50, 200, 1000)  # how many of the strongest edges are compared
 
 
 class Batch(NamedTuple):
@@ -58,20 +57,16 @@ class EdgeScores:
         """Which edges were measured."""
         return ~self.values.isnan().any(-1)
 
-    def to_frame(self, top: int | None = None, level: float | None = None) -> pd.DataFrame:
-        """The measured edges, or the ``top`` strongest: edge, effect; strongest first.
+    def to_frame(self, top: int = 20, level: float = 0.95) -> pd.DataFrame:
+        """The strongest measured edges, strongest first: edge, effect, and its interval's ends.
 
-        With a ``level``, e.g. 0.95, there are also the ends of the bootstrap interval of that
-        level, low and high.
+        The ends, low and high, are of the bootstrap interval of this level over prompts.
         """
         numbers = self.measured.nonzero().flatten()
         numbers = numbers[strongest_first(self.mean[numbers])[:top]]
-        table: dict[str, Any] = {"edge": [self.graph.names[n] for n in numbers.tolist()]}
-        table["effect"] = self.mean[numbers]
-        if level is not None:
-            parts = [bootstrap_ci(self.values[some], level) for some in numbers.split(_EDGES)]
-            _, table["low"], table["high"] = map(torch.cat, zip(*parts, strict=True))
-        return pd.DataFrame(table)
+        mean, low, high = bootstrap_ci(self.values[numbers], level)
+        names = [self.graph.names[number] for number in numbers.tolist()]
+        return pd.DataFrame({"edge": names, "effect": mean, "low": low, "high": high})
 
 
 def strongest_first(scores: Float[Tensor, " edge"]) -> Int[Tensor, " edge"]:
@@ -95,14 +90,19 @@ def scored(
     check_graph(patching, graph)
     if not callable(metric):
         raise ValueError(f"metric is {metric!r}; give a function, e.g. metric=prob_diff.")
-    data, quiet = patching.dataset, not patching.progress
-    gap = metric(patching.patch_probs, data.YY) - metric(patching.base_probs, data.YY)
+    YY = patching.dataset.YY
+    gap = metric(patching.patch_probs, YY) - metric(patching.base_probs, YY)
 
-    def measure(mine: slice) -> Tensors:
+    def measure(mine: slice) -> dict[str, Tensor]:
         n = mine.stop - mine.start
         values = torch.empty(len(graph), n, dtype=patching.model.dtype)
         bar = tqdm(
-            total=n_runs * n, desc=method, unit="run", unit_scale=True, disable=quiet, leave=False
+            total=n_runs * n,
+            desc=method,
+            unit="run",
+            unit_scale=True,
+            disable=not patching.progress,
+            leave=False,
         )
         for base, patch, prompts in patching.caches(at_once, mine):
             here = slice(prompts.start - mine.start, prompts.stop - mine.start)
@@ -110,12 +110,12 @@ def scored(
         bar.close()
         return {"values": values}
 
-    values = over_prompts(method, len(data), measure, dim=1)["values"]
+    values = patching.over_prompts(method, measure, dim=1)["values"]
     return EdgeScores(method, graph, values, float(gap.mean()))
 
 
 def compare_scores(
-    reference: EdgeScores, others: Sequence[EdgeScores], k: Sequence[int] = (10, 50, 200, 1000)
+    reference: EdgeScores, others: Sequence[EdgeScores], k: Sequence[int] = TOP
 ) -> pd.DataFrame:
     """How well methods rank the edges, one row each, on the edges that both have measured.
 
@@ -127,19 +127,18 @@ def compare_scores(
     """
     rows = []
     for other in others:
-        ours, theirs = _on_the_same_edges(reference, other)[1:]
+        means = _side_by_side(reference, other)[["reference", "other"]]
+        ours, theirs = (torch.tensor(means[name].to_numpy()) for name in means)
         row = {
             "method": other.method,
-            "edges": len(ours),
-            "spearman": float(correlation(_ranks(ours.abs()), _ranks(theirs.abs()))),
+            "edges": len(means),
+            "spearman": means.abs().corr("spearman").loc["reference", "other"],
             "sign": float((ours.sign() == theirs.sign()).double().mean()),
         }
         orders = strongest_first(ours), strongest_first(theirs)
-        for size in k:
-            row[f"top_{size}"] = in_common(*orders, size) if size < len(ours) else math.nan
-        rows.append(row)
-    columns = ["method", "edges", "spearman", "sign", *(f"top_{size}" for size in k)]
-    return pd.DataFrame(rows, columns=columns)
+        shares = {f"top_{n}": in_common(*orders, n) if n < len(ours) else math.nan for n in k}
+        rows.append(row | shares)
+    return pd.DataFrame(rows)
 
 
 def worst_edges(reference: EdgeScores, other: EdgeScores, n: int = 20) -> pd.DataFrame:
@@ -149,17 +148,22 @@ def worst_edges(reference: EdgeScores, other: EdgeScores, n: int = 20) -> pd.Dat
     reference), and the edge's place in both orders by size, ``reference_rank`` and ``other_rank``
     (1 is the strongest). Raises ValueError for scores of another graph.
     """
-    numbers, ours, theirs = _on_the_same_edges(reference, other)
-    columns = {
-        "edge": [reference.graph.names[number] for number in numbers.tolist()],
-        "reference": ours,
-        "other": theirs,
-        "error": theirs - ours,
-        "reference_rank": strongest_first(ours).argsort() + 1,
-        "other_rank": strongest_first(theirs).argsort() + 1,
-    }
-    order = strongest_first(theirs - ours)[:n].tolist()
-    return pd.DataFrame(columns).loc[order].reset_index(drop=True)
+    table = _side_by_side(reference, other)
+    table["error"] = table["other"] - table["reference"]
+    for name in ("reference", "other"):
+        sizes = table[name].abs()
+        table[f"{name}_rank"] = sizes.rank(method="first", ascending=False).astype(int)
+    worst = table.sort_values("error", key=abs, ascending=False, kind="stable", ignore_index=True)
+    return worst[:n]
+
+
+def _side_by_side(reference: EdgeScores, other: EdgeScores) -> pd.DataFrame:
+    """The edges that both have measured, by name, and both mean scores of them."""
+    graph = common_graph([reference, other])
+    both = reference.measured & other.measured
+    names = [graph.names[number] for number in both.nonzero().flatten().tolist()]
+    means = {"reference": reference.mean[both].double(), "other": other.mean[both].double()}
+    return pd.DataFrame({"edge": names, **means})
 
 
 def common_graph(scores: Iterable[EdgeScores]) -> EdgeGraph:
@@ -177,15 +181,3 @@ def in_common(order: Int[Tensor, " edge"], other: Int[Tensor, " edge"], k: int) 
     """Which share of the first k (or of all, if there are fewer) two orders have in common."""
     first = set(order[:k].tolist())
     return len(first & set(other[:k].tolist())) / max(1, len(first))
-
-
-def _on_the_same_edges(one: EdgeScores, other: EdgeScores) -> tuple[Tensor, Tensor, Tensor]:
-    """The numbers of the edges that both have measured, and both means of them."""
-    common_graph([one, other])
-    numbers = (one.measured & other.measured).nonzero().flatten()
-    return numbers, one.mean[numbers].double(), other.mean[numbers].double()
-
-
-def _ranks(values: Tensor) -> Tensor:
-    """Ranks of values; equal ones share the mean of theirs, as Spearman's correlation wants."""
-    return torch.tensor(pd.Series(values.numpy()).rank().to_numpy())

@@ -10,18 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import in_processes
 import pytest
 import torch
+from in_processes import FEW, PROMPTS, scores_of_edges
 from safetensors.torch import load_file
 
 from gt_helpers import processes as module
 from gt_helpers.__main__ import main
-from gt_helpers.dataset.year_dataset import YearDataset
-from gt_helpers.edges.attribution import eap
-from gt_helpers.edges.effects import edge_effects
-from gt_helpers.edges.graph import EdgeGraph, evaluate_edges
-from gt_helpers.model.load import load_model
-from gt_helpers.patching.engine import PathPatching
 from gt_helpers.processes import (
     Stopped,
     Tensors,
@@ -33,7 +29,6 @@ from gt_helpers.processes import (
 )
 
 ROOT = Path(__file__).parents[2]
-PROMPTS, FEW = 12, 4
 UNRANKED = {"clean", "corrupted"}
 
 
@@ -222,64 +217,11 @@ def test_chunks() -> None:
 
 RUN = ["--model", "mini", "--prompts", str(PROMPTS), "--device", "cpu"]
 
-# Process 1 is lost when process 0 has finished its part of the sweep to m10.
-LOSE = """
-import os, sys, time
-from pathlib import Path
-from gt_helpers import processes
-from gt_helpers.__main__ import main
-from gt_helpers.patching.engine import PathPatching
-
-swept = PathPatching._swept
-
-def lost(self, route, some):
-    if processes.rank() == 1 and route.receivers[0].name == "m10@END":
-        while not list(Path(sys.argv[-1]).glob("parts/sweep_to_m10/*.safetensors")):
-            time.sleep(0.05)
-        os._exit(9)
-    return swept(self, route, some)
-
-PathPatching._swept = lost
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-# The scorecard, and scores of edges [edge, prompt] and answers [prompt, year] beside it.
-MEASURE = """
-import sys
-from pathlib import Path
-from gt_helpers.processes import is_main, processes, write_tensors
-from gt_helpers.reproduce import run_scorecard
-from commands.test_processes import FEW, PROMPTS, scores_of_edges
-
-out = Path(sys.argv[1])
-with processes("cpu") as device:
-    run_scorecard("mini", PROMPTS, out=out, device=device, at_most=FEW)
-    found = scores_of_edges()
-    if is_main():
-        write_tensors(out / "edges.safetensors", found)
-"""
-
-
-def scores_of_edges() -> Tensors:
-    """What is measured of a few edges, or of all where it is quick."""
-    model = load_model("mini", "cpu")
-    patching = PathPatching(model, YearDataset(model.tokenizer, FEW))
-    graph = EdgeGraph.of(patching)
-    scores = edge_effects(patching, graph, budget=20)
-    live = evaluate_edges(patching, graph, range(0, len(graph), 50))
-    return {
-        "exact": scores.values[scores.measured],
-        "estimated": eap(patching, graph).values,
-        "live": live.log_probs,
-    }
-
 
 def start_two(*program: str) -> subprocess.CompletedProcess[str]:
     """Two processes of a program on the CPU, started by torchrun on a free port of this machine."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [*command, *program],
         cwd=ROOT,
@@ -318,9 +260,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(alone: Path, tmp_path: Path) -> None:
-    script, out = tmp_path / "measure.py", tmp_path / "out"
-    script.write_text(MEASURE)
-    ended = start_two(str(script), str(out))
+    out = tmp_path / "out"
+    ended = start_two(in_processes.__file__, "measure", str(out))
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("Model: mini") == 1
     same(alone, out, "*.safetensors")
@@ -330,10 +271,9 @@ def test_two_processes_give_the_numbers_of_one(alone: Path, tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_a_lost_process_ends_the_run_which_continues(alone: Path, tmp_path: Path) -> None:
-    script, out = tmp_path / "lose.py", tmp_path / "out"
-    script.write_text(LOSE)
+    out = tmp_path / "out"
     arguments = ["reproduce", *RUN, "--out", str(out)]
-    ended = start_two(str(script), *arguments)
+    ended = start_two(in_processes.__file__, "lose", *arguments)
     assert ended.returncode == 1
     sentence = (
         "Process 1 of 2 (counted from 0) was lost in the step 'sweep to m10'. "

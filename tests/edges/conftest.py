@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,32 @@ def engines(folder: Path, prompts: Prompts) -> dict[str, PathPatching]:
 def patching(engines: dict[str, PathPatching]) -> PathPatching:
     """The patching of the clean base."""
     return engines["clean"]
+
+
+@pytest.fixture(scope="session", params=BASES)
+def either_base(request: pytest.FixtureRequest, engines: dict[str, PathPatching]) -> PathPatching:
+    """The patching of the clean base, then that of the corrupted one."""
+    return engines[request.param]
+
+
+@pytest.fixture(scope="session", params=[True, False], ids=["summed", "apart"])
+def either_graph(request: pytest.FixtureRequest, patching: PathPatching) -> EdgeGraph:
+    """The graph with the positions summed, then the one that keeps them apart."""
+    return EdgeGraph.of(patching, request.param)
+
+
+@pytest.fixture(scope="session")
+def changed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., PathPatching]:
+    """Makes a patching of the random model after something was done to its weights."""
+
+    def made(change: Callable[[GPT2LMHeadModel], None]) -> PathPatching:
+        folder = save_random_gpt2(tmp_path_factory.mktemp(change.__name__))
+        hf = GPT2LMHeadModel.from_pretrained(folder)
+        change(hf)
+        hf.save_pretrained(folder)
+        return PathPatching(load_model(folder, "cpu", torch.float64), random_prompts())
+
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from literal import random_prompts, save_random_gpt2
-from made_edges import CHANGED, both, made_scores, random_scores
+from made_edges import CHANGED, made_scores, random_scores
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
@@ -25,7 +23,7 @@ from gt_helpers.edges.discovery import (
 )
 from gt_helpers.edges.graph import EdgeGraph
 from gt_helpers.metrics import Metric, prob_diff
-from gt_helpers.model.components import Edge, Shape, edges
+from gt_helpers.model.components import Shape, edges
 from gt_helpers.model.load import load_model
 from gt_helpers.patching.circuits import Circuit
 from gt_helpers.patching.engine import PathPatching, Sweep
@@ -34,9 +32,8 @@ from gt_helpers.patching.paper import acdc_circuit, full_circuit, partial_circui
 PLANTED = ("embed", "a0.h1", "m1", "a2.h2")
 
 
-def planted(folder: Path) -> Path:
-    """Make all but the planted components of a saved model write next to nothing."""
-    hf = GPT2LMHeadModel.from_pretrained(folder)
+def planted(hf: GPT2LMHeadModel) -> None:
+    """Make all but the planted components of a model write next to nothing."""
     width = hf.config.n_embd // hf.config.n_head
     for layer, block in enumerate(hf.transformer.h):
         if f"m{layer}" not in PLANTED:
@@ -44,14 +41,6 @@ def planted(folder: Path) -> Path:
         for head in range(hf.config.n_head):
             if f"a{layer}.h{head}" not in PLANTED:
                 block.attn.c_proj.weight.data[head * width : (head + 1) * width] *= 1e-6
-    hf.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def planted_patching(tmp_path_factory: pytest.TempPathFactory) -> PathPatching:
-    folder = planted(save_random_gpt2(tmp_path_factory.mktemp("planted")))
-    return PathPatching(load_model(folder, "cpu", torch.float64), random_prompts())
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +52,10 @@ def mini() -> PathPatching:
 # ---- discovery by path patching ---------------------------------------------------------------
 
 
-def test_it_finds_all_of_a_planted_circuit_and_nothing_else(planted_patching: PathPatching) -> None:
-    patching = planted_patching
+def test_it_finds_all_of_a_planted_circuit_and_nothing_else(
+    changed: Callable[..., PathPatching],
+) -> None:
+    patching = changed(planted)
 
     def closeness(probs: Tensor, YY: Tensor) -> Tensor:
         """A metric that everything lowers that changes the answer at all."""
@@ -90,14 +81,12 @@ def test_it_finds_all_of_a_planted_circuit_and_nothing_else(planted_patching: Pa
 
 
 def test_what_it_finds_on_mini_lowers_the_metric(mini: PathPatching) -> None:
-    swept: list[tuple[str, str]] = []
+    swept: list[tuple[str, object]] = []
     preview = Preview.of(mini)
 
-    def sweep(
-        receivers: Sequence[str], via: Sequence[str], senders_at: str, metric: Metric
-    ) -> Sweep:
-        swept.append((receivers[0], senders_at))
-        result = preview.sweep(receivers, via, senders_at, metric)
+    def sweep(receivers: Sequence[str], *route: object) -> Sweep:
+        swept.append((receivers[0], route[1]))
+        result = preview.sweep(receivers, *route)
         assert result.values.any()  # a sweep that cannot find anything is not made
         return result
 
@@ -174,23 +163,16 @@ def test_what_cannot_be_discovered(patching: PathPatching) -> None:
         discover_circuit(patching, -1)
 
 
-def found_circuit(**effects: float) -> FoundCircuit:
-    made: dict[Edge, Tensor] = {}
-    for name, effect in effects.items():
-        (edge,) = edges(name)
-        made[edge] = torch.tensor([effect - 0.5, effect + 0.5])
-    return FoundCircuit(made)
-
-
 def test_the_strongest_edges_hang_together() -> None:
-    found = found_circuit(
-        **{
-            "m2 -> logits": -3.0,
-            "m1 -> logits": -9.0,
-            "m0 -> m2": -8.0,
-            "embed -> m0": -7.0,
-            "embed -> m1": -1.0,
-        }
+    effects = {
+        "m2 -> logits": -3.0,
+        "m1 -> logits": -9.0,
+        "m0 -> m2": -8.0,
+        "embed -> m0": -7.0,
+        "embed -> m1": -1.0,
+    }
+    found = FoundCircuit(
+        {edges(name)[0]: torch.tensor([one - 0.5, one + 0.5]) for name, one in effects.items()}
     )
     assert list(found.to_frame()["effect"]) == [-9, -8, -7, -3, -1]
     names = [{edge.name for edge in found.strongest(n).edges} for n in (1, 2, 3, 4, 5, 9)]
@@ -207,16 +189,17 @@ def test_the_strongest_edges_hang_together() -> None:
 # ---- greedy circuits --------------------------------------------------------------------------
 
 
-@both
-@pytest.mark.parametrize(("signed", "sign"), [(False, 0), (True, -1)])
+@pytest.mark.parametrize("signed", [False, True])
 def test_the_next_edge_is_the_strongest_into_the_circuit(
-    patching: PathPatching, summed: bool, signed: bool, sign: int
+    either_graph: EdgeGraph, signed: bool
 ) -> None:
-    graph = EdgeGraph.of(patching, summed)
-    scores = random_scores(graph)
-    strength = sign * scores.mean if signed else scores.mean.abs()
+    graph = either_graph
+    scores = random_scores(graph)  # whose gap is negative: towards the patch run is down
+    strength = -scores.mean if signed else scores.mean.abs()
     order = greedy_order(scores, signed).tolist()
     assert sorted(order) == list(range(len(graph)))
+    flipped = replace(scores, values=-scores.values, gap=1.0)
+    assert greedy_order(flipped, signed).tolist() == order
     joined: set[tuple[int, object]] = set()
     for step, number in enumerate(order[:60]):
         open_edges = []
@@ -231,19 +214,9 @@ def test_the_next_edge_is_the_strongest_into_the_circuit(
         joined.add((row, graph.nodes[sender]))
 
 
-def test_signed_means_towards_the_patch_run(graph: EdgeGraph) -> None:
-    scores = random_scores(graph)
-    into_logits = graph.mask([n for n in graph.names if n.endswith("logits")]).nonzero().flatten()
-    mean = scores.mean[into_logits]
-    assert greedy_order(replace(scores, gap=-1.0), True)[0] == into_logits[mean.argmin()]
-    assert greedy_order(replace(scores, gap=1.0), True)[0] == into_logits[mean.argmax()]
-
-
-@both
 @pytest.mark.parametrize("n_edges", [3, 10, 40, 100])
-def test_budgets_are_kept_and_used(patching: PathPatching, n_edges: int, summed: bool) -> None:
-    graph = EdgeGraph.of(patching, summed)
-    scores = random_scores(graph, 1)
+def test_budgets_are_kept_and_used(either_graph: EdgeGraph, n_edges: int) -> None:
+    graph, scores = either_graph, random_scores(either_graph, 1)
     chosen = greedy_edges(scores, n_edges)
     assert chosen.sum() <= n_edges
     assert torch.equal(graph.pruned(chosen), chosen)
@@ -256,10 +229,9 @@ def test_budgets_are_kept_and_used(patching: PathPatching, n_edges: int, summed:
 def test_more_edges_than_there_are_is_all_of_them(graph: EdgeGraph) -> None:
     assert greedy_edges(random_scores(graph), 10**6).all()
     for n_edges in (0, 1.5):
-        with pytest.raises(ValueError, match=rf"{n_edges}.*e\.g\. n_edges=100"):
-            greedy_edges(random_scores(graph), n_edges)
-        with pytest.raises(ValueError, match=rf"{n_edges}.*e\.g\. n_edges=100"):
-            FoundCircuit({}).strongest(n_edges)
+        for some in (lambda n: greedy_edges(random_scores(graph), n), FoundCircuit({}).strongest):
+            with pytest.raises(ValueError, match=rf"{n_edges}.*e\.g\. n_edges=100"):
+                some(n_edges)
 
 
 def test_edges_that_were_not_measured_are_not_chosen(graph: EdgeGraph) -> None:
@@ -294,11 +266,12 @@ def test_published_circuits_on_the_graph() -> None:
     assert int(GRAPH.edges_of(partial_circuit()).sum()) > 44
 
 
-def test_a_circuit_of_the_graph_comes_back(patching: PathPatching) -> None:
-    for summed in (True, False):
-        graph = EdgeGraph.of(patching, summed)
-        chosen = greedy_edges(random_scores(graph), 50)
-        assert torch.equal(graph.edges_of(graph.circuit(chosen)), chosen)
+def test_a_circuit_of_the_graph_comes_back(either_graph: EdgeGraph) -> None:
+    chosen = greedy_edges(random_scores(either_graph), 50)
+    assert torch.equal(either_graph.edges_of(either_graph.circuit(chosen)), chosen)
+
+
+def test_what_a_circuit_holds_whole_has_all_below_it(patching: PathPatching) -> None:
     before = Circuit(["m0@The -> m1@The", "m0@The -> a1.h0.v", "m1 -> logits"])
     apart = EdgeGraph.of(patching, summed=False)
     names = [apart.names[n] for n in apart.edges_of(before).nonzero()]
@@ -310,11 +283,8 @@ def test_a_circuit_of_the_graph_comes_back(patching: PathPatching) -> None:
 
 
 def test_components_are_heads_and_mlps() -> None:
-    assert GRAPH.components(["a9.h1 -> m9", "embed -> a0.h3.k", "m9 -> logits"]) == (
-        "a0.h3",
-        "a9.h1",
-        "m9",
-    )
+    chosen = ["a9.h1 -> m9", "embed -> a0.h3.k", "m9 -> logits"]
+    assert GRAPH.components(chosen) == ("a0.h3", "a9.h1", "m9")
     assert GRAPH.components([]) == ()
 
 

@@ -7,30 +7,23 @@ import random
 import pytest
 import torch
 from literal import Literal, Prompts, paths_of_edges, year_prob_diff
-from made_edges import BASES, both, close, one_edge
+from made_edges import close, one_edge
 
-from gt_helpers.edges import effects as module
-from gt_helpers.edges import scores as scores_module
 from gt_helpers.edges.effects import edge_effects
 from gt_helpers.edges.graph import EdgeGraph
 from gt_helpers.edges.scores import EdgeScores
-from gt_helpers.metrics import bootstrap_ci, cutoff_sharpness, prob_diff
+from gt_helpers.metrics import cutoff_sharpness, prob_diff
 from gt_helpers.patching.engine import PathPatching
 
-# ---- what is measured -------------------------------------------------------------------------
 
-
-@both
-@pytest.mark.parametrize("base", BASES)
 def test_it_is_the_circuit_of_one_edge_and_all_downstream(
-    engines: dict[str, PathPatching], base: str, summed: bool
+    either_base: PathPatching, either_graph: EdgeGraph
 ) -> None:
-    patching = engines[base]
-    graph = EdgeGraph.of(patching, summed)
+    patching, graph = either_base, either_graph
     scores = edge_effects(patching, graph)
     base_diff = prob_diff(patching.base_probs, patching.dataset.YY)
     by_receiver = {int(receiver): n for n, receiver in enumerate(graph.index[:, 2])}
-    some = random.Random(base).sample(range(len(graph)), 12)
+    some = random.Random(patching.base).sample(range(len(graph)), 12)
     for number in {*some, *random.Random(1).sample(list(by_receiver.values()), 8)}:
         expected = patching.evaluate(one_edge(graph, number)).prob_diff - base_diff
         close(scores.values[number], expected)
@@ -75,14 +68,6 @@ def test_any_metric(patching: PathPatching, graph: EdgeGraph, metric) -> None:
     close(scores.values[number], metric(patched, YY) - metric(patching.base_probs, YY))
 
 
-def test_chunks_do_not_matter(
-    patching: PathPatching, exact: EdgeScores, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "PROMPTS_AT_ONCE", 16)
-    monkeypatch.setattr(module, "_CPU_ITEMS", 7)
-    close(edge_effects(patching, exact.graph).values, exact.values)
-
-
 def test_a_budget_measures_a_drawn_part(
     patching: PathPatching, exact: EdgeScores, capsys: pytest.CaptureFixture
 ) -> None:
@@ -104,30 +89,3 @@ def test_a_budget_is_a_number_of_edges(
 ) -> None:
     with pytest.raises(ValueError, match=rf"{budget}.*e\.g\. budget=2000"):
         edge_effects(patching, graph, budget=budget)
-
-
-# ---- the scores themselves --------------------------------------------------------------------
-
-
-def test_the_table_is_sorted_and_has_intervals_on_demand(exact: EdgeScores) -> None:
-    table = exact.to_frame()
-    assert list(table.columns) == ["edge", "effect"]
-    assert len(table) == len(exact.graph)
-    assert table["effect"].abs().is_monotonic_decreasing
-    top = exact.to_frame(top=5, level=0.9)
-    assert list(top["edge"]) == list(table["edge"][:5])
-    for row in top.itertuples():
-        values = exact.values[exact.graph.names.index(row.edge)]
-        mean, low, high = (float(part) for part in bootstrap_ci(values, 0.9))
-        assert (row.effect, row.low, row.high) == pytest.approx((mean, low, high))
-
-
-def test_the_table_holds_measured_edges_only(
-    patching: PathPatching, graph: EdgeGraph, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    part = edge_effects(patching, graph, budget=20)
-    table = part.to_frame(level=0.95)
-    assert {graph.names[n] for n in part.measured.nonzero()} == set(table["edge"])
-    assert (table["low"] <= table["effect"]).all()
-    monkeypatch.setattr(scores_module, "_EDGES", 3)
-    assert part.to_frame(level=0.95).equals(table)

@@ -145,16 +145,18 @@ def test_curves_follow_the_greedy_order(
 ) -> None:
     n = len(SHARES)
     assert SHARES == (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)  # the benchmark's
+    with pytest.raises(ValueError, match=r"e\.g\. \[eap\(patching, graph\)\]"):
+        faithfulness_curves(patching, [])
     table = faithfulness_curves(patching, [scores], {"some": some}, n_random=2)
     assert list(table["kind"]) == ["ranking"] * n + ["random"] * 2 * n + ["circuit"]
     assert list(table["name"].unique()) == ["EAP", "random, seed 0", "random, seed 1", "some"]
-    assert math.isnan(table["share"].iloc[-1]) and not table["signed"].any()
+    assert math.isnan(table["share"].iloc[-1])
     assert list(table[table["share"] == 1]["above_corrupted"]) == pytest.approx([1, 1, 1])
     signed = faithfulness_curves(patching, [scores], n_random=0, signed=True)
-    assert signed["signed"].all() and list(signed["share"]) == list(SHARES)
-    for rows in (table[table["kind"] == "ranking"], signed):
+    assert list(signed["share"]) == list(SHARES)
+    for by_sign, rows in ((False, table[table["kind"] == "ranking"]), (True, signed)):
         for row in rows.itertuples():
-            chosen = greedy_order(scores, row.signed)[: int(row.share * len(graph))]
+            chosen = greedy_order(scores, by_sign)[: int(row.share * len(graph))]
             diff = evaluate_edges(patching.reversed(), graph, chosen).prob_diff.mean()
             assert row.prob_diff == pytest.approx(float(diff))
             assert row.edges == int(graph.pruned(chosen).sum())
@@ -169,7 +171,7 @@ def test_areas_of_toy_curves_by_hand() -> None:
         ("circuit", "point", math.nan, 0.9),
     ]
     curves = pd.DataFrame(rows, columns=["kind", "name", "share", "above_corrupted"])
-    table = curve_areas(curves.assign(signed=False)).set_index("name")
+    table = curve_areas(curves).set_index("name")
     assert list(table.index) == ["over", "half"]
     # under f: 0.5 * (0 + 2) / 2 + 0.5 * (2 + 1) / 2; from 1: 0.5 * (1 + 1) / 2 + 0.5 * (1 + 0) / 2
     assert list(table.loc["over", ["CPR", "CMD"]]) == pytest.approx([1.25, 0.75])
@@ -186,19 +188,6 @@ def test_scores_are_dealt_out_at_random(scores: EdgeScores) -> None:
     assert torch.equal(one.mean[40:], again.mean[40:])
     for other in (part, two):
         assert (one.mean[40:] != other.mean[40:]).double().mean() > 0.9
-
-
-def test_scores_of_different_graphs_have_no_curves(
-    patching: PathPatching, scores: EdgeScores
-) -> None:
-    apart = eap(patching, EdgeGraph.of(patching, summed=False))
-    example = r"e\.g\. all with EdgeGraph\.of\(patching\)"
-    with pytest.raises(ValueError, match=example):
-        faithfulness_curves(patching, [scores, apart])
-    with pytest.raises(ValueError, match=example):
-        edge_overlap({"summed": scores, "apart": apart})
-    with pytest.raises(ValueError, match=r"e\.g\. \[eap\(patching, graph\)\]"):
-        faithfulness_curves(patching, [])
 
 
 # ---- necessary and complete -------------------------------------------------------------------

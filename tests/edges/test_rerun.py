@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
 from literal import POSITIONS
-from made_edges import close
+from made_edges import close, random_mask
+from torch import Tensor
 
+from gt_helpers.edges import attribution, effects
+from gt_helpers.edges import graph as edge_graph
 from gt_helpers.edges.graph import EdgeGraph
 from gt_helpers.edges.rerun import Rerun, sender_changes
 from gt_helpers.patching.engine import PathPatching
@@ -44,3 +50,27 @@ def test_the_patch_run_is_the_base_run_with_all_changes(
     for node, expected in zip(graph.nodes, changes, strict=True):
         if node.kind == "head" and node.layer == 1:
             close(rerun.output_change(node, dict.fromkeys("qkv", read)), expected)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda patching, graph: effects.edge_effects(patching, graph).values,
+        lambda patching, graph: attribution.eap_ig(patching, graph, 3).values,
+        lambda patching, graph: (
+            edge_graph.evaluate_edges(patching, graph, random_mask(graph, 0.4, 2)).log_probs
+        ),
+    ],
+    ids=["effects", "attribution", "answers"],
+)
+def test_batches_do_not_matter(
+    patching: PathPatching,
+    graph: EdgeGraph,
+    measure: Callable[[PathPatching, EdgeGraph], Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = measure(patching, graph)
+    for module in (attribution, effects, edge_graph):
+        monkeypatch.setattr(module, "PROMPTS_AT_ONCE", 16)  # 1, 2 and 4 prompts
+    monkeypatch.setattr(effects, "_CPU_ITEMS", 7)
+    close(measure(patching, graph), whole)

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
-
+import interactive
+import neurons
 import pytest
+import sweep
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TINY = ["--tiny", "--prompts", "6", "--device", "cpu"]
-
-
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch):
-    """Import a benchmark; the others import what they share from sweep.py beside them."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-
-    def loaded(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, name, module)  # dataclasses look their module up
-        spec.loader.exec_module(module)
-        return module
-
-    return loaded
 
 
 def number(printed: str, label: str) -> float:
@@ -34,25 +15,24 @@ def number(printed: str, label: str) -> float:
     return float(line.split("|")[2])
 
 
-def test_sweeps_agree_with_hooked_passes(load, capsys: pytest.CaptureFixture[str]) -> None:
-    module = load("sweep")
-    module.main([*TINY, "--quick"])
-    module.main([*TINY, "--memory"])
+def test_sweeps_agree_with_hooked_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    sweep.main([*TINY, "--quick"])
+    sweep.main([*TINY, "--memory"])
     printed = capsys.readouterr().out
     assert "(c) sweep / bare product" in printed and "runs kept in the cache, GiB" in printed
     assert number(printed, "largest difference to the hooked") < 1e-6
 
 
-def test_neurons_agree_with_full_products(load, capsys: pytest.CaptureFixture[str]) -> None:
-    load("neurons").main(TINY)
+def test_neurons_agree_with_full_products(capsys: pytest.CaptureFixture[str]) -> None:
+    neurons.main(TINY)
     assert number(capsys.readouterr().out, "largest difference to patching a neuron") < 1e-6
 
 
 def test_previews_are_timed_on_a_model_for_which_they_hold(
-    load, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     # without a GPU, explorers take some of more than 32 prompts
-    load("interactive").main(["--tiny", "--prompts", "40", "--device", "cpu"])
+    interactive.main(["--tiny", "--prompts", "40", "--device", "cpu"])
     printed = capsys.readouterr().out
     assert number(printed, "probability on the year tokens") > 0.99
     assert "path explorer, a whole redraw" in printed and "(exact)" not in printed

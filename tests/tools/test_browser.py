@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,14 +137,17 @@ def test_every_control_changes_what_is_shown(path: Path, browser: Any, lab: dict
         explorer = state.locator("xpath=ancestor::*[contains(@class, 'widget-vbox')][1]")
         wait_until_done(explorer)
         assert_figure_is_drawn(explorer)
-        for control in controls(explorer):
+        for control, move in controls(explorer):
             before = explorer.evaluate(SHOWN)
-            label = move(page, control)
+            label = control.locator("label").first.inner_text()
+            control.scroll_into_view_if_needed()
+            move(page, control, label)
             wait_until_done(explorer)
-            explorer.screenshot(path=ARTIFACTS / f"{path.stem}-{number}-{label}.png")
+            picture = f"{path.stem}-{number}-{label.replace(' ', '-')}.png"
+            explorer.screenshot(path=ARTIFACTS / picture)
             assert explorer.evaluate(SHOWN) != before, f"{label} changed nothing"
     screenshot(page, ARTIFACTS / f"{path.stem}.png")
-    stop_kernels(page, lab)
+    page.evaluate("jupyterapp.serviceManager.sessions.shutdownAll()")  # their memory back
     page.close()
     assert complaints == []
 
@@ -159,26 +162,14 @@ def run_all(page: Any, url: str) -> None:
     assert page.locator(".jp-Dialog").all_inner_texts() == []
 
 
-def controls(explorer: Any) -> list[Any]:
-    """The controls of an explorer; fails if there is one that this test cannot move."""
+def controls(explorer: Any) -> Iterator[tuple[Any, Callable[[Any, Any, str], None]]]:
+    """The controls of an explorer, each with how a user moves it; fails if that is not known."""
     shown = ".jupyter-widgets:not(.widget-container):not(.widget-html), .widget-toggle-buttons"
-    widgets = explorer.locator(shown).all()
-    unknown = [kind for kind in map(kind_of, widgets) if kind not in MOVES]
-    assert unknown == [], "controls that this test cannot move"
-    return widgets
-
-
-def kind_of(control: Any) -> str:
-    names = control.get_attribute("class").split()
-    return next((name for name in names if name in MOVES), " ".join(names))
-
-
-def move(page: Any, control: Any) -> str:
-    """Change a control as a user does, with mouse and keys; returns its label."""
-    label = control.locator("label").first.inner_text()
-    control.scroll_into_view_if_needed()
-    MOVES[kind_of(control)](page, control, label)
-    return label.replace(" ", "-")
+    for control in explorer.locator(shown).all():
+        names = control.get_attribute("class").split()
+        moves = [MOVES[name] for name in names if name in MOVES]
+        assert moves, f"a control that this test cannot move: {names}"
+        yield control, moves[0]
 
 
 def select_next(page: Any, control: Any, label: str) -> None:
@@ -247,13 +238,6 @@ def assert_figure_is_drawn(explorer: Any) -> None:
     figure = frame.locator("#figure .main-svg").first
     figure.wait_for(timeout=15_000)
     assert figure.evaluate("svg => svg.getBoundingClientRect().right <= innerWidth"), "cut off"
-
-
-def stop_kernels(page: Any, lab: dict[str, str]) -> None:
-    """Give the memory of the notebook's kernel back."""
-    kernels, token = f"{lab['url']}api/kernels", f"?token={lab['token']}"
-    for kernel in page.request.get(kernels + token).json():
-        page.request.delete(f"{kernels}/{kernel['id']}{token}")
 
 
 def screenshot(page: Any, path: Path) -> None:

@@ -37,7 +37,7 @@ def point(kind: str, name: str, edges: int, share: float, above: float) -> dict[
     scores = {"above_corrupted": above, "recovered": above / 2, "prob_diff": 0.3}
     for column, value in scores.items():
         row |= {column: value, f"{column}_low": value - 0.1, f"{column}_high": value + 0.2}
-    return {**row, "share": share, "signed": False}
+    return {**row, "share": share}
 
 
 CURVES = pd.DataFrame(
@@ -149,9 +149,7 @@ def test_discovery_explorer(mini: Transformer, dataset: YearDataset) -> None:
     graph = EdgeGraph.of(patching)
     scores = eap(patching, graph)
     chain = {"m11 -> logits": -0.3, "m0 -> m11": -0.2, "embed -> m0": -0.1, "embed -> m11": -0.05}
-    found = FoundCircuit(
-        {edges(name)[0]: torch.tensor([effect]) for name, effect in chain.items()}, "found"
-    )
+    found = FoundCircuit({edges(name)[0]: torch.tensor([effect]) for name, effect in chain.items()})
     circuits = {"found": found, "the paper's": full_circuit()}
     explorer = views.discovery_explorer(patching, [scores], circuits)
     controls = explorer.controls
