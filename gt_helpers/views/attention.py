@@ -38,8 +38,8 @@ def pattern_heatmap(
     later = np.triu(np.ones((n, n), dtype=bool), 1)
     figure = _looks(np.where(later, np.nan, style.array(pattern)), names, names, zmax, label)
     figure.add_trace(style.grey_squares(later, hoverinfo="skip"))
-    style.lay_out(figure, title, 210 + 34 * max(n, 8), 110 + 30 * max(n, 8))
-    figure.update_yaxes(title={"text": "query: looks from"})
+    size = 210 + 34 * max(n, 8), 110 + 30 * max(n, 8)
+    style.lay_out(figure, title, *size, y="query: looks from")
     return figure
 
 
@@ -83,8 +83,8 @@ def _looks(
     figure = go.Figure(
         _named(cells, [[f"{row} → {key}" for key in keys] for row in rows], zmax, label)
     )
-    figure.update_xaxes(title={"text": "key: looks at"}, tickangle=-45, **style.named_ticks(keys))
-    figure.update_yaxes(**style.named_ticks(rows, upside_down=True))
+    figure.update_xaxes(style.named_ticks(keys), title={"text": "key: looks at"}, tickangle=-45)
+    figure.update_yaxes(style.named_ticks(rows, upside_down=True))
     return figure
 
 
@@ -112,7 +112,7 @@ def head_map(
     wanted = [component(name, "head").label for name in marked]
     # Black would not show on dark blue, nor which of two neighbours a shared edge belongs to.
     style.outline_cells(figure, np.isin(names, wanted), style.COLOURS["reverse"], half=0.45)
-    style.lay_out_grid(figure, n_layers, n_heads, title)
+    style.lay_out_grid(figure, n_layers, n_heads, title, "head")
     return figure
 
 

@@ -51,28 +51,25 @@ def changes_plot(
 
     Red gets worse without it, blue better; grey are intervals that include 0.
     """
-    labels = [str(name) for name in changes["name"]]
-    worse, better = changes["high"] < 0, changes["low"] > 0
+    table = changes[["change", "low", "high"]].mul(100).assign(label=changes["name"])
+    worse, better = table["high"] < 0, table["low"] > 0
     figure = go.Figure()
     for name, colour, rows in (
-        ("worse without it", "#b2182b", changes[worse]),
-        ("better without it", "#2166ac", changes[better]),
-        ("interval includes 0", style.QUIET, changes[~(worse | better)]),
+        ("worse without it", "#b2182b", table[worse]),
+        ("better without it", "#2166ac", table[better]),
+        ("interval includes 0", style.QUIET, table[~(worse | better)]),
     ):
-        low, change, high = (100 * rows[column] for column in ("low", "change", "high"))
-        names = [str(label) for label in rows["name"]]
-        figure.add_scatter(
-            **style.dots(change, (low, high), names, name, colour),
-            hovertemplate="<b>%{y}</b><br>%{x:+.2f} percentage points<extra></extra>",
-        )
+        hover = "<b>%{y}</b><br>%{x:+.2f} percentage points"
+        style.add_dots(figure, rows, "change", name, colour, hover)
     figure.add_vline(x=0, line={"color": style.INK, "width": 1}, layer="below")
-    style.lay_out(figure, title, 760, 140 + 24 * max(len(labels), 3), legend=True, showlegend=True)
-    style.name_rows(figure, labels)
-    low, high = (100 * end for end in (changes["low"].min(), changes["high"].max()))
-    low, high = min(0.0, low), max(0.0, high)  # a NaN of an empty table comes second
+    x_title += " (percentage points of probability difference)"
+    height = 150 + 24 * max(len(table), 3)
+    style.lay_out(figure, title, 760, height, x_title, legend=True, showlegend=True)
+    style.name_rows(figure, table["label"])
+    # 0 comes first, since the smallest of an empty table is NaN
+    low, high = min(0.0, table["low"].min()), max(0.0, table["high"].max())
     room = 0.03 * (high - low) or 1.0
-    words = {"text": f"{x_title} (percentage points of probability difference)"}
-    figure.update_xaxes(title=words, range=[low - room, high + room])
+    figure.update_xaxes(range=[low - room, high + room])
     return figure
 
 
@@ -104,11 +101,11 @@ def distribution_plot(values: Iterable[float], marks: Mapping[str, float], name:
             line={"color": style.colour_of(mark, marks), "width": 2.5},
             hovertemplate=f"{mark}<br>%{{x:.3f}}<extra></extra>",
         )
-    style.lay_out(figure, None, 860, 360, legend=True, top=70, showlegend=True)
+    titles = "probability difference", "circuits"
+    style.lay_out(figure, None, 860, 360, *titles, legend=True, top=70, showlegend=True)
     room = 0.03 * (max(ends) - min(ends))
-    x_range = [min(ends) - room, max(ends) + room]
-    figure.update_xaxes(title={"text": "probability difference"}, showgrid=False, range=x_range)
-    figure.update_yaxes(title={"text": "circuits"}, range=[0, top])
+    figure.update_xaxes(showgrid=False, range=[min(ends) - room, max(ends) + room])
+    figure.update_yaxes(range=[0, top])
     return figure
 
 

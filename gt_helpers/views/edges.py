@@ -63,14 +63,14 @@ def quality_curves(
     for i, (name, rows) in enumerate(by_kind.get("circuit", ())):
         _add_circuit(figure, str(name), rows, _POINTS[i % len(_POINTS)])
     style.zero_line(figure, colour=style.INK)
-    style.lay_out(figure, title, 860, 482)
-    below = style.LEGEND | {"y": -0.2, "yanchor": "top"}  # many names: they need two lines
-    figure.update_layout(showlegend=True, legend=below, margin={"b": 130})
+    style.lay_out(figure, title, 860, 482, "edges", _TITLES[y], showlegend=True)
+    below = {"y": -0.2, "yanchor": "top"}  # many names: they need two lines
+    figure.update_layout(legend=below, margin={"b": 130})
     followed = shown[shown["kind"] != "random"]
     first, last = (followed if len(followed) else shown)["edges"].min(), int(shown["edges"].max())
     axis = style.counts_axis(last) | {"range": [math.log10(0.8 * first), math.log10(1.1 * last)]}
-    figure.update_xaxes(title={"text": "edges"}, **axis)
-    figure.update_yaxes(title={"text": _TITLES[y]}, ticksuffix="" if unit == 1 else " %")
+    figure.update_xaxes(axis)
+    figure.update_yaxes(ticksuffix="" if unit == 1 else " %")
     return figure
 
 
@@ -163,10 +163,10 @@ def score_scatter(reference: EdgeScores, other: EdgeScores, n_named: int = 8) ->
             f"<br>{other.method} %{{y:+.3f}}<extra></extra>",
         )
     style.zero_cross(figure)
-    style.lay_out(figure, None, 680, 492, showlegend=False)
-    words = [{"text": f"{one.method} (percentage points)"} for one in (reference, other)]
-    figure.update_xaxes(title=words[0], range=ranges[0])
-    figure.update_yaxes(title=words[1], range=ranges[1])
+    titles = [f"{one.method} (percentage points)" for one in (reference, other)]
+    style.lay_out(figure, None, 680, 492, *titles, showlegend=False)
+    figure.update_xaxes(range=ranges[0])
+    figure.update_yaxes(range=ranges[1])
     return figure
 
 

@@ -68,15 +68,8 @@ def sweep_heatmap(sweep: Sweep, title: str | None = None, marked: Iterable[str] 
     position = component(sweep.senders[0]).position
     wanted = {name if "@" in name else f"{name}@{position}" for name in marked}
     style.outline_cells(figure, np.isin(names, list(wanted)))
-    n_heads = grid[1] - 1
-    style.lay_out_grid(figure, grid[0], n_heads, title)
-    heads = figure.layout.xaxis
-    figure.update_xaxes(
-        title={"text": f"head at {position}{_embedding_note(sweep, position)}"},
-        tickvals=[*heads.tickvals, n_heads],
-        ticktext=[*heads.ticktext, "MLP"],
-        range=[-0.5, n_heads + 0.5],
-    )
+    x_title = f"head at {position}{_embedding_note(sweep, position)}"
+    style.lay_out_grid(figure, sweep.shape.n_layers, sweep.shape.n_heads, title, x_title, mlp=True)
     return figure
 
 
