@@ -192,10 +192,8 @@ def test_two_drawings_share_no_id_and_style_only_themselves() -> None:
     ids = [re.findall(r' id="([^"]+)"', svg) for svg in (one, other)]
     assert len(ids[0]) == len(ids[1]) == 1 and ids[0] != ids[1]
     style = parse(one).findtext(f"{SVG}style") or ""
-    selectors = [
-        part for rule in style.split("}") for part in rule.split("{")[0].split(",") if part
-    ]
-    assert selectors and all(selector.startswith(f"#{ids[0][0]}") for selector in selectors)
+    selectors = re.findall(r"[^{},]+(?=,[^{}]*\{|\{)", style)
+    assert selectors and all(part.strip().startswith(f"#{ids[0][0]}") for part in selectors)
 
 
 def test_a_circuit_of_a_hundred_edges_stays_small() -> None:
