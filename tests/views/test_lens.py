@@ -37,7 +37,6 @@ def test_lens_heatmap_axes_are_those_of_the_year_heatmap() -> None:
         assert lens.layout[axis].range == years.layout[axis].range
         assert lens.layout[axis].ticktext == years.layout[axis].ticktext
     assert list(lens.data[0].y) == list(range(2, 99))
-    assert lens.layout.yaxis.title.text == "start year YY"
     assert (lens.layout.width, lens.layout.height) == (years.layout.width, years.layout.height)
 
 
@@ -70,12 +69,9 @@ def test_every_column_of_lens_heatmaps_names_its_years_once() -> None:
     assert figure.layout.yaxis2.title.text is None
     assert figure.layout.yaxis4.title.text == "start year YY"
     assert all(figure.layout[f"yaxis{i or ''}"].range[0] == 98.5 for i in ("", 2, 3, 4, 5))
-
-
-@pytest.mark.parametrize("n", [1, 4, 11])
-def test_lens_heatmaps_fit_a_notebook(n: int) -> None:
-    figure = views.lens_heatmaps({f"m{i}": table(i) for i in range(n)})
-    assert figure.layout.width <= 1160 and figure.layout.height <= 1000
+    for n in (1, 4, 11):  # fits a notebook
+        figure = views.lens_heatmaps({f"m{i}": table(i) for i in range(n)})
+        assert figure.layout.width <= 1160 and figure.layout.height <= 1000
 
 
 def test_depth_plot_has_intervals_and_tells_heads_from_mlps() -> None:
