@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
+from typing import Any
 
 import ipywidgets as widgets
 import pandas as pd
@@ -32,6 +33,7 @@ _TITLES = {
     "prob_diff": "probability difference",
 }
 _THIN = {"color": "#b5bcc4", "width": 1}
+_RANKINGS = (*(style.COLOURS[n] for n in ("clean", "partial", "reverse", "full")), *style.OTHERS)
 _POINTS = ("diamond", "star", "square", "cross", "triangle-up", "pentagon")
 _QUIET = 1e-3  # of the largest score: what is smaller in both is not drawn
 
@@ -51,17 +53,14 @@ def quality_curves(
     unit = 1 if y == "prob_diff" else 100
     shown[["y", "low", "high"]] = unit * shown[[y, f"{y}_low", f"{y}_high"]]
     figure = go.Figure()
-    by_kind = {kind: rows.groupby("name", sort=False) for kind, rows in shown.groupby("kind")}
-    for i, (name, rows) in enumerate(by_kind.get("random", ())):
-        _add_random(figure, str(name), rows, first=i == 0)
-    colours = [
-        *(style.COLOURS[name] for name in ("clean", "partial", "reverse", "full")),
-        *style.OTHERS,
-    ]
-    for i, (name, rows) in enumerate(by_kind.get("ranking", ())):
-        _add_ranking(figure, str(name), rows, colours[i % len(colours)])
-    for i, (name, rows) in enumerate(by_kind.get("circuit", ())):
-        _add_circuit(figure, str(name), rows, _POINTS[i % len(_POINTS)])
+    for kind, draw in (
+        ("random", _add_random),
+        ("ranking", _add_ranking),
+        ("circuit", _add_circuit),
+    ):
+        of_kind = shown[shown["kind"] == kind].groupby("name", sort=False)
+        for i, (name, rows) in enumerate(of_kind):
+            draw(figure, str(name), rows, i)
     style.zero_line(figure, colour=style.INK)
     style.lay_out(figure, title, 860, 482, "edges", _TITLES[y], showlegend=True)
     below = {"y": -0.2, "yanchor": "top"}  # many names: they need two lines
@@ -74,21 +73,14 @@ def quality_curves(
     return figure
 
 
-def _add_random(figure: go.Figure, name: str, rows: pd.DataFrame, first: bool) -> None:
-    figure.add_scatter(
-        x=rows["edges"],
-        y=rows["y"],
-        mode="lines",
-        line=_THIN,
-        name="random rankings",
-        legendgroup="random",
-        showlegend=first,
-        hovertemplate=f"{name}<br>%{{x}} edges: %{{y:.3~g}}<extra></extra>",
-    )
+def _add_random(figure: go.Figure, name: str, rows: pd.DataFrame, number: int) -> None:
+    look = {"mode": "lines", "line": _THIN, "legendgroup": "random", "showlegend": number == 0}
+    _add_points(figure, name, rows, **look).name = "random rankings"
 
 
-def _add_ranking(figure: go.Figure, name: str, rows: pd.DataFrame, colour: str) -> None:
+def _add_ranking(figure: go.Figure, name: str, rows: pd.DataFrame, number: int) -> None:
     """A ranking's line, and the band of its intervals: along the lower ends, back on the upper."""
+    colour = _RANKINGS[number % len(_RANKINGS)]
     figure.add_scatter(
         x=[*rows["edges"], *rows["edges"][::-1]],
         y=[*rows["low"], *rows["high"][::-1]],
@@ -101,33 +93,28 @@ def _add_ranking(figure: go.Figure, name: str, rows: pd.DataFrame, colour: str) 
         showlegend=False,
         hoverinfo="skip",
     )
-    figure.add_scatter(
-        x=rows["edges"],
-        y=rows["y"],
-        mode="lines+markers",
-        line={"color": colour, "width": 2},
-        marker={"size": 5},
-        name=name,
-        legendgroup=name,
-        **_size_on_hover(name, rows),
-    )
+    look = {"line": {"color": colour, "width": 2}, "marker": {"size": 5}, "legendgroup": name}
+    _add_points(figure, name, rows, mode="lines+markers", **look)
 
 
-def _add_circuit(figure: go.Figure, name: str, rows: pd.DataFrame, symbol: str) -> None:
-    figure.add_scatter(
-        x=rows["edges"],
-        y=rows["y"],
-        mode="markers",
-        marker={"size": 11, "symbol": symbol, "color": style.INK},
-        error_y=style.error_bars(rows["y"], rows["low"], rows["high"]),
-        name=name,
-        **_size_on_hover(name, rows),
-    )
+def _add_circuit(figure: go.Figure, name: str, rows: pd.DataFrame, number: int) -> None:
+    marker = {"size": 11, "symbol": _POINTS[number % len(_POINTS)], "color": style.INK}
+    bars = style.error_bars(rows["y"], rows["low"], rows["high"])
+    _add_points(figure, name, rows, mode="markers", marker=marker, error_y=bars)
 
 
-def _size_on_hover(name: str, rows: pd.DataFrame) -> dict:
+def _add_points(figure: go.Figure, name: str, rows: pd.DataFrame, **look: Any) -> go.Scatter:
+    """What was measured over the number of edges; hover for the sizes."""
     words = f"<b>{name}</b><br>%{{x}} edges, %{{customdata}} components<br>%{{y:.3~g}}"
-    return {"customdata": rows["components"], "hovertemplate": f"{words}<extra></extra>"}
+    figure.add_scatter(
+        x=rows["edges"],
+        y=rows["y"],
+        name=name,
+        customdata=rows["components"],
+        hovertemplate=f"{words}<extra></extra>",
+        **look,
+    )
+    return figure.data[-1]
 
 
 def score_scatter(reference: EdgeScores, other: EdgeScores, n_named: int = 8) -> go.Figure:
