@@ -25,23 +25,20 @@ from .dataset import token_table, year_heatmaps
 from .kit import style
 from .kit.drawing import circuit_svg
 from .kit.explorer import Explorer, View
-from .kit.html import Html, bold, html_table, one_line, with_interval
+from .kit.html import Html, bold, interval_of, one_line, table_of
 from .patching import sweep_heatmap, top_components, typed_names
 
 
 def headline_table(results: Results) -> Html:
     """Per evaluation what `headline_numbers` holds, each number with its 95 % interval."""
-    metrics = {
-        "prob_diff": "probability difference",
-        "cutoff_sharpness": "cutoff sharpness",
-        "recovered": "recovered: circuit / clean",
-        "recovered_above_corrupted": "recovered above corrupted",
+    columns = {
+        "": lambda row: bold(EVALUATIONS.get(row["evaluation"], row["evaluation"])),
+        "probability difference": interval_of("prob_diff"),
+        "cutoff sharpness": interval_of("cutoff_sharpness"),
+        "recovered: circuit / clean": interval_of("recovered"),
+        "recovered above corrupted": interval_of("recovered_above_corrupted"),
     }
-    rows = []
-    for row in headline_numbers(results).to_dict("records"):
-        name = EVALUATIONS.get(row["evaluation"], row["evaluation"])
-        rows.append((bold(name), *(with_interval(row, metric) for metric in metrics)))
-    return html_table(("", *metrics.values()), rows)
+    return table_of(headline_numbers(results).to_dict("records"), columns)
 
 
 def changes_plot(
@@ -158,47 +155,42 @@ def circuit_builder(patching: PathPatching, parts: CircuitParts) -> Explorer:
 # ---- notebook 7: other prompt families --------------------------------------------------------
 
 
+_FAMILY = {
+    "family": lambda row: bold(row["family"]),
+    "right": lambda row: one_line(row["asks"]),
+}
+_EXPECTED = {"the paper (section 5)": lambda row: escape(row["expects"])}
+
+
 def family_behaviour(summary: pd.DataFrame) -> Html:
     """What a model does with prompt families (`family_summary`), each score with its interval."""
-    rows = [
-        (
-            bold(row["family"]),
-            one_line(row["asks"]),
-            str(row["prompts"]),
-            with_interval(row, "clean"),
-            with_interval(row, "corrupted"),
-            in_words(row["top_right"], digits=0),
-            in_words(row["top_YY"], digits=0),
-            escape(row["expects"]),
-        )
-        for row in summary.to_dict("records")
-    ]
-    head = ("family", "right", "prompts", "clean", "corrupted", "top year right", "top year is YY")
+    columns = {
+        "prompts": lambda row: str(row["prompts"]),
+        "clean": interval_of("clean"),
+        "corrupted": interval_of("corrupted"),
+        "top year right": lambda row: in_words(row["top_right"], digits=0),
+        "top year is YY": lambda row: in_words(row["top_YY"], digits=0),
+    }
     note = "Scores: the probability of right end years less that of all others, YY among these."
-    return html_table((*head, "the paper (section 5)"), rows, note)
+    return table_of(summary.to_dict("records"), _FAMILY | columns | _EXPECTED, note)
 
 
 def family_recovery(summary: pd.DataFrame) -> Html:
     """What a circuit does of a model's behaviour in prompt families (`family_summary`)."""
-    names = {
-        "clean": "model",
-        "partial": "circuit alone",
-        "recovered": "recovered",
-        "above_corrupted": "recovered above corrupted",
-        "change": "change when impaired",
+    columns = {
+        "model": interval_of("clean"),
+        "circuit alone": interval_of("partial"),
+        "recovered": interval_of("recovered"),
+        "recovered above corrupted": interval_of("above_corrupted"),
+        "change when impaired": interval_of("change", "points"),
     }
-    rows = []
-    for row in summary.to_dict("records"):
-        units = ("points" if name == "change" else "share" for name in names)
-        cells = [with_interval(row, name, unit) for name, unit in zip(names, units, strict=True)]
-        rows.append((bold(row["family"]), one_line(row["asks"]), *cells, escape(row["expects"])))
     note = (
         "Recovered: the circuit's score / the model's, as in the paper; above corrupted: the same "
         "after the corrupted prompts' score is taken from both. A dash: the model's score (or its "
         "distance from the corrupted one) cannot be told from 0. Impaired: the circuit is corrupted"
         ", everything else clean."
     )
-    return html_table(("family", "right", *names.values(), "the paper (section 5)"), rows, note)
+    return table_of(summary.to_dict("records"), _FAMILY | columns | _EXPECTED, note)
 
 
 def family_explorer(

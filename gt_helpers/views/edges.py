@@ -24,7 +24,7 @@ from ..patching.engine import PathPatching
 from .kit import style
 from .kit.drawing import circuit_svg, edges_svg
 from .kit.explorer import Explorer, View
-from .kit.html import Html, bold, html_table, with_interval
+from .kit.html import Html, bold, html_table, interval_of, table_of
 from .patching import FEW, some_prompts
 
 _TITLES = {
@@ -178,12 +178,13 @@ def _with_room(values: pd.Series) -> list[float]:
 
 def quality_table(frame: pd.DataFrame, note: str = "") -> Html:
     """Circuits as `quality.faithfulness` measured them: size, score, and both recovered shares."""
-    names = ("prob_diff", "recovered", "above_corrupted")
-    rows = []
-    for row in frame.to_dict("records"):
-        size = (f"{row['edges']:,}", str(row["components"]))
-        rows.append((bold(row["name"]), *size, *(with_interval(row, name) for name in names)))
-    return html_table(("", "edges", "components", *(_TITLES[name] for name in names)), rows, note)
+    columns = {
+        "": lambda row: bold(row["name"]),
+        "edges": lambda row: f"{row['edges']:,}",
+        "components": lambda row: str(row["components"]),
+    }
+    columns |= {_TITLES[name]: interval_of(name) for name in reversed(_TITLES)}
+    return table_of(frame.to_dict("records"), columns, note)
 
 
 def agreement_table(frame: pd.DataFrame, found: str, reference: str) -> Html:
