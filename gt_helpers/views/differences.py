@@ -123,8 +123,6 @@ def effects_against(
             mode="markers+text",
             text=rows["name"].where(size.rank(ascending=False, method="first") <= n_named, ""),
             customdata=rows["name"],
-            textposition="top center",
-            textfont={"size": 11},
             name=label,
             marker={"size": 8, "color": colour, "opacity": 0.8},
             hovertemplate="<b>%{customdata}</b><br>reference %{x:+.3f}<br>here %{y:+.3f}"

@@ -143,8 +143,6 @@ def score_scatter(reference: EdgeScores, other: EdgeScores, n_named: int = 8) ->
             mode="markers+text" if names else "markers",
             text=names,
             hovertext=rows["edge"],
-            textposition="top center",
-            textfont={"size": 11},
             marker={"size": 6, "color": colour, "opacity": 0.7},
             hovertemplate=f"<b>%{{hovertext}}</b><br>{reference.method} %{{x:+.3f}}"
             f"<br>{other.method} %{{y:+.3f}}<extra></extra>",

@@ -86,8 +86,6 @@ def pca_panels(
             y=y,
             mode="markers+text",
             text=[f"{year:02d}" if n in labelled else "" for n, year in enumerate(years)],
-            textposition="top center",
-            textfont={"size": 11},
             customdata=years,
             marker={"size": 7, "color": years, "coloraxis": "coloraxis"},
             hovertemplate="YY = %{customdata:02d}<extra></extra>",

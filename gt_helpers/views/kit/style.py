@@ -46,6 +46,7 @@ COLOUR_BAR = {
     "tickfont": {"size": 12},
 }
 ERROR_BARS = {"thickness": 1.6, "width": 4}
+NAMES = {"textposition": "top center", "textfont": {"size": 11}}  # of points that have a text
 TEMPLATE = go.layout.Template(
     layout={
         "font": {
@@ -79,7 +80,7 @@ TEMPLATE = go.layout.Template(
     },
     data={
         "heatmap": [{"xgap": 1, "ygap": 1, "hoverongaps": False, "colorbar": COLOUR_BAR}],
-        "scatter": [{"error_x": ERROR_BARS, "error_y": ERROR_BARS}],
+        "scatter": [{"error_x": ERROR_BARS, "error_y": ERROR_BARS, **NAMES}],
     },
 )
 
