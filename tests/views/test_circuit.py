@@ -1,4 +1,4 @@
-"""Unit: what circuits need, how random ones do, the table of their scores, and the builder."""
+"""Unit: what circuits need, the table of their scores, the builder, and prompt families."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import pytest
 from explorers import rows, state
 
 from gt_helpers import Circuit, Evaluation, PathPatching, views
+from gt_helpers.analysis.generalization import family_summary, study_family
+from gt_helpers.dataset.families import FAMILIES, PromptFamily
 from gt_helpers.formatting import in_words
+from gt_helpers.model.transformer import Transformer
 from gt_helpers.patching.paper import PAPER, CircuitParts, full_circuit, partial_circuit
 from gt_helpers.scorecard.results import Results
 from gt_helpers.views import Explorer
@@ -123,3 +126,33 @@ def test_the_reverse_has_no_recovered_share(builder: Explorer, patching: PathPat
 def test_an_empty_circuit_found_elsewhere_can_be_built_from(patching: PathPatching) -> None:
     nothing = CircuitParts((), (), (), ())
     shows(views.circuit_builder(patching, nothing), patching.reversed(), Circuit())
+
+
+# ---- prompt families --------------------------------------------------------------------------
+
+PARTS = CircuitParts(("a5.h1", "a7.h10", "a9.h1"), ("m8", "m9", "m10"), ("m0",), ("embed",))
+
+
+def test_family_tables_show_a_dash_where_there_is_no_ratio(mini: Transformer) -> None:
+    ended = FAMILIES["ended"]
+    patching = PathPatching(mini, ended.dataset(mini.tokenizer, 12))
+    frame = family_summary([study_family(ended, patching, PARTS)])
+    shown = views.family_recovery(frame.assign(recovered=float("nan")))
+    assert "<b>ended</b>" in shown and "&lt; YY" in shown and ">–<" in shown
+    shown = views.family_behaviour(frame)
+    assert f"{100 * frame.loc[0, 'clean']:.1f} %".replace("-", "−") in shown
+    assert "the circuit fires" in shown
+
+
+def test_family_explorer_shows_every_family_and_ones_own(mini: Transformer) -> None:
+    mine = PromptFamily("mine", "<|endoftext|> {XX}{YY} to {XX}")
+    explorer = views.family_explorer(mini, PARTS, [mine])
+    assert explorer.controls["family"].options == ("mine", *FAMILIES)
+    assert "into m8" in explorer.controls["shown"].options
+    assert "<b>mine</b>" in explorer.text.value
+    for shown in ("into the logits", "into m9"):
+        explorer.controls["shown"].value = shown
+        assert state(explorer) == "done", explorer.state.value
+    found = study_family(mine, PathPatching(mini, mine.dataset(mini.tokenizer)), PARTS)
+    drawn = explorer.draw(family="mine", shown="into the logits").figure
+    assert drawn.data[0].zmax == pytest.approx(float(found.sweep.effect.abs().max()), rel=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from explorers import drawn, numbers, rows, state
@@ -75,6 +76,14 @@ def test_a_circuit_is_outlined_and_the_embedding_named_outside_the_grid() -> Non
     sweep = a_sweep(["a9.h1.v"], "YY")
     sweep.values[-1] = -0.25
     assert "−25.00" in views.sweep_heatmap(sweep).layout.xaxis.title.text
+
+
+def test_effects_heatmap_scales_every_row() -> None:
+    effects = pd.DataFrame([[-0.2, 0.1], [0.0, 0.0]], index=["one", "two"], columns=["m8", "m9"])
+    (drawn,) = views.effects_heatmap(effects, "title").data
+    assert drawn.z.tolist() == [[-1.0, 0.5], [0.0, 0.0]]
+    assert (drawn.zmin, drawn.zmax) == (-1, 1) and drawn.customdata[0][0] == "−20.000"
+    assert drawn.colorscale[0][1] == "rgb(103,0,31)"  # red for negative
 
 
 @pytest.mark.parametrize(("layers", "heads"), [(2, 4), (48, 25)])
