@@ -63,10 +63,7 @@ def changes_plot(
     height = 150 + 24 * max(len(table), 3)
     style.lay_out(figure, title, 760, height, x_title, legend=True, showlegend=True)
     style.name_rows(figure, table["label"])
-    # 0 comes first, since the smallest of an empty table is NaN
-    low, high = min(0.0, table["low"].min()), max(0.0, table["high"].max())
-    room = 0.03 * (high - low) or 1.0
-    figure.update_xaxes(range=[low - room, high + room])
+    figure.update_xaxes(range=style.with_room([0.0, *table["low"], *table["high"]]))
     return figure
 
 
@@ -84,9 +81,7 @@ def distribution_plot(values: Iterable[float], marks: Mapping[str, float], name:
             width=np.diff(bounds),
             name=name,
             marker={"color": style.QUIET, "line": {"color": "white", "width": 0.5}},
-            customdata=np.column_stack([bounds[:-1], bounds[1:]]),
-            hovertemplate="%{y} between %{customdata[0]:.3f} and %{customdata[1]:.3f}"
-            "<extra></extra>",
+            hovertemplate="%{y} near %{x:.3f}<extra></extra>",
         )
     )
     for mark, value in marks.items():
@@ -100,8 +95,7 @@ def distribution_plot(values: Iterable[float], marks: Mapping[str, float], name:
         )
     titles = "probability difference", "circuits"
     style.lay_out(figure, None, 860, 360, *titles, legend=True, top=70, showlegend=True)
-    room = 0.03 * (max(ends) - min(ends))
-    figure.update_xaxes(showgrid=False, range=[min(ends) - room, max(ends) + room])
+    figure.update_xaxes(showgrid=False, range=style.with_room(ends))
     figure.update_yaxes(range=[0, top])
     return figure
 

@@ -129,7 +129,7 @@ def score_scatter(reference: EdgeScores, other: EdgeScores, n_named: int = 8) ->
     every[columns] *= 100
     sizes = every[columns].abs()
     frame = every[(sizes > _QUIET * sizes.to_numpy().max(initial=0)).any(axis=1)]
-    ranges = [_with_room(frame[column]) for column in columns]
+    ranges = [style.with_room([0.0, *frame[column]], 0.12) for column in columns]  # for names
     ends = [min(low for low, _ in ranges), max(high for _, high in ranges)]
     figure = go.Figure(go.Scatter(x=ends, y=ends, mode="lines", line=_THIN, hoverinfo="skip"))
     worst = frame[:n_named]
@@ -165,13 +165,6 @@ def _apart(rows: pd.DataFrame, ranges: list[list[float]]) -> list[str]:
         taken += [(x, y)] if free else []
         names.append(name if free else "")
     return names
-
-
-def _with_room(values: pd.Series) -> list[float]:
-    """The range of values and 0, with room for names at its ends."""
-    low, high = min(0.0, values.min()), max(0.0, values.max())
-    room = 0.12 * (high - low) or 1.0
-    return [low - room, high + room]
 
 
 def quality_table(frame: pd.DataFrame, note: str = "") -> Html:

@@ -328,6 +328,14 @@ def colour_of(name: str, among: Iterable[str]) -> str:
     return COLOURS.get(first) or OTHERS[unknown.index(name) % len(OTHERS)]
 
 
+def with_room(values: Iterable[float], share: float = 0.03) -> list[float]:
+    """An axis' range for values: a share of it more at both ends."""
+    ends = list(values)
+    low, high = min(ends), max(ends)
+    room = share * (high - low) or 1.0
+    return [low - room, high + room]
+
+
 def counts_axis(largest: int) -> dict[str, Any]:
     """A log axis from 1 to a largest count, with plain numbers at its ticks."""
     ticks = [digit * 10**power for power in range(len(str(largest))) for digit in (1, 3)]
