@@ -26,8 +26,6 @@ def test_year_heatmap_axes_scale_and_hover() -> None:
     figure = views.year_heatmap(probs, "Clean prompts")
     low, high = figure.layout.yaxis.range
     assert low > high  # YY 02 on top, as in the paper
-    assert figure.layout.xaxis.title.text == "predicted end year"
-    assert figure.layout.yaxis.title.text == "start year YY"
     assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, 0.25)
     (cells,) = figure.data
     assert list(cells.y) == list(range(2, 99)) and list(cells.x) == list(range(100))
@@ -56,14 +54,13 @@ def test_other_tables_are_refused(draw) -> None:
         draw({})
 
 
-def test_year_curve_marks_YY_and_names_its_axes() -> None:
+def test_year_curve_marks_YY() -> None:
     curves = {"clean prompts": torch.rand(100), "corrupted prompts": torch.rand(100)}
     figure = views.year_curve(curves, 41)
     assert [trace.name for trace in figure.data] == list(curves)
     assert figure.data[0].line.color == COLOURS["clean"]
     assert figure.layout.shapes[0].x0 == 41
     assert figure.layout.annotations[0].text == "YY = 41"
-    assert figure.layout.xaxis.title.text == "predicted end year"
     assert figure.layout.yaxis.range[1] > float(torch.stack([*curves.values()]).max())
 
 
@@ -75,7 +72,6 @@ def test_metric_by_YY_has_a_line_and_a_colour_per_name() -> None:
     assert len({trace.line.color for trace in figure.data}) == len(curves)
     assert list(figure.data[0].x) == list(range(2, 99))
     assert figure.layout.yaxis.title.text == "cutoff sharpness"
-    assert figure.layout.xaxis.title.text == "start year YY"
 
 
 def test_year_pool_map_shows_every_year_once() -> None:
@@ -101,6 +97,7 @@ def test_every_figure_has_the_same_template_and_no_upload_button() -> None:
         assert template.font.size >= 12 and "sans-serif" in template.font.family
         assert "sendChartToCloud" in template.modebar.remove
         assert figure.layout.width and figure.layout.height
+        assert figure.layout.xaxis.title.text and figure.layout.yaxis.title.text
 
 
 def test_prompt_tracer(mini: Transformer) -> None:
