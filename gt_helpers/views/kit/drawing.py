@@ -77,7 +77,10 @@ def circuit_svg(
     def box(node: Component) -> dict[str, Any]:
         x, y = plan.places[node]
         return {
-            **{"id": ids[node], "x": x, "y": y, "label": node.label},
+            "id": ids[node],
+            "x": x,
+            "y": y,
+            "label": node.label,
             "text": name(node) + drawn.words(node),
             "fill": _FILLS.get(node.kind, "#ffffff"),
             "colour": drawn.colour(node),
@@ -88,11 +91,17 @@ def circuit_svg(
     content = repr((circuit, sorted(drawn.effects.items(), key=str), title, summed))
     svg = _template().render(
         id=f"circuit-{hashlib.sha256(content.encode()).hexdigest()[:8]}",  # a page may hold others
-        **{"name": circuit.name, "title": title, "top": -34 if title else 0, "plan": plan},
+        name=circuit.name,
+        title=title,
+        plan=plan,
+        top=-34 if title else 0,
         bottom=plan.height + 10 + 24 * len(legend),
         edges=[edge(link) for link in sorted(parts, key=drawn.size)],  # the strongest on top
         nodes=[box(node) for node in nodes],
-        **{"legend": legend, "box": _BOX, "tall": _TALL, "neutral": _NEUTRAL},
+        legend=legend,
+        box=_BOX,
+        tall=_TALL,
+        neutral=_NEUTRAL,
     )
     return Html(svg)
 
