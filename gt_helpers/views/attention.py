@@ -34,21 +34,22 @@ def pattern_heatmap(
     """
     names = list(names)
     n = len(names)
-    _check_pattern(pattern, n, "The pattern")
+    _check({"The pattern": pattern}, [n, n])
     later = np.triu(np.ones((n, n), dtype=bool), 1)
     figure = _looks(np.where(later, np.nan, style.array(pattern)), names, names, zmax, label)
     figure.add_trace(style.grey_squares(later, hoverinfo="skip"))
-    style.lay_out(figure, title, 210 + 34 * max(n, 8), 110 + 30 * max(n, 8))
-    figure.update_yaxes(title={"text": "query: looks from"})
+    size = 210 + 34 * max(n, 8), 110 + 30 * max(n, 8)
+    style.lay_out(figure, title, *size, y="query: looks from")
     return figure
 
 
-def _check_pattern(pattern: Tensor, n: int, name: str) -> None:
-    if pattern.shape != (n, n):
-        raise ValueError(
-            f"{name} has the shape {list(pattern.shape)}; it must be [{n}, {n}], one row and one "
-            "column for each position, e.g. attention_pattern(cache, 'a7.h10').mean(0)."
-        )
+def _check(patterns: Mapping[str, Tensor], shape: list[int]) -> None:
+    for name, pattern in patterns.items():
+        if list(pattern.shape) != shape:
+            raise ValueError(
+                f"{name} has the shape {list(pattern.shape)}; it must be {shape}, one entry for "
+                "each position, e.g. attention_pattern(cache, 'a7.h10').mean(0) or its last row."
+            )
 
 
 def looks_heatmap(
@@ -60,15 +61,11 @@ def looks_heatmap(
 ) -> go.Figure:
     """What one position looks at through several heads: a row of a pattern for every head.
 
-    The colours reach from 0 to zmax (None: to the largest entry). Raises ValueError for no heads
-    and for rows that do not have one entry for each name.
+    The colours reach from 0 to zmax (None: to the largest entry). Raises ValueError unless there
+    are heads, and one entry of each for every name.
     """
     names = list(names)
-    if not looks or any(row.shape != (len(names),) for row in looks.values()):
-        raise ValueError(
-            f"Give one row of {len(names)} keys for each of one or more heads, e.g. "
-            "looks_heatmap({'a7.h10': pattern.mean(0)[-1]}, dataset.positions)."
-        )
+    _check(looks, [len(names)])
     cells = np.stack([style.array(row) for row in looks.values()])
     figure = _looks(cells, list(looks), names, zmax, label)
     style.lay_out(figure, title, 210 + 38 * max(len(names), 8), 110 + 30 * max(len(looks), 5))
@@ -83,8 +80,8 @@ def _looks(
     figure = go.Figure(
         _named(cells, [[f"{row} → {key}" for key in keys] for row in rows], zmax, label)
     )
-    figure.update_xaxes(title={"text": "key: looks at"}, tickangle=-45, **style.named_ticks(keys))
-    figure.update_yaxes(**style.named_ticks(rows, upside_down=True))
+    figure.update_xaxes(style.named_ticks(keys), title={"text": "key: looks at"}, tickangle=-45)
+    figure.update_yaxes(style.named_ticks(rows, upside_down=True))
     return figure
 
 
@@ -112,7 +109,7 @@ def head_map(
     wanted = [component(name, "head").label for name in marked]
     # Black would not show on dark blue, nor which of two neighbours a shared edge belongs to.
     style.outline_cells(figure, np.isin(names, wanted), style.COLOURS["reverse"], half=0.45)
-    style.lay_out_grid(figure, n_layers, n_heads, title)
+    style.lay_out_grid(figure, n_layers, n_heads, title, "head")
     return figure
 
 
@@ -136,8 +133,7 @@ def attention_html(
             f"{len(patterns)} heads are given; choose 1 to {_MOST_HEADS} of them, "
             "e.g. {'a7.h10': attention_pattern(cache, 'a7.h10')[0]}."
         )
-    for name, pattern in patterns.items():
-        _check_pattern(pattern, n, f"The pattern of {name}")
+    _check(patterns, [n, n])
     stacked = torch.stack([pattern.detach().cpu() for pattern in patterns.values()])
     shown = attention_heads(stacked, list(tokens), list(patterns), max_value=1.0, min_value=0.0)
     # It fills its column's width, and leaves a <div> open.

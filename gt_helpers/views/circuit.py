@@ -25,23 +25,20 @@ from .dataset import token_table, year_heatmaps
 from .kit import style
 from .kit.drawing import circuit_svg
 from .kit.explorer import Explorer, View
-from .kit.html import Html, bold, html_table, one_line, with_interval
+from .kit.html import Html, bold, interval_of, one_line, table_of
 from .patching import sweep_heatmap, top_components, typed_names
 
 
 def headline_table(results: Results) -> Html:
     """Per evaluation what `headline_numbers` holds, each number with its 95 % interval."""
-    metrics = {
-        "prob_diff": "probability difference",
-        "cutoff_sharpness": "cutoff sharpness",
-        "recovered": "recovered: circuit / clean",
-        "recovered_above_corrupted": "recovered above corrupted",
+    columns = {
+        "": lambda row: bold(EVALUATIONS.get(row["evaluation"], row["evaluation"])),
+        "probability difference": interval_of("prob_diff"),
+        "cutoff sharpness": interval_of("cutoff_sharpness"),
+        "recovered: circuit / clean": interval_of("recovered"),
+        "recovered above corrupted": interval_of("recovered_above_corrupted"),
     }
-    rows = []
-    for row in headline_numbers(results).to_dict("records"):
-        name = EVALUATIONS.get(row["evaluation"], row["evaluation"])
-        rows.append((bold(name), *(with_interval(row, metric) for metric in metrics)))
-    return html_table(("", *metrics.values()), rows)
+    return table_of(headline_numbers(results).to_dict("records"), columns)
 
 
 def changes_plot(
@@ -51,28 +48,22 @@ def changes_plot(
 
     Red gets worse without it, blue better; grey are intervals that include 0.
     """
-    labels = [str(name) for name in changes["name"]]
-    worse, better = changes["high"] < 0, changes["low"] > 0
+    table = changes[["change", "low", "high"]].mul(100).assign(label=changes["name"])
+    worse, better = table["high"] < 0, table["low"] > 0
     figure = go.Figure()
     for name, colour, rows in (
-        ("worse without it", "#b2182b", changes[worse]),
-        ("better without it", "#2166ac", changes[better]),
-        ("interval includes 0", style.QUIET, changes[~(worse | better)]),
+        ("worse without it", "#b2182b", table[worse]),
+        ("better without it", "#2166ac", table[better]),
+        ("interval includes 0", style.QUIET, table[~(worse | better)]),
     ):
-        low, change, high = (100 * rows[column] for column in ("low", "change", "high"))
-        names = [str(label) for label in rows["name"]]
-        figure.add_scatter(
-            **style.dots(change, (low, high), names, name, colour),
-            hovertemplate="<b>%{y}</b><br>%{x:+.2f} percentage points<extra></extra>",
-        )
+        hover = "<b>%{y}</b><br>%{x:+.2f} percentage points"
+        style.add_dots(figure, rows, "change", name, colour, hover)
     figure.add_vline(x=0, line={"color": style.INK, "width": 1}, layer="below")
-    style.lay_out(figure, title, 760, 140 + 24 * max(len(labels), 3), legend=True, showlegend=True)
-    style.name_rows(figure, labels)
-    low, high = (100 * end for end in (changes["low"].min(), changes["high"].max()))
-    low, high = min(0.0, low), max(0.0, high)  # a NaN of an empty table comes second
-    room = 0.03 * (high - low) or 1.0
-    words = {"text": f"{x_title} (percentage points of probability difference)"}
-    figure.update_xaxes(title=words, range=[low - room, high + room])
+    x_title += " (percentage points of probability difference)"
+    height = 150 + 24 * max(len(table), 3)
+    style.lay_out(figure, title, 760, height, x_title, legend=True, showlegend=True)
+    style.name_rows(figure, table["label"])
+    figure.update_xaxes(range=style.with_room([0.0, *table["low"], *table["high"]]))
     return figure
 
 
@@ -90,9 +81,7 @@ def distribution_plot(values: Iterable[float], marks: Mapping[str, float], name:
             width=np.diff(bounds),
             name=name,
             marker={"color": style.QUIET, "line": {"color": "white", "width": 0.5}},
-            customdata=np.column_stack([bounds[:-1], bounds[1:]]),
-            hovertemplate="%{y} between %{customdata[0]:.3f} and %{customdata[1]:.3f}"
-            "<extra></extra>",
+            hovertemplate="%{y} near %{x:.3f}<extra></extra>",
         )
     )
     for mark, value in marks.items():
@@ -104,11 +93,10 @@ def distribution_plot(values: Iterable[float], marks: Mapping[str, float], name:
             line={"color": style.colour_of(mark, marks), "width": 2.5},
             hovertemplate=f"{mark}<br>%{{x:.3f}}<extra></extra>",
         )
-    style.lay_out(figure, None, 860, 360, legend=True, top=70, showlegend=True)
-    room = 0.03 * (max(ends) - min(ends))
-    x_range = [min(ends) - room, max(ends) + room]
-    figure.update_xaxes(title={"text": "probability difference"}, showgrid=False, range=x_range)
-    figure.update_yaxes(title={"text": "circuits"}, range=[0, top])
+    titles = "probability difference", "circuits"
+    style.lay_out(figure, None, 860, 360, *titles, legend=True, top=70, showlegend=True)
+    figure.update_xaxes(showgrid=False, range=style.with_room(ends))
+    figure.update_yaxes(range=[0, top])
     return figure
 
 
@@ -161,47 +149,42 @@ def circuit_builder(patching: PathPatching, parts: CircuitParts) -> Explorer:
 # ---- notebook 7: other prompt families --------------------------------------------------------
 
 
+_FAMILY = {
+    "family": lambda row: bold(row["family"]),
+    "right": lambda row: one_line(row["asks"]),
+}
+_EXPECTED = {"the paper (section 5)": lambda row: escape(row["expects"])}
+
+
 def family_behaviour(summary: pd.DataFrame) -> Html:
     """What a model does with prompt families (`family_summary`), each score with its interval."""
-    rows = [
-        (
-            bold(row["family"]),
-            one_line(row["asks"]),
-            str(row["prompts"]),
-            with_interval(row, "clean"),
-            with_interval(row, "corrupted"),
-            in_words(row["top_right"], digits=0),
-            in_words(row["top_YY"], digits=0),
-            escape(row["expects"]),
-        )
-        for row in summary.to_dict("records")
-    ]
-    head = ("family", "right", "prompts", "clean", "corrupted", "top year right", "top year is YY")
+    columns = {
+        "prompts": lambda row: str(row["prompts"]),
+        "clean": interval_of("clean"),
+        "corrupted": interval_of("corrupted"),
+        "top year right": lambda row: in_words(row["top_right"], digits=0),
+        "top year is YY": lambda row: in_words(row["top_YY"], digits=0),
+    }
     note = "Scores: the probability of right end years less that of all others, YY among these."
-    return html_table((*head, "the paper (section 5)"), rows, note)
+    return table_of(summary.to_dict("records"), _FAMILY | columns | _EXPECTED, note)
 
 
 def family_recovery(summary: pd.DataFrame) -> Html:
     """What a circuit does of a model's behaviour in prompt families (`family_summary`)."""
-    names = {
-        "clean": "model",
-        "partial": "circuit alone",
-        "recovered": "recovered",
-        "above_corrupted": "recovered above corrupted",
-        "change": "change when impaired",
+    columns = {
+        "model": interval_of("clean"),
+        "circuit alone": interval_of("partial"),
+        "recovered": interval_of("recovered"),
+        "recovered above corrupted": interval_of("above_corrupted"),
+        "change when impaired": interval_of("change", "points"),
     }
-    rows = []
-    for row in summary.to_dict("records"):
-        units = ("points" if name == "change" else "share" for name in names)
-        cells = [with_interval(row, name, unit) for name, unit in zip(names, units, strict=True)]
-        rows.append((bold(row["family"]), one_line(row["asks"]), *cells, escape(row["expects"])))
     note = (
         "Recovered: the circuit's score / the model's, as in the paper; above corrupted: the same "
         "after the corrupted prompts' score is taken from both. A dash: the model's score (or its "
         "distance from the corrupted one) cannot be told from 0. Impaired: the circuit is corrupted"
         ", everything else clean."
     )
-    return html_table(("family", "right", *names.values(), "the paper (section 5)"), rows, note)
+    return table_of(summary.to_dict("records"), _FAMILY | columns | _EXPECTED, note)
 
 
 def family_explorer(

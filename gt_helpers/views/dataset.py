@@ -72,15 +72,12 @@ def year_heatmaps(
         zmax = math.ceil(100 * float(cells[~cells.isnan()].quantile(0.995))) / 100
     figure, places = style.panels(probs, len(probs), shared_yaxes=True, horizontal_spacing=0.03)
     for place, (name, table) in zip(places, probs.items(), strict=True):
-        cells = table.double().round(decimals=5)  # keeps the page small
-        trace = style.year_cells(cells, name, quantity, coloraxis="coloraxis")
+        trace = style.year_cells(table, name, quantity, coloraxis="coloraxis")
         figure.add_trace(trace, **place)
-    style.lay_out(figure, None, 165 + 300 * len(probs), 420, top=48)
+    style.lay_out(figure, None, 165 + 300 * len(probs), 420, "predicted end year", top=48)
     scale = {"colorscale": "Blues", "cmin": 0, "cmax": zmax}
-    figure.update_layout(coloraxis=scale | {"colorbar": style.colour_bar(quantity)})
+    figure.update_layout(coloraxis=scale | {"colorbar": {"title": {"text": quantity}}})
     style.year_axes(figure)
-    figure.update_xaxes(title={"text": "predicted end year"})
-    figure.update_yaxes(title={"text": "start year YY"}, col=1)
     return figure
 
 
@@ -99,13 +96,11 @@ def year_curve(curves: Mapping[str, Float[Tensor, " year"]], YY: int) -> go.Figu
         xanchor="left" if YY < 50 else "right",
         xshift=5 if YY < 50 else -5,
     )
-    style.lay_out(figure, None, 860, 360, legend=True)
-    figure.update_xaxes(
-        title={"text": "predicted end year"}, range=[-1, 100], **style.years_axis(99)
-    )
+    style.lay_out(figure, None, 860, 360, "predicted end year", "probability", legend=True)
+    figure.update_xaxes(style.years_axis(99), range=[-1, 100])
     # The label of YY needs room above the curves.
     peak = max((float(v.nan_to_num(0.0).max()) for v in curves.values()), default=0.0)
-    figure.update_yaxes(title={"text": "probability"}, range=[0, 1.15 * peak or 1.0])
+    figure.update_yaxes(range=[0, 1.15 * peak or 1.0])
     return figure
 
 
@@ -118,11 +113,8 @@ def metric_by_YY(
     hover = f"YY = %{{x:02d}}<br>{metric} %{{y:.3f}}"
     figure = style.lines(curves, range(FIRST_YY, LAST_YY + 1), hover)
     style.zero_line(figure)
-    style.lay_out(figure, title, 860, 360, legend=True)
-    figure.update_xaxes(
-        title={"text": "start year YY"}, range=[0, 100], **style.years_axis(LAST_YY)
-    )
-    figure.update_yaxes(title={"text": metric})
+    style.lay_out(figure, title, 860, 360, "start year YY", metric, legend=True)
+    figure.update_xaxes(style.years_axis(LAST_YY), range=[0, 100])
     return figure
 
 
@@ -135,14 +127,7 @@ _STATUS_COLOURS = {
 
 
 def year_pool_map(pool: pd.DataFrame, title: str | None = None) -> go.Figure:
-    """Which start years can be drawn, century by YY, and why the others cannot (`year_pool`).
-
-    Raises ValueError for a status that `year_pool` does not give.
-    """
-    if unknown := set(pool["status"]) - set(_STATUS_COLOURS):
-        raise ValueError(
-            f"The status {sorted(unknown)[0]!r} is unknown; give year_pool(tokenizer)."
-        )
+    """Which start years can be drawn, century by YY, and why the others cannot (`year_pool`)."""
     grid = pool.pivot(index="century", columns="YY")
     centuries = [str(century) for century in grid.index]
     figure = go.Figure()
@@ -154,7 +139,7 @@ def year_pool_map(pool: pd.DataFrame, title: str | None = None) -> go.Figure:
             customdata=np.dstack([grid["year"], grid["tokens"]]),
             colorscale=[[0, colour], [1, colour]],
             showscale=False,
-            **style.GAPS | {"ygap": 2},
+            ygap=2,
             hovertemplate=f"<b>%{{customdata[0]}}</b><br>%{{customdata[1]}}<br>{name}<extra></extra>",
         )
         # A heatmap has no entry in the legend; an empty square stands in for it.
@@ -165,11 +150,12 @@ def year_pool_map(pool: pd.DataFrame, title: str | None = None) -> go.Figure:
             name=f"{name} ({int((pool['status'] == name).sum())})",
             marker={"symbol": "square", "size": 12, "color": colour},
         )
-    style.lay_out(figure, title, 900, 130 + 24 * len(centuries), legend=True)
-    years = {"showgrid": False, "range": [-0.5, 99.5]} | style.years_axis(99)
-    figure.update_xaxes(title={"text": "last two digits of the year, YY"}, **years)
-    order = {"categoryorder": "array", "categoryarray": centuries[::-1]}
-    figure.update_yaxes(title={"text": "century"}, type="category", showgrid=False, **order)
+    height = 140 + 24 * len(centuries)
+    style.lay_out(
+        figure, title, 900, height, "last two digits of the year, YY", "century", legend=True
+    )
+    figure.update_xaxes(style.years_axis(99), showgrid=False, range=[-0.5, 99.5])
+    figure.update_yaxes(type="category", showgrid=False, autorange="reversed")
     return figure
 
 

@@ -40,13 +40,12 @@ def choices_matrix(
         colorscale=[[0, "#ffffff"], [0.15, "#fbe3c8"], [0.5, "#ef9a62"], [1, "#b3352b"]],
         zmin=0,
         zmax=1,
-        **style.GAPS,
         hovertemplate="<b>%{y}</b><br>%{x}: %{text}<br>%{customdata}<extra></extra>",
-        colorbar=style.colour_bar("change from the reference", nticks=6),
+        colorbar={"title": {"text": "change from the reference"}, "nticks": 6},
     )
     width = min(1100, 250 + 42 * len(axes["x"]))
     # The names of the columns stand above, between title and matrix.
-    style.lay_out(figure, title, width, 110 + 24 * len(axes["y"]), top=80)
+    style.lay_out(figure, title, width, 120 + 24 * len(axes["y"]), top=80)
     figure.update_xaxes(side="top", showgrid=False, dtick=1, tickangle=-40, tickfont={"size": 11})
     figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1)
     return figure
@@ -97,9 +96,9 @@ def effects_against(
     senders: Sequence[str],
     reference: Sequence[float],
     effects: Sequence[float],
-    marked: Collection[str] = (),
-    title: str | None = None,
-    unit: str = "percentage points",
+    marked: Collection[str],
+    title: str,
+    unit: str,
 ) -> go.Figure:
     """Every sender's effect in a choice's sweep over its effect in the reference's.
 
@@ -124,8 +123,6 @@ def effects_against(
             mode="markers+text",
             text=rows["name"].where(size.rank(ascending=False, method="first") <= n_named, ""),
             customdata=rows["name"],
-            textposition="top center",
-            textfont={"size": 11},
             name=label,
             marker={"size": 8, "color": colour, "opacity": 0.8},
             hovertemplate="<b>%{customdata}</b><br>reference %{x:+.3f}<br>here %{y:+.3f}"
@@ -137,11 +134,11 @@ def effects_against(
         line = {"color": style.INK, "width": 1, "dash": "dot"}
         figure.add_shape(type="line", x0=low, y0=low, x1=high, y1=high, line=line, layer="below")
     style.zero_cross(figure)
-    style.lay_out(figure, title, 640, 452)
     corner = {"x": 1, "xanchor": "right", "y": 0, "yanchor": "bottom", "orientation": "v"}
-    figure.update_layout(showlegend=True, legend=corner)
-    figure.update_xaxes(title={"text": "effect in the reference (percentage points)"})
-    figure.update_yaxes(title={"text": f"effect with this choice ({unit})"})
+    x_title = "effect in the reference (percentage points)"
+    y_title = f"effect with this choice ({unit})"
+    style.lay_out(figure, title, 640, 452, x_title, y_title, showlegend=True)
+    figure.update_layout(legend=corner)
     return figure
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
+from typing import Any
 
 import ipywidgets as widgets
 import pandas as pd
@@ -23,7 +24,7 @@ from ..patching.engine import PathPatching
 from .kit import style
 from .kit.drawing import circuit_svg, edges_svg
 from .kit.explorer import Explorer, View
-from .kit.html import Html, bold, html_table, with_interval
+from .kit.html import Html, bold, html_table, interval_of, table_of
 from .patching import FEW, some_prompts
 
 _TITLES = {
@@ -32,6 +33,7 @@ _TITLES = {
     "prob_diff": "probability difference",
 }
 _THIN = {"color": "#b5bcc4", "width": 1}
+_RANKINGS = (*(style.COLOURS[n] for n in ("clean", "partial", "reverse", "full")), *style.OTHERS)
 _POINTS = ("diamond", "star", "square", "cross", "triangle-up", "pentagon")
 _QUIET = 1e-3  # of the largest score: what is smaller in both is not drawn
 
@@ -51,44 +53,34 @@ def quality_curves(
     unit = 1 if y == "prob_diff" else 100
     shown[["y", "low", "high"]] = unit * shown[[y, f"{y}_low", f"{y}_high"]]
     figure = go.Figure()
-    by_kind = {kind: rows.groupby("name", sort=False) for kind, rows in shown.groupby("kind")}
-    for i, (name, rows) in enumerate(by_kind.get("random", ())):
-        _add_random(figure, str(name), rows, first=i == 0)
-    colours = [
-        *(style.COLOURS[name] for name in ("clean", "partial", "reverse", "full")),
-        *style.OTHERS,
-    ]
-    for i, (name, rows) in enumerate(by_kind.get("ranking", ())):
-        _add_ranking(figure, str(name), rows, colours[i % len(colours)])
-    for i, (name, rows) in enumerate(by_kind.get("circuit", ())):
-        _add_circuit(figure, str(name), rows, _POINTS[i % len(_POINTS)])
+    for kind, draw in (
+        ("random", _add_random),
+        ("ranking", _add_ranking),
+        ("circuit", _add_circuit),
+    ):
+        of_kind = shown[shown["kind"] == kind].groupby("name", sort=False)
+        for i, (name, rows) in enumerate(of_kind):
+            draw(figure, str(name), rows, i)
     style.zero_line(figure, colour=style.INK)
-    style.lay_out(figure, title, 860, 482)
-    below = style.LEGEND | {"y": -0.2, "yanchor": "top"}  # many names: they need two lines
-    figure.update_layout(showlegend=True, legend=below, margin={"b": 130})
+    style.lay_out(figure, title, 860, 482, "edges", _TITLES[y], showlegend=True)
+    below = {"y": -0.2, "yanchor": "top"}  # many names: they need two lines
+    figure.update_layout(legend=below, margin={"b": 130})
     followed = shown[shown["kind"] != "random"]
     first, last = (followed if len(followed) else shown)["edges"].min(), int(shown["edges"].max())
     axis = style.counts_axis(last) | {"range": [math.log10(0.8 * first), math.log10(1.1 * last)]}
-    figure.update_xaxes(title={"text": "edges"}, **axis)
-    figure.update_yaxes(title={"text": _TITLES[y]}, ticksuffix="" if unit == 1 else " %")
+    figure.update_xaxes(axis)
+    figure.update_yaxes(ticksuffix="" if unit == 1 else " %")
     return figure
 
 
-def _add_random(figure: go.Figure, name: str, rows: pd.DataFrame, first: bool) -> None:
-    figure.add_scatter(
-        x=rows["edges"],
-        y=rows["y"],
-        mode="lines",
-        line=_THIN,
-        name="random rankings",
-        legendgroup="random",
-        showlegend=first,
-        hovertemplate=f"{name}<br>%{{x}} edges: %{{y:.3~g}}<extra></extra>",
-    )
+def _add_random(figure: go.Figure, name: str, rows: pd.DataFrame, number: int) -> None:
+    look = {"mode": "lines", "line": _THIN, "legendgroup": "random", "showlegend": number == 0}
+    _add_points(figure, name, rows, **look).name = "random rankings"
 
 
-def _add_ranking(figure: go.Figure, name: str, rows: pd.DataFrame, colour: str) -> None:
+def _add_ranking(figure: go.Figure, name: str, rows: pd.DataFrame, number: int) -> None:
     """A ranking's line, and the band of its intervals: along the lower ends, back on the upper."""
+    colour = _RANKINGS[number % len(_RANKINGS)]
     figure.add_scatter(
         x=[*rows["edges"], *rows["edges"][::-1]],
         y=[*rows["low"], *rows["high"][::-1]],
@@ -101,33 +93,28 @@ def _add_ranking(figure: go.Figure, name: str, rows: pd.DataFrame, colour: str) 
         showlegend=False,
         hoverinfo="skip",
     )
-    figure.add_scatter(
-        x=rows["edges"],
-        y=rows["y"],
-        mode="lines+markers",
-        line={"color": colour, "width": 2},
-        marker={"size": 5},
-        name=name,
-        legendgroup=name,
-        **_size_on_hover(name, rows),
-    )
+    look = {"line": {"color": colour, "width": 2}, "marker": {"size": 5}, "legendgroup": name}
+    _add_points(figure, name, rows, mode="lines+markers", **look)
 
 
-def _add_circuit(figure: go.Figure, name: str, rows: pd.DataFrame, symbol: str) -> None:
-    figure.add_scatter(
-        x=rows["edges"],
-        y=rows["y"],
-        mode="markers",
-        marker={"size": 11, "symbol": symbol, "color": style.INK},
-        error_y=style.error_bars(rows["y"], rows["low"], rows["high"]),
-        name=name,
-        **_size_on_hover(name, rows),
-    )
+def _add_circuit(figure: go.Figure, name: str, rows: pd.DataFrame, number: int) -> None:
+    marker = {"size": 11, "symbol": _POINTS[number % len(_POINTS)], "color": style.INK}
+    bars = style.error_bars(rows["y"], rows["low"], rows["high"])
+    _add_points(figure, name, rows, mode="markers", marker=marker, error_y=bars)
 
 
-def _size_on_hover(name: str, rows: pd.DataFrame) -> dict:
+def _add_points(figure: go.Figure, name: str, rows: pd.DataFrame, **look: Any) -> go.Scatter:
+    """What was measured over the number of edges; hover for the sizes."""
     words = f"<b>{name}</b><br>%{{x}} edges, %{{customdata}} components<br>%{{y:.3~g}}"
-    return {"customdata": rows["components"], "hovertemplate": f"{words}<extra></extra>"}
+    figure.add_scatter(
+        x=rows["edges"],
+        y=rows["y"],
+        name=name,
+        customdata=rows["components"],
+        hovertemplate=f"{words}<extra></extra>",
+        **look,
+    )
+    return figure.data[-1]
 
 
 def score_scatter(reference: EdgeScores, other: EdgeScores, n_named: int = 8) -> go.Figure:
@@ -142,7 +129,7 @@ def score_scatter(reference: EdgeScores, other: EdgeScores, n_named: int = 8) ->
     every[columns] *= 100
     sizes = every[columns].abs()
     frame = every[(sizes > _QUIET * sizes.to_numpy().max(initial=0)).any(axis=1)]
-    ranges = [_with_room(frame[column]) for column in columns]
+    ranges = [style.with_room([0.0, *frame[column]], 0.12) for column in columns]  # for names
     ends = [min(low for low, _ in ranges), max(high for _, high in ranges)]
     figure = go.Figure(go.Scatter(x=ends, y=ends, mode="lines", line=_THIN, hoverinfo="skip"))
     worst = frame[:n_named]
@@ -156,17 +143,15 @@ def score_scatter(reference: EdgeScores, other: EdgeScores, n_named: int = 8) ->
             mode="markers+text" if names else "markers",
             text=names,
             hovertext=rows["edge"],
-            textposition="top center",
-            textfont={"size": 11},
             marker={"size": 6, "color": colour, "opacity": 0.7},
             hovertemplate=f"<b>%{{hovertext}}</b><br>{reference.method} %{{x:+.3f}}"
             f"<br>{other.method} %{{y:+.3f}}<extra></extra>",
         )
     style.zero_cross(figure)
-    style.lay_out(figure, None, 680, 492, showlegend=False)
-    words = [{"text": f"{one.method} (percentage points)"} for one in (reference, other)]
-    figure.update_xaxes(title=words[0], range=ranges[0])
-    figure.update_yaxes(title=words[1], range=ranges[1])
+    titles = [f"{one.method} (percentage points)" for one in (reference, other)]
+    style.lay_out(figure, None, 680, 492, *titles, showlegend=False)
+    figure.update_xaxes(range=ranges[0])
+    figure.update_yaxes(range=ranges[1])
     return figure
 
 
@@ -182,21 +167,15 @@ def _apart(rows: pd.DataFrame, ranges: list[list[float]]) -> list[str]:
     return names
 
 
-def _with_room(values: pd.Series) -> list[float]:
-    """The range of values and 0, with room for names at its ends."""
-    low, high = min(0.0, values.min()), max(0.0, values.max())
-    room = 0.12 * (high - low) or 1.0
-    return [low - room, high + room]
-
-
 def quality_table(frame: pd.DataFrame, note: str = "") -> Html:
     """Circuits as `quality.faithfulness` measured them: size, score, and both recovered shares."""
-    names = ("prob_diff", "recovered", "above_corrupted")
-    rows = []
-    for row in frame.to_dict("records"):
-        size = (f"{row['edges']:,}", str(row["components"]))
-        rows.append((bold(row["name"]), *size, *(with_interval(row, name) for name in names)))
-    return html_table(("", "edges", "components", *(_TITLES[name] for name in names)), rows, note)
+    columns = {
+        "": lambda row: bold(row["name"]),
+        "edges": lambda row: f"{row['edges']:,}",
+        "components": lambda row: str(row["components"]),
+    }
+    columns |= {_TITLES[name]: interval_of(name) for name in reversed(_TITLES)}
+    return table_of(frame.to_dict("records"), columns, note)
 
 
 def agreement_table(frame: pd.DataFrame, found: str, reference: str) -> Html:

@@ -36,11 +36,11 @@ def lens_heatmap(
     ValueError for another shape than [97, 100].
     """
     style.check_year_tables({"": table})
-    figure = go.Figure(_lens_cells(table, "", None, label, colorbar=style.colour_bar(label)))
-    style.lay_out(figure, title, 620, 520, plot_bgcolor=style.UNREACHED)
+    figure, (place,) = style.panels([""], 1)
+    bar = {"title": {"text": label}}
+    figure.add_trace(_lens_cells(table, "", None, label, colorbar=bar), **place)
+    style.lay_out(figure, title, 620, 520, "end year", plot_bgcolor=style.UNREACHED)
     style.year_axes(figure)
-    figure.update_xaxes(title={"text": "end year"})
-    figure.update_yaxes(title={"text": "start year YY"})
     return figure
 
 
@@ -70,7 +70,7 @@ def lens_heatmaps(
             x, y = (axis.domain for axis in figure.get_subplot(*place.values()))
             middle = {"x": x[1], "y": sum(y) / 2, "len": panel, "lenmode": "pixels"}
             small = {"thickness": 9, "xpad": 5, "nticks": 5}
-            trace.colorbar = style.colour_bar(label if ends_row else "", **middle, **small)
+            trace.colorbar = {"title": {"text": label if ends_row else ""}, **middle, **small}
         else:
             trace.coloraxis = "coloraxis"
         figure.add_trace(trace, **place)
@@ -81,10 +81,9 @@ def lens_heatmaps(
         margin={"l": 64, "r": 90, "b": 56},
         plot_bgcolor=style.UNREACHED,
         coloraxis={"colorscale": "RdBu", "cmin": -(zmax or 1), "cmax": zmax or 1},
-        coloraxis_colorbar=style.colour_bar(label, nticks=5),
+        coloraxis_colorbar={"title": {"text": label}, "nticks": 5},
     )
     style.year_axes(figure, step=20)
-    figure.update_yaxes(title={"text": "start year YY"}, col=1)
     return figure
 
 
@@ -92,9 +91,8 @@ def _lens_cells(
     table: Tensor, name: str, zmax: float | None, label: str, **more: Any
 ) -> go.Heatmap:
     limit = style.largest_size(style.array(table)) if zmax is None else zmax
-    rounded = table.double().round(decimals=4)  # keeps the page small
     colours = {"colorscale": "RdBu", "zmin": -limit, "zmax": limit}
-    return style.year_cells(rounded, name, label, "+.3f", **colours, **more)
+    return style.year_cells(table, name, label, "+.3f", **colours, **more)
 
 
 def depth_plot(
@@ -115,14 +113,10 @@ def depth_plot(
     for trace, ends in zip(figure.data, curves.values(), strict=True):
         trace.error_y = style.error_bars(*map(style.array, ends))
     style.zero_line(figure)
-    style.lay_out(figure, None, 860, 380, legend=True, showlegend=True)
-    figure.update_xaxes(
-        title={"text": "residual stream at END after … (○ a layer’s heads, ■ its MLP)"},
-        tickangle=-45,
-        dtick=1,
-        range=[-0.6, len(stages) - 0.4],
-    )
-    figure.update_yaxes(title={"text": "probability difference"})
+    x_title = "residual stream at END after … (○ a layer’s heads, ■ its MLP)"
+    y_title = "probability difference"
+    style.lay_out(figure, None, 860, 380, x_title, y_title, legend=True, showlegend=True)
+    figure.update_xaxes(tickangle=-45, dtick=1, range=[-0.6, len(stages) - 0.4])
     return figure
 
 

@@ -18,7 +18,7 @@ from ..formatting import in_words
 from ..metrics import mean_by_YY
 from ..model.cache import ActivationCache
 from .kit import style
-from .kit.explorer import Explorer, View
+from .kit.explorer import Explorer, View, circuit_first
 from .kit.html import html_table
 from .lens import lens_heatmap, lens_table
 
@@ -43,10 +43,9 @@ def neuron_effects(effects: Float[Tensor, " neuron"], mlp: str) -> go.Figure:
         )
     )
     style.zero_line(figure)
-    style.lay_out(figure, None, 860, 340)
-    words = {"text": f"neurons of {mlp}, by size of effect"}
-    figure.update_xaxes(title=words, **style.counts_axis(len(order)))
-    figure.update_yaxes(title={"text": "change in probability<br>difference (pp)"})
+    y_title = "change in probability<br>difference (pp)"
+    style.lay_out(figure, None, 860, 340, f"neurons of {mlp}, by size of effect", y_title)
+    figure.update_xaxes(style.counts_axis(len(order)))
     return figure
 
 
@@ -56,11 +55,10 @@ def share_curves(
     """Shares of an MLP's direct effect that its first k neurons carry, a line per way to count."""
     figure = style.lines(shares, counts, f"%{{x}} neurons<br>%{{y:.1%}} of {mlp}", "lines+markers")
     style.zero_line(figure, 0, 1)
-    style.lay_out(figure, None, 860, 380, legend=True, top=56, showlegend=True)
-    figure.update_xaxes(
-        title={"text": f"number of neurons of {mlp}"}, **style.counts_axis(counts[-1])
-    )
-    figure.update_yaxes(title={"text": f"share of {mlp}’s direct effect"}, tickformat=".0%")
+    titles = f"number of neurons of {mlp}", f"share of {mlp}’s direct effect"
+    style.lay_out(figure, None, 860, 380, *titles, legend=True, top=56, showlegend=True)
+    figure.update_xaxes(style.counts_axis(counts[-1]))
+    figure.update_yaxes(tickformat=".0%")
     return figure
 
 
@@ -88,8 +86,6 @@ def pca_panels(
             y=y,
             mode="markers+text",
             text=[f"{year:02d}" if n in labelled else "" for n, year in enumerate(years)],
-            textposition="top center",
-            textfont={"size": 11},
             customdata=years,
             marker={"size": 7, "color": years, "coloraxis": "coloraxis"},
             hovertemplate="YY = %{customdata:02d}<extra></extra>",
@@ -100,9 +96,10 @@ def pca_panels(
         figure.update_xaxes(title={"text": f"component 1 ({shares[0]} of variance)"}, **place)
         figure.update_yaxes(title={"text": f"component 2 ({shares[1]})"}, **place)
     style.lay_out(figure, None, 150 + 370 * columns, 60 + 340 * rows, top=40)
-    bar = style.colour_bar("start year YY")
-    scale = {"colorscale": "Viridis", "cmin": 2, "cmax": 98, "colorbar": bar}
-    figure.update_layout(coloraxis=scale)
+    bar = {"title": {"text": "start year YY"}}
+    figure.update_layout(
+        coloraxis={"colorscale": "Viridis", "cmin": 2, "cmax": 98, "colorbar": bar}
+    )
     return figure
 
 
@@ -151,10 +148,10 @@ def pca_explorer(
     mlps = [f"m{i}" for i in range(model.n_layers)]
     others = [f"a{i}.h{j}" for i in range(model.n_layers) for j in range(model.n_heads)]
     inputs = [f"{mlp} input" for mlp in mlps]
-    names = [*(f"{name} (circuit)" for name in heads), *inputs, *mlps, *others, "embed"]
+    places = circuit_first(heads, [*inputs, *mlps, *others, "embed"])
 
     def draw(place: str, position: str) -> View:
-        name, _, word = place.removesuffix(" (circuit)").partition(" ")
+        name, _, word = place.partition(" ")
         at = f"{name}@{position} {word}".strip()
         train, test = (read_stream(cache, at, dataset.positions) for cache in (fitted, shown))
         pca = fit_pca(train)
@@ -165,5 +162,5 @@ def pca_explorer(
         return View(pca_panels({at: points}, {at: explained}, dataset.YY), html_table(head, [row]))
 
     return Explorer(
-        draw, {"place": names, "position": widgets.ToggleButtons(options=["END", "YY"])}
+        draw, {"place": places, "position": widgets.ToggleButtons(options=["END", "YY"])}
     )

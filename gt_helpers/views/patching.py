@@ -28,7 +28,7 @@ from ..patching.paper import (
 )
 from .kit import style
 from .kit.explorer import Explorer, View
-from .kit.html import Html, bold, html_table
+from .kit.html import Html, bold, table_of
 
 
 def one_edge_drawing() -> Html:
@@ -68,15 +68,8 @@ def sweep_heatmap(sweep: Sweep, title: str | None = None, marked: Iterable[str] 
     position = component(sweep.senders[0]).position
     wanted = {name if "@" in name else f"{name}@{position}" for name in marked}
     style.outline_cells(figure, np.isin(names, list(wanted)))
-    n_heads = grid[1] - 1
-    style.lay_out_grid(figure, grid[0], n_heads, title)
-    heads = figure.layout.xaxis
-    figure.update_xaxes(
-        title={"text": f"head at {position}{_embedding_note(sweep, position)}"},
-        tickvals=[*heads.tickvals, n_heads],
-        ticktext=[*heads.ticktext, "MLP"],
-        range=[-0.5, n_heads + 0.5],
-    )
+    x_title = f"head at {position}{_embedding_note(sweep, position)}"
+    style.lay_out_grid(figure, sweep.shape.n_layers, sweep.shape.n_heads, title, x_title, mlp=True)
     return figure
 
 
@@ -147,18 +140,16 @@ def top_rows(sweep: Sweep, parts: CircuitParts | None, n: int = 8) -> pd.DataFra
 
 def top_components(sweep: Sweep, parts: CircuitParts, n: int = 8) -> Html:
     """The strongest senders of a sweep, as `top_rows` gives them, as a table."""
-    rows = [
-        (
-            bold(row.component),
-            in_words(float(row.effect), "points"),
-            interval_in_words(float(row.low), float(row.high), "points"),
-            "yes" if row.in_circuit else "no",
-        )
-        for row in top_rows(sweep, parts, n).itertuples()
-    ]
+    rows = top_rows(sweep, parts, n).to_dict("records")
     if not rows:
         return Html("<p>Every sender has exactly no effect.</p>")
-    return html_table(("component", "effect", "95 % interval", "in the circuit"), rows)
+    columns = {
+        "component": lambda row: bold(row["component"]),
+        "effect": lambda row: in_words(row["effect"], "points"),
+        "95 % interval": lambda row: interval_in_words(row["low"], row["high"], "points"),
+        "in the circuit": lambda row: "yes" if row["in_circuit"] else "no",
+    }
+    return table_of(rows, columns)
 
 
 # ---- the path explorer ------------------------------------------------------------------------

@@ -72,24 +72,20 @@ def interval_plot(
 
     ``table`` has the columns label, measured, low, high and reported (NaN: nothing is reported).
     """
-    labels = [str(label) for label in table["label"]]
     figure = go.Figure()
     figure.add_scatter(
         x=table["reported"],
-        y=labels,
+        y=table["label"],
         mode="markers",
         name=reported,
         marker={"symbol": "diamond-open", "size": 13, "color": "#5b6570", "line": {"width": 1.8}},
         hovertemplate="%{y}<br>reported %{x:.3f}<extra></extra>",
     )
-    ends, blue = (table["low"], table["high"]), style.COLOURS["clean"]
-    figure.add_scatter(
-        **style.dots(table["measured"], ends, labels, "measured, 95 % interval", blue),
-        hovertemplate="%{y}<br>measured %{x:.3f}<extra></extra>",
-    )
-    style.lay_out(figure, title, 540, 140 + 34 * len(labels), legend=True)
-    figure.update_xaxes(title={"text": x_title})
-    style.name_rows(figure, labels)
+    hover = "%{y}<br>measured %{x:.3f}"
+    blue = style.COLOURS["clean"]
+    style.add_dots(figure, table, "measured", "measured, 95 % interval", blue, hover)
+    style.lay_out(figure, title, 540, 140 + 34 * len(table), x_title, legend=True)
+    style.name_rows(figure, table["label"])
     return figure
 
 

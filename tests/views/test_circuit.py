@@ -1,4 +1,4 @@
-"""Unit: what circuits need, how random ones do, the table of their scores, and the builder."""
+"""Unit: what circuits need, the table of their scores, the builder, and prompt families."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import pytest
 from explorers import rows, state
 
 from gt_helpers import Circuit, Evaluation, PathPatching, views
+from gt_helpers.analysis.generalization import family_summary, study_family
+from gt_helpers.dataset.families import FAMILIES, PromptFamily
 from gt_helpers.formatting import in_words
-from gt_helpers.patching.paper import PAPER, full_circuit, partial_circuit
+from gt_helpers.model.transformer import Transformer
+from gt_helpers.patching.paper import PAPER, CircuitParts, full_circuit, partial_circuit
 from gt_helpers.scorecard.results import Results
 from gt_helpers.views import Explorer
 from gt_helpers.views.kit.style import COLOURS
@@ -37,9 +40,6 @@ def test_changes_are_points_with_their_intervals_in_the_order_of_the_table() -> 
     assert list(traces["interval includes 0"].y) == ["m11@END"]
     assert list(figure.layout.yaxis.categoryarray) == list(CHANGES["name"])
     assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # the first on top
-
-
-def test_an_empty_table_of_changes_is_an_empty_figure() -> None:
     assert all(len(trace.x) == 0 for trace in views.changes_plot(CHANGES.head(0)).data)
 
 
@@ -52,11 +52,7 @@ def test_a_distribution_counts_all_values_and_marks_others() -> None:
     assert line.line.color == COLOURS["partial"]
     low, high = figure.layout.xaxis.range
     assert low < -0.41 and high > 0.72
-
-
-def test_equal_values_are_drawn_too() -> None:
-    figure = views.distribution_plot([0.5, 0.5], {}, "2 random circuits")
-    assert sum(figure.data[0].y) == 2
+    assert sum(views.distribution_plot([0.5, 0.5], {}, "equal").data[0].y) == 2
 
 
 def test_headline_table_names_each_evaluation_and_its_shares(patching: PathPatching) -> None:
@@ -98,11 +94,8 @@ def shows(explorer: Explorer, patching: PathPatching, circuit: Circuit) -> None:
     assert f"<td>{in_words(diff)}" in re.sub(r'(<td) style="[^"]*"', r"\1", explorer.text.value)
 
 
-def test_it_starts_from_the_partial_circuit(builder: Explorer, patching: PathPatching) -> None:
-    shows(builder, patching.reversed(), partial_circuit())
-
-
 def test_components_and_edges_are_switched_off(builder: Explorer, patching: PathPatching) -> None:
+    shows(builder, patching.reversed(), partial_circuit())
     builder.controls["without"].value = ("m8@END", "m0@YY")  # m0 is not in the partial circuit
     builder.controls["cut"].value = ("a9.h1@END -> m9@END", "m8@END -> logits")
     expected = partial_circuit().without("m8", "a9.h1 -> m9")
@@ -131,6 +124,35 @@ def test_the_reverse_has_no_recovered_share(builder: Explorer, patching: PathPat
 
 
 def test_an_empty_circuit_found_elsewhere_can_be_built_from(patching: PathPatching) -> None:
-    nothing = type(PAPER)((), (), (), ())
-    explorer = views.circuit_builder(patching, nothing)
-    shows(explorer, patching.reversed(), Circuit())
+    nothing = CircuitParts((), (), (), ())
+    shows(views.circuit_builder(patching, nothing), patching.reversed(), Circuit())
+
+
+# ---- prompt families --------------------------------------------------------------------------
+
+PARTS = CircuitParts(("a5.h1", "a7.h10", "a9.h1"), ("m8", "m9", "m10"), ("m0",), ("embed",))
+
+
+def test_family_tables_show_a_dash_where_there_is_no_ratio(mini: Transformer) -> None:
+    ended = FAMILIES["ended"]
+    patching = PathPatching(mini, ended.dataset(mini.tokenizer, 12))
+    frame = family_summary([study_family(ended, patching, PARTS)])
+    shown = views.family_recovery(frame.assign(recovered=float("nan")))
+    assert "<b>ended</b>" in shown and "&lt; YY" in shown and ">–<" in shown
+    shown = views.family_behaviour(frame)
+    assert f"{100 * frame.loc[0, 'clean']:.1f} %".replace("-", "−") in shown
+    assert "the circuit fires" in shown
+
+
+def test_family_explorer_shows_every_family_and_ones_own(mini: Transformer) -> None:
+    mine = PromptFamily("mine", "<|endoftext|> {XX}{YY} to {XX}")
+    explorer = views.family_explorer(mini, PARTS, [mine])
+    assert explorer.controls["family"].options == ("mine", *FAMILIES)
+    assert "into m8" in explorer.controls["shown"].options
+    assert "<b>mine</b>" in explorer.text.value
+    for shown in ("into the logits", "into m9"):
+        explorer.controls["shown"].value = shown
+        assert state(explorer) == "done", explorer.state.value
+    found = study_family(mine, PathPatching(mini, mine.dataset(mini.tokenizer)), PARTS)
+    drawn = explorer.draw(family="mine", shown="into the logits").figure
+    assert drawn.data[0].zmax == pytest.approx(float(found.sweep.effect.abs().max()), rel=1e-4)

@@ -26,8 +26,6 @@ def test_year_heatmap_axes_scale_and_hover() -> None:
     figure = views.year_heatmap(probs, "Clean prompts")
     low, high = figure.layout.yaxis.range
     assert low > high  # YY 02 on top, as in the paper
-    assert figure.layout.xaxis.title.text == "predicted end year"
-    assert figure.layout.yaxis.title.text == "start year YY"
     assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, 0.25)
     (cells,) = figure.data
     assert list(cells.y) == list(range(2, 99)) and list(cells.x) == list(range(100))
@@ -42,9 +40,6 @@ def test_year_heatmaps_share_one_scale() -> None:
     assert {trace.coloraxis for trace in figure.data} == {"coloraxis"}
     assert figure.layout.coloraxis.cmax == 0.1
     assert figure.layout.yaxis2.range[0] > figure.layout.yaxis2.range[1]
-
-
-def test_year_heatmaps_choose_a_range_for_other_models() -> None:
     table = torch.full((97, 100), 0.01, dtype=torch.float64)
     table[0] = torch.nan
     table[50, :5] = 0.9  # fewer than 0.5 % of the cells
@@ -59,14 +54,13 @@ def test_other_tables_are_refused(draw) -> None:
         draw({})
 
 
-def test_year_curve_marks_YY_and_names_its_axes() -> None:
+def test_year_curve_marks_YY() -> None:
     curves = {"clean prompts": torch.rand(100), "corrupted prompts": torch.rand(100)}
     figure = views.year_curve(curves, 41)
     assert [trace.name for trace in figure.data] == list(curves)
     assert figure.data[0].line.color == COLOURS["clean"]
     assert figure.layout.shapes[0].x0 == 41
     assert figure.layout.annotations[0].text == "YY = 41"
-    assert figure.layout.xaxis.title.text == "predicted end year"
     assert figure.layout.yaxis.range[1] > float(torch.stack([*curves.values()]).max())
 
 
@@ -78,7 +72,6 @@ def test_metric_by_YY_has_a_line_and_a_colour_per_name() -> None:
     assert len({trace.line.color for trace in figure.data}) == len(curves)
     assert list(figure.data[0].x) == list(range(2, 99))
     assert figure.layout.yaxis.title.text == "cutoff sharpness"
-    assert figure.layout.xaxis.title.text == "start year YY"
 
 
 def test_year_pool_map_shows_every_year_once() -> None:
@@ -91,21 +84,20 @@ def test_year_pool_map_shows_every_year_once() -> None:
     cells = np.stack([np.asarray(t.z, float) for t in figure.data if t.type == "heatmap"])
     assert ((~np.isnan(cells)).sum(0) == 1).all()
     assert next(t.name for t in figure.data if t.type == "scatter") == "kept (25)"
-    with pytest.raises(ValueError, match="'lost' is unknown"):
-        views.year_pool_map(pool.assign(status="lost"))
 
 
 def test_every_figure_has_the_same_template_and_no_upload_button() -> None:
-    for figure in (
+    figures = (
         views.year_heatmap(torch.rand(97, 100)),
         views.lens_heatmap(torch.rand(97, 100)),
-        views.metric_by_YY({"clean": torch.rand(97)}),
         views.head_map(torch.rand(12, 12)),
-    ):
+    )
+    for figure in figures:
         template = figure.layout.template.layout
         assert template.font.size >= 12 and "sans-serif" in template.font.family
         assert "sendChartToCloud" in template.modebar.remove
         assert figure.layout.width and figure.layout.height
+        assert figure.layout.xaxis.title.text and figure.layout.yaxis.title.text
 
 
 def test_prompt_tracer(mini: Transformer) -> None:

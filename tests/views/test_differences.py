@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from differences.test_comparison import USUAL, compared, made
 from explorers import drawn, numbers, rows, state
+from made_comparison import USUAL, compared, made
 
 from gt_helpers import Comparison, views
 from gt_helpers.views.differences import effects_against
@@ -33,8 +33,9 @@ def test_the_matrix_shows_values_coloured_by_change(comparison: Comparison) -> N
 
 def test_senders_against_the_reference() -> None:
     names = ["a0.h0", "a0.h1", "m0", "a1.h0", "embed"]
+    reference, effects = [0, -0.5, 0.1, -0.3, 0], [0.2, -0.4, 0, -0.2, 0]
     figure = effects_against(
-        names, [0, -0.5, 0.1, -0.3, 0], [0.2, -0.4, 0, -0.2, 0], ["a0.h1", "m0"]
+        names, reference, effects, ["a0.h1", "m0"], "a choice", "percentage points"
     )
     inside, outside = figure.data
     assert list(inside.customdata) == ["a0.h1", "m0"] and list(inside.text) == ["a0.h1", "m0"]

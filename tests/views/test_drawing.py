@@ -11,7 +11,7 @@ import pytest
 from gt_helpers.dataset.prompts import PAPER_POSITIONS
 from gt_helpers.model.components import component
 from gt_helpers.patching.circuits import Circuit
-from gt_helpers.patching.paper import PAPER, CircuitParts, full_circuit, partial_circuit
+from gt_helpers.patching.paper import CircuitParts, full_circuit, partial_circuit
 from gt_helpers.views.kit.drawing import circuit_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -64,16 +64,13 @@ def boxes(svg: str) -> dict[str, tuple[float, float, float, float]]:
 
 
 @pytest.mark.parametrize("circuit", CIRCUITS.values(), ids=CIRCUITS)
-def test_every_component_and_every_link_is_drawn_once(circuit: Circuit) -> None:
+def test_all_is_drawn_once_within_the_picture_and_no_boxes_overlap(
+    circuit: Circuit,
+) -> None:
     svg = circuit_svg(circuit)
     assert sorted(boxes(svg)) == sorted(circuit.components)
     drawn = [re.sub(r" \(.*|;.*", "", title) for title in titles(svg, "edge")]
     assert sorted(drawn) == sorted(circuit.links)
-
-
-@pytest.mark.parametrize("circuit", CIRCUITS.values(), ids=CIRCUITS)
-def test_boxes_do_not_overlap_and_lie_within_the_picture(circuit: Circuit) -> None:
-    svg = circuit_svg(circuit)
     left, top, width, height = map(float, parse(svg).attrib["viewBox"].split())
     places = boxes(svg)
     for x0, y0, x1, y1 in places.values():
@@ -106,9 +103,12 @@ def test_positions_that_nobody_named_stand_before_the_end() -> None:
     assert left(circuit_svg(circuit, positions=["Y", "X", "END"]))[:2] == ["m1@Y", "m0@X"]
 
 
-def test_inputs_of_one_head_are_one_edge_whose_title_lists_them() -> None:
-    svg = circuit_svg(Circuit(["m0@YY -> a7.h10.k", "m0@YY -> a7.h10.v", "a7.h10 -> logits"]))
-    assert titles(svg, "edge")[0] == "m0@YY -> a7.h10@END (k, v)"
+def test_inputs_of_one_head_are_one_edge_with_the_strongest_effect() -> None:
+    circuit = Circuit(["m0@YY -> a7.h10.k", "m0@YY -> a7.h10.v", "a7.h10 -> logits"])
+    name = "m0@YY -> a7.h10@END (k, v)"
+    assert titles(circuit_svg(circuit), "edge")[0] == name
+    effects = {"m0@YY -> a7.h10.v": -0.3, "m0@YY -> a7.h10.k": 0.1, "a7.h10 -> logits": -0.6}
+    assert f"{name}: −30.00 pp without it" in titles(circuit_svg(circuit, effects), "edge")
 
 
 def lines(svg: str) -> dict[str, tuple[str, float]]:
@@ -138,20 +138,10 @@ def test_effects_give_colour_width_and_words() -> None:
 
 def test_effects_of_other_components_are_passed_over_and_other_texts_refused() -> None:
     circuit = Circuit("a9.h1 -> logits")
-    plain, other = (
-        re.sub(r"circuit-\w+", "", circuit_svg(circuit, effects))
-        for effects in ({}, {"m0@YY": 3.0, "m0@YY -> a7.h10.v": -1.0})
-    )
-    assert plain == other
+    others = {"m0@YY": 3.0, "m0@YY -> a7.h10.v": -1.0}
+    assert circuit_svg(circuit, others) == circuit_svg(circuit)
     with pytest.raises(ValueError, match="'banana' is not a component name"):
         circuit_svg(circuit, {"banana": 1.0})
-
-
-def test_the_strongest_effect_of_a_merged_edge_counts() -> None:
-    circuit = Circuit(["m0@YY -> a7.h10.k", "m0@YY -> a7.h10.v", "a7.h10 -> logits"])
-    effects = {"m0@YY -> a7.h10.v": -0.3, "m0@YY -> a7.h10.k": 0.1, "a7.h10 -> logits": -0.6}
-    title = "m0@YY -> a7.h10@END (k, v): −30.00 pp without it"
-    assert title in titles(circuit_svg(circuit, effects), "edge")
 
 
 def test_edges_that_change_nothing_are_dashed() -> None:
@@ -168,14 +158,13 @@ def test_edges_that_change_nothing_are_dashed() -> None:
 
 
 def test_kinds_are_coloured_apart() -> None:
-    svg = circuit_svg(full_circuit())
-    fills: dict[str, set[str]] = {}
-    for group in groups(svg, "node"):
+    found = set()
+    for group in groups(circuit_svg(full_circuit()), "node"):
         name, rect = group.findtext(f"{SVG}title") or "", group.find(f"{SVG}rect")
         assert rect is not None
-        fills.setdefault(component(name).kind, set()).add(rect.attrib["fill"])
-    assert set(fills) == {"head", "mlp", "embed", "all", "logits"}
-    assert all(len(colours) == 1 for colours in fills.values())
+        found.add((component(name).kind, rect.attrib["fill"]))
+    fills = dict(found)
+    assert len(found) == len(fills) and set(fills) == {"head", "mlp", "embed", "all", "logits"}
     assert fills["head"] != fills["mlp"] != fills["embed"] != fills["head"]
 
 
@@ -192,12 +181,5 @@ def test_two_drawings_share_no_id_and_style_only_themselves() -> None:
     ids = [re.findall(r' id="([^"]+)"', svg) for svg in (one, other)]
     assert len(ids[0]) == len(ids[1]) == 1 and ids[0] != ids[1]
     style = parse(one).findtext(f"{SVG}style") or ""
-    selectors = [
-        part for rule in style.split("}") for part in rule.split("{")[0].split(",") if part
-    ]
-    assert selectors and all(selector.startswith(f"#{ids[0][0]}") for selector in selectors)
-
-
-def test_a_circuit_of_a_hundred_edges_stays_small() -> None:
-    effects = {link: -0.01 for link in full_circuit(PAPER).links}
-    assert len(circuit_svg(full_circuit(PAPER), effects)) < 60_000
+    selectors = re.findall(r"[^{},]+(?=,[^{}]*\{|\{)", style)
+    assert selectors and all(part.strip().startswith(f"#{ids[0][0]}") for part in selectors)

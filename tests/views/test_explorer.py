@@ -44,17 +44,12 @@ def test_a_mistake_is_one_sentence_and_keeps_what_was_drawn(explorer: Explorer) 
     assert drawn(explorer).data[0].y == (3, 2)
     explorer.controls["value"].value = 4
     assert state(explorer) == "done"
-
-
-def test_a_bug_is_shown_with_its_traceback(explorer: Explorer) -> None:
-    explorer.controls["value"].value = 14
+    explorer.controls["value"].value = 14  # a bug is shown with its traceback
     assert state(explorer) == "error"
     assert "KeyError" in explorer.state.value and "test_explorer.py" in explorer.state.value
 
 
-def test_quick_changes_are_answered_once_with_the_newest_value(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_quick_changes_are_answered_once_with_the_newest_value() -> None:
     calls: list[int] = []
 
     def draw(value: int) -> View:

@@ -21,11 +21,14 @@ def table(seed: int = 0, size: float = 1.0) -> torch.Tensor:
     return size * torch.randn(97, 100, generator=torch.Generator().manual_seed(seed))
 
 
-def test_lens_heatmap_is_symmetric_and_blue_is_positive() -> None:
+def test_lens_heatmap_is_symmetric_blue_is_positive_and_a_YY_without_a_prompt_grey() -> None:
     lens = table(size=10.0)
-    (trace,) = views.lens_heatmap(lens, "m10", "part of the logit").data
+    lens[3] = torch.nan
+    figure = views.lens_heatmap(lens, "m10", "part of the logit")
+    (trace,) = figure.data
+    assert np.isnan(trace.z[3]).all() and figure.layout.plot_bgcolor not in (None, "white")
     assert trace.zmin == -trace.zmax
-    assert trace.zmax == pytest.approx(float(lens.abs().max()))
+    assert trace.zmax == pytest.approx(float(lens.nan_to_num(0).abs().max()))
     assert trace.colorscale[0][1] == "rgb(103,0,31)" and trace.colorscale[-1][1] == "rgb(5,48,97)"
     np.testing.assert_allclose(trace.z, lens.numpy(), atol=1e-4)
     assert trace.colorbar.title.text == "part of the logit"
@@ -37,16 +40,7 @@ def test_lens_heatmap_axes_are_those_of_the_year_heatmap() -> None:
         assert lens.layout[axis].range == years.layout[axis].range
         assert lens.layout[axis].ticktext == years.layout[axis].ticktext
     assert list(lens.data[0].y) == list(range(2, 99))
-    assert lens.layout.yaxis.title.text == "start year YY"
     assert (lens.layout.width, lens.layout.height) == (years.layout.width, years.layout.height)
-
-
-def test_a_YY_without_a_prompt_is_a_grey_gap() -> None:
-    lens = table()
-    lens[3] = torch.nan
-    figure = views.lens_heatmap(lens)
-    assert np.isnan(figure.data[0].z[3]).all() and not np.isnan(figure.data[0].zmax)
-    assert figure.layout.plot_bgcolor not in (None, "white")
 
 
 def test_lens_heatmaps_have_their_own_scales_or_one() -> None:
@@ -70,12 +64,9 @@ def test_every_column_of_lens_heatmaps_names_its_years_once() -> None:
     assert figure.layout.yaxis2.title.text is None
     assert figure.layout.yaxis4.title.text == "start year YY"
     assert all(figure.layout[f"yaxis{i or ''}"].range[0] == 98.5 for i in ("", 2, 3, 4, 5))
-
-
-@pytest.mark.parametrize("n", [1, 4, 11])
-def test_lens_heatmaps_fit_a_notebook(n: int) -> None:
-    figure = views.lens_heatmaps({f"m{i}": table(i) for i in range(n)})
-    assert figure.layout.width <= 1160 and figure.layout.height <= 1000
+    for n in (1, 4, 11):  # fits a notebook
+        figure = views.lens_heatmaps({f"m{i}": table(i) for i in range(n)})
+        assert figure.layout.width <= 1160 and figure.layout.height <= 1000
 
 
 def test_depth_plot_has_intervals_and_tells_heads_from_mlps() -> None:
@@ -93,8 +84,6 @@ def test_depth_plot_has_intervals_and_tells_heads_from_mlps() -> None:
     symbols = dict(zip(stages, clean.marker.symbol, strict=True))
     assert symbols["a0"] == symbols["a1"] != symbols["m0"] == symbols["m1"]
     assert [clean.line.color, corrupted.line.color] == [COLOURS["clean"], COLOURS["corrupted"]]
-    assert figure.layout.yaxis.title.text == "probability difference"
-    assert "END" in figure.layout.xaxis.title.text
 
 
 def test_lens_table_puts_chance_last() -> None:

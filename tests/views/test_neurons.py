@@ -74,7 +74,7 @@ def test_pca_explorer(mini: Transformer) -> None:
     ]
     caches = [cache_activations(mini, one.clean) for one in data]
     explorer = views.pca_explorer(*caches, data[1], ["a7.h10"])
-    assert explorer.controls["place"].options[0] == "a7.h10 (circuit)"
+    assert explorer.controls["place"].options[0] == ("a7.h10 (circuit)", "a7.h10")
     explorer.controls["place"].value = "m8 input"
     explorer.controls["position"].value = "YY"
     train, test = (read_stream(cache, "m8@YY input", data[0].positions) for cache in caches)

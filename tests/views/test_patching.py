@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from explorers import drawn, numbers, rows, state
@@ -30,23 +31,17 @@ def a_sweep(receivers: list[str], at: str = "END", layers: int = 12, heads: int 
 # ---- the heatmap ------------------------------------------------------------------------------
 
 
-def test_layers_from_the_top_with_the_mlp_last() -> None:
-    sweep = a_sweep(["logits"])
-    figure = views.sweep_heatmap(sweep, "To the logits")
-    low, high = figure.layout.yaxis.range
-    assert low > high  # layer 0 is on top
-    assert figure.layout.yaxis.title.text == "layer"
-    assert figure.layout.xaxis.title.text.startswith("head at END")
-    assert figure.layout.xaxis.ticktext == (*map(str, range(12)), "MLP")
-    assert figure.layout.yaxis.ticktext == tuple(map(str, range(12)))
-    assert figure.layout.title.text == "To the logits"
-    np.testing.assert_allclose(np.array(figure.data[0].z), sweep.effect.numpy(), rtol=1e-5)
-
-
-def test_red_is_negative_on_a_symmetric_scale_and_the_hover_names_component_and_points() -> None:
+def test_layers_from_the_top_with_the_mlp_last_and_red_for_negative() -> None:
     sweep = a_sweep(["logits"])
     sweep.values[9 * 13 + 1] = -0.1234
-    (cells,) = views.sweep_heatmap(sweep).data
+    figure = views.sweep_heatmap(sweep, "To the logits")
+    layout, (cells,) = figure.layout, figure.data
+    assert layout.title.text == "To the logits"
+    assert layout.xaxis.title.text.startswith("head at END")
+    assert layout.xaxis.ticktext == (*map(str, range(12)), "MLP")
+    assert layout.yaxis.ticktext == tuple(map(str, range(12)))
+    assert layout.yaxis.title.text == "layer" and layout.yaxis.range[0] > layout.yaxis.range[1]
+    np.testing.assert_allclose(np.array(cells.z), sweep.effect.numpy(), rtol=1e-5)
     assert cells.zmin == -cells.zmax and cells.zmax == pytest.approx(0.1234)
     assert (cells.colorscale[0][1], cells.colorscale[-1][1]) == ("rgb(103,0,31)", "rgb(5,48,97)")
     assert cells.colorbar.title.text == "change in probability difference"
@@ -74,16 +69,21 @@ def test_a_sweep_without_any_effect_is_all_grey() -> None:
     assert figure.layout.xaxis.title.text == "head at YY"
 
 
-def test_a_circuit_is_outlined() -> None:
+def test_a_circuit_is_outlined_and_the_embedding_named_outside_the_grid() -> None:
     figure = views.sweep_heatmap(a_sweep(["logits"]), marked=["a9.h1", "m10@END", "m0@YY"])
     corners = {(shape.x0, shape.y0) for shape in figure.layout.shapes}
     assert corners == {(0.5, 8.5), (11.5, 9.5)}  # a9.h1 and m10; m0@YY is not in this figure
-
-
-def test_the_embedding_is_named_outside_the_grid() -> None:
     sweep = a_sweep(["a9.h1.v"], "YY")
     sweep.values[-1] = -0.25
     assert "−25.00" in views.sweep_heatmap(sweep).layout.xaxis.title.text
+
+
+def test_effects_heatmap_scales_every_row() -> None:
+    effects = pd.DataFrame([[-0.2, 0.1], [0.0, 0.0]], index=["one", "two"], columns=["m8", "m9"])
+    (drawn,) = views.effects_heatmap(effects, "title").data
+    assert drawn.z.tolist() == [[-1.0, 0.5], [0.0, 0.0]]
+    assert (drawn.zmin, drawn.zmax) == (-1, 1) and drawn.customdata[0][0] == "−20.000"
+    assert drawn.colorscale[0][1] == "rgb(103,0,31)"  # red for negative
 
 
 @pytest.mark.parametrize(("layers", "heads"), [(2, 4), (48, 25)])

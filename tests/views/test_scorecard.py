@@ -94,4 +94,3 @@ def test_interval_plot_puts_measured_beside_reported() -> None:
     np.testing.assert_allclose(measured.error_x.array, [0.03, 0.02])
     np.testing.assert_allclose(measured.error_x.arrayminus, [0.02, 0.04])
     assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # the first row is on top
-    assert figure.layout.xaxis.title.text == "probability difference"

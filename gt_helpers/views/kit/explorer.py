@@ -17,7 +17,7 @@ from typing import Any
 
 import ipywidgets as widgets
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
+from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
 from ...environment import in_colab
 
@@ -137,8 +137,6 @@ def _frame(page: str, style: str, name: str = "") -> str:
 
 def _plotly_script() -> str:
     if in_colab():  # Colab is always online, and keeps what is sent to it in the notebook
-        from plotly.offline import get_plotlyjs_version
-
         return f'<script src="https://cdn.plot.ly/plotly-{get_plotlyjs_version()}.min.js"></script>'
     return f"<script>{get_plotlyjs()}</script>"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -31,6 +31,14 @@ def html_table(head: Sequence[str], rows: Iterable[Sequence[str]], note: str = "
         '<table style="border-collapse:collapse;font-size:13px;line-height:1.4;margin:6px 0">'
         f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>{below}"
     )
+
+
+def table_of(
+    things: Iterable[Any], columns: Mapping[str, Callable[[Any], str]], note: str = ""
+) -> Html:
+    """A row per thing, e.g. of a frame's records; ``columns`` are titles, and what makes a cell."""
+    rows = [[cell(thing) for cell in columns.values()] for thing in things]
+    return html_table(list(columns), rows, note)
 
 
 def frame_table(frame: pd.DataFrame, note: str = "", digits: int = 3) -> Html:
@@ -62,3 +70,8 @@ def with_interval(
     value = in_words(row[name], unit, digits)
     small = interval_in_words(row[f"{name}_low"], row[f"{name}_high"], unit, digits)
     return value if small == "–" else f"{value}<br><small>{one_line(small)}</small>"
+
+
+def interval_of(name: str, unit: str = "share") -> Callable[[Any], str]:
+    """What makes a cell `with_interval` of a row."""
+    return lambda row: with_interval(row, name, unit)

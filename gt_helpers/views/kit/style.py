@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
@@ -24,7 +25,6 @@ COLOURS = {
 OTHERS = ("#4d4d4d", "#8c6d31", "#17869e", "#b0578d", "#6f9a2a", "#e07f66", "#8089d6")
 INK, LINES, UNREACHED, QUIET = "#25292e", "#c9ced4", "#e9ebee", "#8d97a3"
 MINUS = str.maketrans("-", "−")
-GAPS = {"xgap": 1, "ygap": 1, "hoverongaps": False}  # of a heatmap's squares
 AXIS = {
     "showline": True,
     "linecolor": LINES,
@@ -36,6 +36,17 @@ AXIS = {
     "title": {"standoff": 8, "font": {"size": 14}},
     "automargin": True,
 }
+COLOUR_BAR = {
+    "title": {"side": "right", "font": {"size": 13}},
+    "thickness": 13,
+    "outlinewidth": 0,
+    "exponentformat": "none",
+    "nticks": 9,
+    "xpad": 8,
+    "tickfont": {"size": 12},
+}
+ERROR_BARS = {"thickness": 1.6, "width": 4}
+NAMES = {"textposition": "top center", "textfont": {"size": 11}}  # of points that have a text
 TEMPLATE = go.layout.Template(
     layout={
         "font": {
@@ -62,11 +73,16 @@ TEMPLATE = go.layout.Template(
             ],
         },
         "hoverlabel": {"bgcolor": "white", "bordercolor": LINES, "font": {"color": INK}},
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
+        "coloraxis": {"colorbar": COLOUR_BAR},
         "xaxis": AXIS,
         "yaxis": AXIS,
-    }
+    },
+    data={
+        "heatmap": [{"xgap": 1, "ygap": 1, "hoverongaps": False, "colorbar": COLOUR_BAR}],
+        "scatter": [{"error_x": ERROR_BARS, "error_y": ERROR_BARS, **NAMES}],
+    },
 )
-LEGEND = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
 
 
 # ---- sizes and shapes -------------------------------------------------------------------------
@@ -77,20 +93,26 @@ def lay_out(
     title: str | None,
     width: int,
     height: int,
+    x: str | None = None,
+    y: str | None = None,
+    *,
     legend: bool = False,
     top: int | None = None,
     **more: Any,
 ) -> None:
-    """Template, title and size; ``height`` is that without a title, which adds its own.
+    """Template, titles and size; ``height`` is that without a title, which adds its own.
 
-    ``legend`` is a row of names above the plot; ``top`` the margin in pixels, if it needs more.
+    ``x`` and ``y`` are the axes' titles. ``legend`` makes room for a row of names above the plot;
+    ``top`` is the margin in pixels, if it needs more.
     """
     top = top or (40 if legend else 36)
-    room = 0 if not title else 50 if legend else 28
+    room = 0 if not title else 40 if legend else 28
     size = {"width": width, "height": height + room, "margin": {"t": top + room}}
     figure.update_layout(template=TEMPLATE, title=title, **size, **more)
-    if legend:
-        figure.update_layout(legend=LEGEND)
+    if x:
+        figure.update_xaxes(title={"text": x})
+    if y:
+        figure.update_yaxes(title={"text": y})
 
 
 def zero_line(figure: go.Figure, *values: float, colour: str = LINES) -> None:
@@ -126,15 +148,22 @@ def named_ticks(
     }
 
 
-def lay_out_grid(figure: go.Figure, n_layers: int, n_heads: int, title: str | None) -> None:
-    """The size and the axes of a grid [layer, head], layer 0 on top; there is room for MLPs."""
-    width = min(1100, 190 + max(380, 34 * (n_heads + 1)))
-    lay_out(figure, title, width, min(1200, 92 + max(300, 32 * n_layers)))
-    layers = named_ticks(range(n_layers), math.ceil(n_layers / 16), upside_down=True)
-    figure.update_xaxes(
-        title={"text": "head"}, **named_ticks(range(n_heads), math.ceil(n_heads / 16))
-    )
-    figure.update_yaxes(title={"text": "layer"}, **layers)
+def lay_out_grid(
+    figure: go.Figure, n_layers: int, n_heads: int, title: str | None, x: str, mlp: bool = False
+) -> None:
+    """The size and the axes of a grid [layer, head], layer 0 on top, and perhaps MLPs on the right.
+
+    ``x`` is the title of the heads' axis.
+    """
+    columns = n_heads + mlp
+    width = min(1100, 190 + max(380, 34 * columns))
+    lay_out(figure, title, width, min(1200, 92 + max(300, 32 * n_layers)), x, "layer")
+    heads = named_ticks(range(n_heads), math.ceil(n_heads / 16))
+    if mlp:
+        heads["tickvals"].append(n_heads)
+        heads["ticktext"].append("MLP")
+    figure.update_xaxes(heads, range=[-0.5, columns - 0.5])
+    figure.update_yaxes(named_ticks(range(n_layers), math.ceil(n_layers / 16), upside_down=True))
 
 
 # ---- heatmaps ---------------------------------------------------------------------------------
@@ -158,8 +187,7 @@ def squares(
         colorscale="RdBu" if signed else "Blues",
         zmin=-limit if signed else 0,
         zmax=limit,
-        colorbar=colour_bar(label),
-        **GAPS,
+        colorbar={"title": {"text": label}},
         **more,
     )
 
@@ -168,7 +196,7 @@ def grey_squares(where: np.ndarray, **more: Any) -> go.Heatmap:
     """Grey squares where there is nothing to colour."""
     z = np.where(where, 1.0, np.nan)
     grey = [[0, UNREACHED], [1, UNREACHED]]
-    return go.Heatmap(z=z, colorscale=grey, showscale=False, **GAPS, **more)
+    return go.Heatmap(z=z, colorscale=grey, showscale=False, **more)
 
 
 def outline_cells(
@@ -191,19 +219,6 @@ def largest_size(cells: np.ndarray) -> float:
     return float(np.nanmax(np.abs(cells), initial=0.0)) or 1.0
 
 
-def colour_bar(text: str, **more: Any) -> dict[str, Any]:
-    """A thin colour bar with a title along it."""
-    return {
-        "title": {"text": text, "side": "right", "font": {"size": 13}},
-        "thickness": 13,
-        "outlinewidth": 0,
-        "exponentformat": "none",
-        "nticks": 9,
-        "xpad": 8,
-        "tickfont": {"size": 12},
-    } | more
-
-
 # ---- tables of years by start years -----------------------------------------------------------
 
 
@@ -214,8 +229,9 @@ def year_cells(
     return go.Heatmap(
         x=list(range(100)),
         y=list(range(FIRST_YY, LAST_YY + 1)),
-        z=array(table),
-        hoverongaps=False,
+        z=array(table.double().round(decimals=5)),  # keeps the page small
+        xgap=0,
+        ygap=0,
         hovertemplate=f"{name + '<br>' if name else ''}start year YY = %{{y:02d}}<br>"
         f"end year %{{x:02d}}<br>{label} %{{z:{digits}}}<extra></extra>",
         **more,
@@ -223,10 +239,11 @@ def year_cells(
 
 
 def year_axes(figure: go.Figure, step: int = 10) -> None:
-    """Axes of all `year_cells` of a figure: years to the right, YY 02 on top as in the paper."""
-    figure.update_xaxes(showgrid=False, **years_axis(99, step))
-    figure.update_yaxes(showgrid=False, range=[LAST_YY + 0.5, FIRST_YY - 0.5])
-    figure.update_yaxes(**years_axis(LAST_YY, step))
+    """Axes of all `panels` of `year_cells`: years to the right, YY 02 on top as in the paper."""
+    years_down = years_axis(LAST_YY, step) | {"range": [LAST_YY + 0.5, FIRST_YY - 0.5]}
+    figure.update_xaxes(years_axis(99, step), showgrid=False)
+    figure.update_yaxes(years_down, showgrid=False)
+    figure.update_yaxes(title={"text": "start year YY"}, col=1)
 
 
 def check_year_tables(tables: Mapping[str, Tensor]) -> None:
@@ -282,29 +299,26 @@ def lines(
     return figure
 
 
-def dots(x: Any, ends: tuple[Any, Any], labels: Sequence[str], name: str, colour: str) -> dict:
-    """A point per label with its 95 % interval, as a scatter's arguments."""
-    return {
-        "x": x,
-        "y": labels,
-        "mode": "markers",
-        "name": name,
-        "marker": {"size": 8, "color": colour},
-        "error_x": error_bars(x, *ends),
-    }
+def add_dots(
+    figure: go.Figure, table: pd.DataFrame, x: str, name: str, colour: str, hover: str
+) -> None:
+    """A point per row, from the column ``x``, beside its label, with its 95 % interval."""
+    figure.add_scatter(
+        x=table[x],
+        y=[str(label) for label in table["label"]],
+        mode="markers",
+        name=name,
+        marker={"size": 8, "color": colour},
+        error_x=error_bars(table[x], table["low"], table["high"]),
+        hovertemplate=f"{hover}<extra></extra>",
+    )
 
 
 def error_bars(mean: Any, low: Any, high: Any) -> dict[str, Any]:
     """Bars from low to high around means: the 95 % intervals of one trace's points."""
     mean, low, high = (np.asarray(values, dtype=float) for values in (mean, low, high))
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": (high - mean).clip(min=0),
-        "arrayminus": (mean - low).clip(min=0),
-        "thickness": 1.6,
-        "width": 4,
-    }
+    above, below = (high - mean).clip(min=0), (mean - low).clip(min=0)
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
 
 
 def colour_of(name: str, among: Iterable[str]) -> str:
@@ -312,6 +326,14 @@ def colour_of(name: str, among: Iterable[str]) -> str:
     first = name.split()[0] if name.split() else ""
     unknown = [other for other in among if not other or other.split()[0] not in COLOURS]
     return COLOURS.get(first) or OTHERS[unknown.index(name) % len(OTHERS)]
+
+
+def with_room(values: Iterable[float], share: float = 0.03) -> list[float]:
+    """An axis' range for values: a share of it more at both ends."""
+    ends = list(values)
+    low, high = min(ends), max(ends)
+    room = share * (high - low) or 1.0
+    return [low - room, high + room]
 
 
 def counts_axis(largest: int) -> dict[str, Any]:
