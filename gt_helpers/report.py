@@ -82,7 +82,7 @@ def write_scorecard(results: Results, table: pd.DataFrame, folder: Path) -> None
     about = _about(results)
     head = [f"Model: {about['model']}. {card.RULE}", *filter(None, [about["other_model"]])]
     text = "\n".join([*head, "", card.to_text(table), ""])
-    page = _render("scorecard.html", **about, scorecard=scorecard_html(table))
+    page = _render("scorecard_page.html", **about, scorecard=scorecard_html(table))
     table.to_csv(folder / "scorecard.csv", index=False)
     (folder / "scorecard.txt").write_text(text, encoding="utf-8")
     (folder / "scorecard.html").write_text(page, encoding="utf-8")

@@ -19,9 +19,9 @@ from .patching.paper import PAPER
 from .processes import broadcast, is_main, main_first, main_only, world_size
 from .report import write_report, write_scorecard
 from .scorecard.claims import EXPERIMENTS, FALLBACK, claims, measurable, scorecard, to_text
-from .scorecard.discovery import DISCOVERY, discover
 from .scorecard.registry import Bench, Experiment
-from .scorecard.results import Outcome, Results, Run, load_results, new_results
+from .scorecard.results import Outcome, Reproduction, Results, load_results, new_results
+from .scorecard.sweeps import DISCOVERY, discover
 
 LONG = 10  # minutes, above which --skip-long leaves an experiment out
 # What must agree before a results folder is continued; the rest may differ between two sittings.
@@ -36,7 +36,7 @@ def open_run(
     out: str | Path | None = None,
     device: str | None = None,
     say: Callable[[str], None] = print,
-) -> Run:
+) -> Reproduction:
     """The model, its balanced prompts, and the results that the folder already holds, or new ones.
 
     Without ``model`` it is GPT-2 small when that can be had, and ``mini`` otherwise. Raises
@@ -65,7 +65,7 @@ def open_run(
     results = broadcast(results)
     several = f"; {world_size()} processes" if world_size() > 1 else ""
     say(f"Device: {transformer.device}{several}; {len(dataset)} prompts; results go to {folder}")
-    return Run(transformer, dataset, results, folder, say)
+    return Reproduction(transformer, dataset, results, folder, say)
 
 
 def _continue_or_start(folder: Path, fresh: Results, say: Callable[[str], None]) -> Results:
@@ -94,7 +94,7 @@ def _continue_or_start(folder: Path, fresh: Results, say: Callable[[str], None])
 # ---- the two commands -------------------------------------------------------------------------
 
 
-def reproduce(run: Run) -> Path:
+def reproduce(run: Reproduction) -> Path:
     """Run the paper's circuit discovery and return the path of the report.
 
     On another model than GPT-2 small the circuit is the one that its own sweeps find
@@ -179,7 +179,7 @@ def _is_held(results: Results, name: str, settings: dict[str, Any]) -> bool:
     return n >= settings["prompts"] and held == settings | {"prompts": n}
 
 
-def _carry_out(experiment: Experiment, settings: dict[str, Any], run: Run) -> None:
+def _carry_out(experiment: Experiment, settings: dict[str, Any], run: Reproduction) -> None:
     """Run one experiment and save it."""
     name, n, seed = experiment.name, settings["prompts"], settings["seed"]
     run.say(f"  {name}: {experiment.title} ({n:,} prompts)")

@@ -28,7 +28,7 @@ from .rerun import Rerun
 Edges = str | Iterable[str] | Iterable[int] | Tensor
 
 
-class _Layer(NamedTuple):
+class _Stage(NamedTuple):
     """A layer's heads, or its MLP: inputs and nodes by number, and which inputs are k or v."""
 
     receivers: Int[Tensor, " receiver"]
@@ -189,7 +189,7 @@ class EdgeGraph:
         return useful
 
     @cached_property
-    def _layers(self) -> list[_Layer]:
+    def _layers(self) -> list[_Stage]:
         """Heads and MLPs in turn, upstream first."""
         found = []
         numbered = enumerate(self.inputs[:-1])
@@ -197,7 +197,7 @@ class EdgeGraph:
             numbers, receivers = zip(*layer, strict=True)
             nodes = dict.fromkeys(self.nodes.index(one.component) for one in receivers)
             read_later = torch.tensor([one.part in ("k", "v") for one in receivers])
-            found.append(_Layer(torch.tensor(numbers), torch.tensor(list(nodes)), read_later))
+            found.append(_Stage(torch.tensor(numbers), torch.tensor(list(nodes)), read_later))
         return found
 
     def components(self, edges: Edges) -> tuple[str, ...]:

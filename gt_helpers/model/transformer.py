@@ -31,7 +31,7 @@ _GPU_BLOCK = (8192, 65536)
 
 @dataclass(frozen=True)
 class Norm:
-    """A LayerNorm, always recomputed from the stream that it is given.
+    """A LayerNorm, computed anew for whatever stream it is given.
 
     With ``rms`` an RMSNorm, which neither centres nor has a bias (here: zeros).
     """
@@ -168,7 +168,7 @@ class Block:
     def pattern(
         self, head: int, x: Float[Tensor, "prompt position d_model"], queries: Sequence[int]
     ) -> Float[Tensor, "prompt query key"]:
-        """The head's attention from some positions of the residual stream x to all before them."""
+        """The head's attention from some positions of x, each to itself and all before."""
         chosen = torch.tensor(list(queries), device=x.device)
         query, key = self.query(head, x[:, chosen], chosen), self.key(head, x, slice(x.shape[1]))
         return self.attention(query, key, chosen)
@@ -194,10 +194,12 @@ class Block:
         """What one head mixes at the last key's position, with other keys and values at some.
 
         A changed key changes one score and a changed value one summand: senders share the rest.
+        Keys end at the query's position, so nothing has to be masked.
         """
         scores = torch.einsum("snd,npd->snp", query, keys)
+        # Scores are written into, so they need a copy for each sender of keys; values broadcast.
         n_senders = max(map(len, new_keys.values()), default=1)
-        if len(scores) < n_senders:  # the query is everyone's
+        if len(scores) < n_senders:
             scores = scores.repeat(n_senders, 1, 1)
         for position, key in new_keys.items():
             scores[..., position] = (query * key).sum(-1)

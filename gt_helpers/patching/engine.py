@@ -72,7 +72,7 @@ class _Route:
 
 
 class PathPatching:
-    """Path patching between the two runs of a dataset; both are computed once and cached.
+    """Path patching between the two runs of a dataset; their caches are kept as far as they fit.
 
     ``base="clean"`` patches corrupted values into the clean run (noising, the paper's heatmaps);
     ``base="corrupted"`` patches clean values into the corrupted run (denoising, its circuits).
@@ -105,7 +105,7 @@ class PathPatching:
 
     @property
     def first_changed(self) -> str:
-        """The first position at which clean and corrupted prompts differ; END if none does."""
+        """The first position at which the two runs may differ; END if the prompts are equal."""
         return self.shape.positions[self._start]
 
     @property
@@ -113,7 +113,7 @@ class PathPatching:
         """Log-probabilities of the base run."""
         if self._base_log_probs is None:
             self._base_log_probs = self._collect(
-                f"{self.base} run", lambda chunk: self._answers(chunk, {}, [])
+                f"{self.base} run", lambda chunk: self._propagate(chunk, {}, [])
             )
         return self._base_log_probs
 
@@ -125,6 +125,7 @@ class PathPatching:
     @property
     def patch_probs(self) -> Float[Tensor, "prompt year"]:
         """Year probabilities of the patch run."""
+        # The whole stream at END of the patch run, into the logits: everything is patched.
         return self._with_edges(Circuit([Edge(Component("all"), LOGITS)])).exp()
 
     # ---- sweeps ---------------------------------------------------------------------------------
@@ -148,6 +149,7 @@ class PathPatching:
             raise ValueError(f"metric is {metric!r}; give a function, e.g. metric=prob_diff.")
         route = self._route(receivers, via, senders_at)
         base = metric(self.base_probs, self.dataset.YY)
+        # Senders that cannot reach the route stay at 0.
         values = torch.zeros(len(route.senders), len(self.dataset), dtype=self.model.dtype)
 
         def measure(some: slice) -> Tensors:
@@ -172,6 +174,7 @@ class PathPatching:
         Senders are those of `Shape.senders`. Raises ValueError as `sweep` does.
         """
         route = self._route(receivers, via, senders_at)
+        # Senders that cannot reach the route leave the base run as it is.
         found = self.base_log_probs.repeat(len(route.senders), 1, 1)
 
         def measure(some: slice) -> Tensors:
@@ -235,12 +238,13 @@ class PathPatching:
             size = max(1, _CELLS // n_prompts)
             for senders in (active[i : i + size] for i in range(0, len(active), size)):
                 change = torch.stack([chunk.change(route.senders[i], position) for i in senders])
+                # `reach` has heeded a row that a receiver names; edges name none.
                 arriving = {
                     (receiver.any_row, route.senders_at): _where(reached, change)
                     for receiver, reached in zip(route.live, reach[senders].T, strict=True)
                     if reached.any()
                 }
-                yield senders, chunk.prompts, self._answers(chunk, arriving, route.flow).cpu()
+                yield senders, chunk.prompts, self._propagate(chunk, arriving, route.flow).cpu()
                 bar.update(len(senders) * n_prompts)
         bar.close()
 
@@ -267,7 +271,7 @@ class PathPatching:
         flow = [edge for edge in circuit.edges if edge.sender not in circuit.sources]
         _check_replaced_once(circuit.edges, entering)
         return self._collect(
-            "answers", lambda chunk: self._answers(chunk, self._arriving(chunk, entering), flow)
+            "answers", lambda chunk: self._propagate(chunk, self._arriving(chunk, entering), flow)
         )
 
     def _arriving(self, chunk: _Chunk, entering: Sequence[Edge]) -> Changes:
@@ -291,7 +295,7 @@ class PathPatching:
     # ---- one pass: recompute what changed, from the input up ------------------------------------
 
     @torch.no_grad()
-    def _answers(self, chunk: _Chunk, arriving: Changes, flow: Sequence[Edge]) -> Tensor:
+    def _propagate(self, chunk: _Chunk, arriving: Changes, flow: Sequence[Edge]) -> Tensor:
         """Log-probabilities [sender, prompt, year] once the arriving changes flowed on."""
         changes: Changes = dict(arriving)
         nodes = {receiver.component for receiver, _ in arriving}
@@ -317,7 +321,7 @@ class PathPatching:
         """The change of a component's output when its inputs change."""
         position = self._index(node.position)
         if node.kind == "mlp":
-            (change,) = incoming.values()
+            (change,) = incoming.values()  # an MLP has one input, read at its own position
             stream = base.before_mlp(node.layer, position)
             block = self._block(node.layer, stream)
             return block.mlp(stream + change) - base.output(node, position)
@@ -359,7 +363,10 @@ class PathPatching:
         return self.model.ln_final(stream[None] if change is None else stream + change)
 
     def _block(self, layer: int, stream: Tensor) -> Block:
-        """The layer as it treats changes of the base run's stream [prompt, d_model]."""
+        """The layer as it treats changes of the base run's stream [prompt, d_model].
+
+        Like `_normed` a seam: subclasses do otherwise here, e.g. with norms that are frozen.
+        """
         return self.model.blocks[layer]
 
     def _index(self, position: str) -> int:
@@ -372,7 +379,7 @@ class PathPatching:
     ) -> dict[str, Tensor]:
         """What ``measure`` finds on slices of the prompts, joined on axis ``dim``.
 
-        The one place where the prompts are shared among processes (`processes.over_prompts`).
+        Several processes share the prompts here (`processes.over_prompts`).
         """
         return over_prompts(name, len(self.dataset), measure, dim)
 

@@ -97,8 +97,8 @@ SweepFunction = Callable[[Sequence[str], Sequence[str], str], T]  # receivers, v
 def end_sweeps(sweep: SweepFunction[T], mlps: Sequence[str]) -> dict[str, T]:
     """The paper's steps at END: to the logits, then to each late MLP through the higher ones."""
     found = {"logits": sweep(["logits"], [], "END")}
-    for mlp in sorted(mlps, key=_layer, reverse=True):
-        higher = [other for other in mlps if _layer(other) > _layer(mlp)]
+    for mlp in sorted(mlps, key=_order, reverse=True):
+        higher = [other for other in mlps if _order(other) > _order(mlp)]
         found[mlp] = sweep([mlp], higher, "END")
     return found
 
@@ -118,7 +118,7 @@ def early_sweeps(
     values = [f"{head}.v[YY]" for head in parts.heads]
     return {
         mlp: sweep([f"{mlp}@YY"], [*values, *parts.mlps], "YY")
-        for mlp in sorted(early_mlps, key=_layer, reverse=True)
+        for mlp in sorted(early_mlps, key=_order, reverse=True)
     }
 
 
@@ -152,7 +152,7 @@ def find_circuit(
     direct = sweep(["logits"], [], "END")
     heads, waiting, mlps = set(kept(direct, "head")), set(kept(direct, "mlp")), list[str]()
     while waiting:
-        mlp = max(waiting, key=_layer)  # everything above it is known by now
+        mlp = max(waiting, key=_order)  # everything above it is known by now
         found = sweep([mlp], mlps, "END")
         waiting = (waiting | set(kept(found, "mlp"))) - {mlp}
         heads |= set(kept(found, "head"))
@@ -161,7 +161,7 @@ def find_circuit(
         f"found by this run's own sweeps: kept is what has at least {share:.0%} of the strongest "
         f"effect of its sweep and {floor:.2%} in itself, its interval below 0"
     )
-    ordered, parallel = tuple(sorted(heads, key=_layer)), direct.shape.parallel
+    ordered, parallel = tuple(sorted(heads, key=_order)), direct.shape.parallel
     parts = CircuitParts(ordered, tuple(mlps), (), (), source, parallel)
     if not heads:
         return parts
@@ -170,10 +170,10 @@ def find_circuit(
         kind: [*kept(into["v"], kind), *kept(into["k"], kind)] for kind in ("embed", "head", "mlp")
     }
     early, inputs_ = set(senders["mlp"]), set[str]()
-    for mlp in sorted(early, key=_layer, reverse=True):
+    for mlp in sorted(early, key=_order, reverse=True):
         lower = early_sweeps(sweep, parts, [mlp])[mlp]
         inputs_ |= {*kept(lower, "embed"), *kept(lower, "head")}
-    readers = sorted({*senders["embed"], *senders["head"], *early}, key=_layer)
+    readers = sorted({*senders["embed"], *senders["head"], *early}, key=_order)
     return replace(parts, readers_of_YY=tuple(readers), early_inputs=tuple(sorted(inputs_)))
 
 
@@ -195,7 +195,7 @@ def circuit_parts(
     return find_circuit(sweep or patching.sweep, floor=0.001 * abs(float(gap.mean())))
 
 
-def _layer(name: str) -> tuple[int, int]:
+def _order(name: str) -> tuple[int, int]:
     node = component(name)
     return node.depth, node.head
 
@@ -222,12 +222,12 @@ def acdc_circuit(positions: Iterable[str]) -> Circuit:
         *connect([*_ACDC_HEADS, *late], late).edges,
     ]
     positions = list(positions)
-    everywhere = [_moved(link, *places) for link in links for places in _read(link, positions)]
+    everywhere = [_moved(link, *places) for link in links for places in _places(link, positions)]
     to_logits = connect([*_ACDC_HEADS, *late], ["logits"]).edges
     return Circuit([*to_logits, *everywhere], "ACDC's circuit", [f"embed@{p}" for p in positions])
 
 
-def _read(link: Edge, positions: Iterable[str]) -> list[tuple[str, str]]:
+def _places(link: Edge, positions: Iterable[str]) -> list[tuple[str, str]]:
     """Where the link's sender and receiver may stand: keys and values are read from before, too."""
     pairs = combinations_with_replacement(positions, 2)
     return [(a, b) for a, b in pairs if a == b or link.receiver.part in ("k", "v")]

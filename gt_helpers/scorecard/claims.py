@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..formatting import in_words, interval_in_words
 from ..metrics import Measurement, average, recovered
-from . import activation, controls, discovery, edges, neurons, samples
+from . import activation, controls, found_circuits, neurons, samples, sweeps
 from .registry import Claim, Evidence, NotMeasured
 from .results import Results
 
@@ -49,8 +49,10 @@ THEMES = (  # in the order of the page
     "Attribution",
     "A circuit from the data alone",
 )
-# What samples.toml says of a theme comes before what discovery.toml does.
-TOPICS = tuple(room.topic for room in (samples, discovery, controls, activation, neurons, edges))
+# What samples.toml says of a theme comes before what sweeps.toml does.
+TOPICS = tuple(
+    room.topic for room in (samples, sweeps, controls, activation, neurons, found_circuits)
+)
 MEASURES = {claim: measure for topic in TOPICS for claim, measure in topic.measures.items()}
 
 

@@ -33,7 +33,7 @@ from .results import Results
 
 
 class Claim(TypedDict):
-    """What the paper or later work reports. The values are theirs, the limits this project's.
+    """What the paper or later work reports; the limits are this project's.
 
     Agrees by its ``kind``: "value" within ``tolerance`` of ``value``; "above", "below" from
     ``value`` on; "between" in the ``range``; "order", "sign": the measurement is a margin, above 0;
@@ -74,7 +74,7 @@ class Experiment:
     prompts: int
     minutes: float
     data: dict[str, Any] = field(default_factory=dict)
-    run: Callable[[Bench], Tensors] = field(default=lambda bench: {}, repr=False)
+    run: Procedure = field(default=lambda bench: {}, repr=False)
 
     def settings(self, seed: int, at_most: int | None = None) -> dict[str, Any]:
         """Which prompts it takes, as it is saved beside its tensors."""
@@ -84,7 +84,10 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Bench:
-    """What an experiment is given: the model, its circuit, and its settings as they are saved."""
+    """What an experiment is given: the model, its circuit, and its settings as they are saved.
+
+    The fields from ``prompts`` on are the keys that an experiment's ``data`` may have.
+    """
 
     model: Transformer
     parts: CircuitParts
@@ -211,15 +214,16 @@ class Evidence:
         """The experiment's tensors whose names begin so."""
         outcome = self.results.experiments.get(self.experiment)
         names = [name for name in (outcome.tensors if outcome else ()) if name.startswith(starts)]
-        return {name: self[name] for name in names or starts[:1]}  # of none it is said which lacks
+        return {name: self[name] for name in names or starts[:1]}  # none at all: NotMeasured
 
     def evaluation(self, name: str) -> Evaluation:
         """An evaluation of the experiment if that was run, else of the discovery."""
-        if outcome := self.results.experiments.get(self.experiment):
-            return Evaluation(name, outcome.tensors[name], outcome.tensors["YY"])
-        if name not in self.results.evaluations:
+        held = self.results.experiments.get(self.experiment)
+        if name not in (self.results.evaluations if held is None else held.tensors):
             raise NotMeasured(f"the evaluation {name!r} is missing")
-        return self.results.evaluations[name]
+        if held is None:
+            return self.results.evaluations[name]
+        return Evaluation(name, held.tensors[name], held.tensors["YY"])
 
     @property
     def parts(self) -> CircuitParts:

@@ -1,7 +1,7 @@
 """Results of one reproduction: kept on disk as they are finished, loaded by one call.
 
 A results folder holds ``results.json`` (settings, versions, circuit, routes) and one safetensors
-file per experiment; the axes of every tensor are given by the class that it is loaded into.
+file per experiment; ``docs/results.md`` says what each holds.
 """
 
 from __future__ import annotations
@@ -174,8 +174,8 @@ def _with_tuples(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass
-class Run:
-    """A run in progress: its model and prompts, and the folder that keeps what is finished."""
+class Reproduction:
+    """A reproduction in progress: model, prompts, and the folder that keeps what is finished."""
 
     model: Transformer
     dataset: YearDataset

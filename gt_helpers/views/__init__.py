@@ -1,4 +1,4 @@
-"""Figures, tables and explorers, one file per notebook: nothing is computed here but layout.
+"""Figures, tables and explorers, one file per notebook; explorers call the other wings.
 
 Figures are ``go.Figure`` of a fixed size that fits a notebook and the report alike, tables are
 HTML, and explorers are ipywidgets that compute inside the message that asked for it.

@@ -1,4 +1,4 @@
-"""Unit: PCA, probe and LEACE on planted data, erasing against Hugging Face's modules."""
+"""Oracle: PCA, probe and LEACE on planted data, erasing against Hugging Face's modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Unit: the logit lens against Hugging Face's modules, direct effects, the numbers."""
+"""Oracle: the logit lens against Hugging Face's modules, direct effects, the numbers."""
 
 from __future__ import annotations
 

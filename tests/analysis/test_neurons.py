@@ -1,4 +1,4 @@
-"""Unit: neurons against Hugging Face's modules and the engine: all together are the MLP."""
+"""Oracle: neurons against Hugging Face's modules and the engine: all together are the MLP."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from gt_helpers.model.load import load_model
 from gt_helpers.patching.engine import PathPatching
 from gt_helpers.patching.paper import PAPER
 from gt_helpers.reproduce import open_run, reproduce
-from gt_helpers.scorecard import discovery
+from gt_helpers.scorecard import sweeps
 from gt_helpers.scorecard.results import load_results
 
 PROMPTS = 24
@@ -69,8 +69,8 @@ def test_a_finished_run_is_not_computed_again(
 
     monkeypatch.setattr(PathPatching, "sweep", refuse)
     monkeypatch.setattr(PathPatching, "evaluate", refuse)
-    monkeypatch.setattr(discovery, "softmax_of_mean_logits", refuse)
-    monkeypatch.setattr(discovery, "looks_and_writes", refuse)
+    monkeypatch.setattr(sweeps, "softmax_of_mean_logits", refuse)
+    monkeypatch.setattr(sweeps, "looks_and_writes", refuse)
     lines: list[str] = []
     reproduce(quietly(out=folder, say=lines.append))
     assert any("already finished" in line for line in lines)
@@ -114,9 +114,9 @@ def test_a_run_interrupted_at_once_still_knows_its_prompts(tmp_path: Path) -> No
 def test_attention_and_lens_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model("mini", device="cpu")
     dataset = YearDataset(model.tokenizer, PROMPTS)
-    attention, lens = discovery.looks_and_writes(model, dataset, ["a7.h10", "m10"])
+    attention, lens = sweeps.looks_and_writes(model, dataset, ["a7.h10", "m10"])
     monkeypatch.setattr(cache, "PROMPTS_AT_ONCE", 7)
-    in_chunks = discovery.looks_and_writes(model, dataset, ["a7.h10", "m10"])
+    in_chunks = sweeps.looks_and_writes(model, dataset, ["a7.h10", "m10"])
     torch.testing.assert_close(in_chunks[0], attention)
     torch.testing.assert_close(in_chunks[1], lens, equal_nan=True, atol=1e-5, rtol=1e-4)
 

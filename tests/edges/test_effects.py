@@ -1,4 +1,4 @@
-"""Unit: exact effects of single edges, against circuits, the literal tree and their invariants."""
+"""Oracle: exact effects of single edges, against circuits and the literal tree; invariants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Unit: the graph of all edges, its circuits, and many live edges against the literal tree."""
+"""Oracle: the graph of all edges, its circuits, and many live edges against the literal tree."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from gt_helpers.model.transformer import Transformer
 from gt_helpers.patching.engine import PathPatching
 from gt_helpers.patching.paper import PAPER, full_circuit, partial_circuit
 from gt_helpers.reproduce import run_scorecard
-from gt_helpers.scorecard import activation, edges, neurons, registry
+from gt_helpers.scorecard import activation, found_circuits, neurons, registry
 from gt_helpers.scorecard.claims import EXPERIMENTS, claims
 from gt_helpers.scorecard.registry import circuit_log_probs
 from gt_helpers.scorecard.results import load_results
@@ -44,7 +44,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("scorecard")
     with pytest.MonkeyPatch.context() as patch:
         # Of few prompts the default keeps what is next to nothing, and takes hundreds of sweeps.
-        patch.setattr(edges, "discover_circuit", partial(discover_circuit, threshold=THRESHOLD))
+        patch.setattr(
+            found_circuits, "discover_circuit", partial(discover_circuit, threshold=THRESHOLD)
+        )
         assert main(["scorecard", "--model", "mini", *SIZES, "--out", str(out)]) == 0
     return out
 
@@ -69,7 +71,7 @@ def test_what_is_there_is_not_measured_again(folder: Path, monkeypatch: pytest.M
         (registry, "PathPatching"),
         (activation, "activation_patching"),
         (neurons, "cache_activations"),
-        (edges, "PathPatching"),
+        (found_circuits, "PathPatching"),
     ):
         monkeypatch.setattr(room, name, refuse)
     monkeypatch.setattr(PathPatching, "sweep", refuse)

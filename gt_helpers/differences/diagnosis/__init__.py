@@ -2,6 +2,6 @@
 
 from .check import Finding
 from .diagnose import Diagnosis, diagnose
-from .mistakes import MISTAKES
+from .planted import MISTAKES
 
 __all__ = ["MISTAKES", "Diagnosis", "Finding", "diagnose"]

@@ -24,7 +24,7 @@ from ..patching.paper import PAPER, full_circuit
 from ..processes import Tensors
 from .registry import Bench, Evidence, NotMeasured, Topic, narrowest, share_of
 
-topic = Topic("edges")
+topic = Topic("found_circuits")
 
 # ---- a grid of heads and MLPs, as it is saved -------------------------------------------------
 

@@ -22,13 +22,13 @@ from ..patching import paper
 from ..patching.engine import Evaluation, PathPatching, Sweep
 from ..processes import Tensors, over_prompts
 from .registry import Effects, Evidence, Measure, NotMeasured, Topic, points, smallest
-from .results import Run
+from .results import Reproduction
 
-topic = Topic("discovery")
+topic = Topic("sweeps")
 DISCOVERY = topic.experiments["discovery"]
 
 
-def discover(run: Run) -> None:
+def discover(run: Reproduction) -> None:
     """Every experiment that the results do not hold yet, each saved as soon as it is finished."""
     results, steps = run.results, _Steps(run, PathPatching(run.model, run.dataset, progress=True))
     noising, denoising = steps.patching, steps.patching.reversed()
@@ -60,7 +60,7 @@ def discover(run: Run) -> None:
 class _Steps:
     """Sweeps and evaluations that are taken from the results, or measured and saved there."""
 
-    run: Run
+    run: Reproduction
     patching: PathPatching
 
     def sweep(self, receivers: Sequence[str], via: Sequence[str], senders_at: str) -> Sweep:
