@@ -143,11 +143,11 @@ def find_circuit(
     early inputs.
     """
 
-    def kept(found: Sweep, kind: str) -> list[str]:
+    def kept(found: Sweep, *kinds: str) -> list[str]:
         table = found.to_frame()
         table = needed(table, max(floor, -share * table["effect"].min()))
         nodes = [component(name) for name in table["component"]]
-        return [node.label for node in nodes if node.kind == kind]
+        return [node.label for node in nodes if node.kind in kinds]
 
     direct = sweep(["logits"], [], "END")
     heads, waiting, mlps = set(kept(direct, "head")), set(kept(direct, "mlp")), list[str]()
@@ -157,24 +157,28 @@ def find_circuit(
         waiting = (waiting | set(kept(found, "mlp"))) - {mlp}
         heads |= set(kept(found, "head"))
         mlps = [mlp, *mlps]
-    source = (
-        f"found by this run's own sweeps: kept is what has at least {share:.0%} of the strongest "
-        f"effect of its sweep and {floor:.2%} in itself, its interval below 0"
+    parts = CircuitParts(
+        heads=tuple(sorted(heads, key=_order)),
+        mlps=tuple(mlps),
+        readers_of_YY=(),
+        early_inputs=(),
+        source="found by this run's own sweeps: kept is what has at least "
+        f"{share:.0%} of the strongest effect of its sweep and {floor:.2%} in itself, its "
+        "interval below 0",
+        parallel=direct.shape.parallel,
     )
-    ordered, parallel = tuple(sorted(heads, key=_order)), direct.shape.parallel
-    parts = CircuitParts(ordered, tuple(mlps), (), (), source, parallel)
     if not heads:
         return parts
     into = attention_sweeps(sweep, parts)
-    senders = {
-        kind: [*kept(into["v"], kind), *kept(into["k"], kind)] for kind in ("embed", "head", "mlp")
-    }
-    early, inputs_ = set(senders["mlp"]), set[str]()
-    for mlp in sorted(early, key=_order, reverse=True):
-        lower = early_sweeps(sweep, parts, [mlp])[mlp]
-        inputs_ |= {*kept(lower, "embed"), *kept(lower, "head")}
-    readers = sorted({*senders["embed"], *senders["head"], *early}, key=_order)
-    return replace(parts, readers_of_YY=tuple(readers), early_inputs=tuple(sorted(inputs_)))
+    readers = {name for part in ("v", "k") for name in kept(into[part], "embed", "head", "mlp")}
+    early_mlps = [name for name in readers if component(name).kind == "mlp"]
+    below = early_sweeps(sweep, parts, early_mlps).values()
+    early_inputs = {name for found in below for name in kept(found, "embed", "head")}
+    return replace(
+        parts,
+        readers_of_YY=tuple(sorted(readers, key=_order)),
+        early_inputs=tuple(sorted(early_inputs, key=_order)),
+    )
 
 
 def circuit_parts(
