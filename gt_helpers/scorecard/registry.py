@@ -46,10 +46,7 @@ class Claim(TypedDict):
     section: str  # of the paper
     kind: Literal["value", "above", "below", "between", "order", "sign", "exact"]
     unit: Literal["share", "points", "number"]  # shown in %, in percentage points, as it is
-    # P2: a value of the paper, quoted second-hand; CALC: follows from the definitions; TL3:
-    # measured by a later reimplementation; REPO: inferred from the released code; INF: inferred
-    # from the others; x3 says how many sources quote it.
-    certainty: str
+    certainty: str  # how what is reported is known, in words, and from how many sources
     experiment: str  # the one that it is measured on
     value: NotRequired[float]
     tolerance: NotRequired[float]
