@@ -24,7 +24,7 @@ _RANDOM_CIRCUITS = 20
 topic = Topic("controls")
 
 
-@topic.experiment("controls")
+@topic.experiment
 def _controls(bench: Bench) -> Tensors:
     model, parts = bench.model, bench.parts
     dataset = bench.dataset()
@@ -51,11 +51,7 @@ def _controls(bench: Bench) -> Tensors:
 def _losses(e: Evidence, mlp: str) -> tuple[Tensor, Tensor, str]:
     """What an MLP's direct and indirect paths cost when they are corrupted, and both in words."""
     direct, indirect = (e["clean"] - e[f"{path}_{mlp}"] for path in ("direct", "indirect"))
-    return (
-        direct,
-        indirect,
-        f"direct {points(direct)}, indirect {points(indirect)}",
-    )
+    return direct, indirect, f"direct {points(direct)}, indirect {points(indirect)}"
 
 
 def _below_partial(e: Evidence, score: Float[Tensor, " prompt"]) -> Measurement:
@@ -70,19 +66,19 @@ topic.measures |= {
 }
 
 
-@topic.measure("m8_indirect")
+@topic.measure
 def _m8_indirect(e: Evidence) -> Measurement:
     direct, indirect, words = _losses(e, "m8")
     return average(indirect - direct, words)
 
 
-@topic.measure("m9_balanced")
+@topic.measure
 def _m9_balanced(e: Evidence) -> Measurement:
     direct, indirect, words = _losses(e, "m9")
     return replace(ratio(direct, direct + indirect), detail=words)
 
 
-@topic.measure("random_circuits")
+@topic.measure
 def _random_circuits(e: Evidence) -> Measurement:
     drawn = e.starting("random_").values()
     found = _below_partial(e, max(drawn, key=torch.mean))

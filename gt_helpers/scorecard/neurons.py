@@ -18,7 +18,7 @@ from .registry import Bench, Evidence, NotMeasured, Topic
 topic = Topic("neurons")
 
 
-@topic.experiment("neurons")
+@topic.experiment
 def _neurons(bench: Bench) -> Tensors:
     model = bench.model
     dataset = bench.dataset()
@@ -46,7 +46,7 @@ def _neurons(bench: Bench) -> Tensors:
     }
 
 
-@topic.measure("neurons_near_zero")
+@topic.measure
 def _neurons_near_zero(e: Evidence) -> Measurement:
     effects, whole = e["effects"].mean(-1), e["all"].mean()
     if whole == 0:
@@ -55,7 +55,7 @@ def _neurons_near_zero(e: Evidence) -> Measurement:
     return Measurement(float(small.double().mean()), detail=f"of {len(effects)} neurons")
 
 
-@topic.measure("neurons_joint")
+@topic.measure
 def _neurons_joint(e: Evidence) -> Measurement:
     joint = e["ten_joint"]
     gap, largest = (x.nan_to_num(0.0).abs().max() for x in (e["ten_added"] - joint, joint))
@@ -64,7 +64,7 @@ def _neurons_joint(e: Evidence) -> Measurement:
     return Measurement(float(gap / largest))
 
 
-@topic.measure("neurons_single")
+@topic.measure
 def _neurons_single(e: Evidence) -> Measurement:
     single, sums = (
         [step_correlation(beyond_mean_row(lens)) for lens in e[name]]
@@ -77,7 +77,7 @@ def _neurons_single(e: Evidence) -> Measurement:
     return Measurement(max(single) / min(sums), detail=f"{detail}; a pure step has 0.68")
 
 
-@topic.measure("neurons_sum")
+@topic.measure
 def _neurons_sum(e: Evidence) -> Measurement:
     shares = [triangle(lens) for lens in e["lens_sum"]]
     words = " and ".join(map(in_words, shares))

@@ -113,33 +113,27 @@ class NotMeasured(LookupError):
 class Topic:
     """Claims that belong together, their experiments, and the measure of each claim.
 
-    The claims and the facts of the experiments come from the TOML file of the topic's name.
+    The claims and the facts of the experiments come from the TOML file of the topic's name. The
+    functions beside them are found by their own names: ``_random_circuits`` is the measure of the
+    claim ``random_circuits``.
     """
 
     def __init__(self, name: str) -> None:
         facts = tomllib.loads(files(__package__).joinpath(f"{name}.toml").read_text("utf-8"))
-        self.name = name
         self.claims: list[Claim] = facts["claim"]
         self.experiments = {key: Experiment(key, **one) for key, one in facts["experiment"].items()}
         self.measures: dict[str, Measure] = {}
 
-    def experiment(self, name: str) -> Callable[[Procedure], Procedure]:
-        """Register the function that runs an experiment, by its name."""
+    def experiment(self, run: Procedure) -> Procedure:
+        """Register the function that runs the experiment of its name."""
+        name = run.__name__.removeprefix("_")
+        self.experiments[name] = replace(self.experiments[name], run=run)
+        return run
 
-        def register(run: Procedure) -> Procedure:
-            self.experiments[name] = replace(self.experiments[name], run=run)
-            return run
-
-        return register
-
-    def measure(self, claim: str) -> Callable[[Measure], Measure]:
-        """Register the function that measures one claim, by the claim's id."""
-
-        def register(measure: Measure) -> Measure:
-            self.measures[claim] = measure
-            return measure
-
-        return register
+    def measure(self, measure: Measure) -> Measure:
+        """Register the function that measures the claim whose id is its name."""
+        self.measures[measure.__name__.removeprefix("_")] = measure
+        return measure
 
 
 # ---- what experiments share -------------------------------------------------------------------
@@ -160,8 +154,7 @@ def circuit_log_probs(
     """
 
     def measure(mine: slice) -> Tensors:
-        some = list(chunks(mine, cache.PROMPTS_AT_ONCE))
-        pieces = []
+        some, pieces = chunks(mine, cache.PROMPTS_AT_ONCE), []
         for prompts in tqdm(some, desc=label, leave=False, disable=not is_main()):
             noising = PathPatching(model, dataset[prompts])
             denoising = noising.reversed()
@@ -195,32 +188,34 @@ class Evidence:
     results: Results
     experiment: str
 
-    def __getitem__(self, name: str) -> Tensor:
-        outcome = self.results.experiments.get(self.experiment)
-        if outcome is None:
+    @property
+    def tensors(self) -> Tensors:
+        """Everything that the experiment measured, as it is kept."""
+        if self.experiment not in self.results.experiments:
             raise NotMeasured(
                 f"the experiment {self.experiment!r} is missing: "
                 "python -m gt_helpers scorecard runs it"
             )
-        if name not in outcome.tensors:
+        return self.results.experiments[self.experiment].tensors
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.tensors:
             raise NotMeasured(f"{name!r} is not defined for this model or its circuit")
-        found = outcome.tensors[name]
+        found = self.tensors[name]
         return found.double() if found.is_floating_point() else found
 
     def starting(self, *starts: str) -> dict[str, Tensor]:
         """The experiment's tensors whose names begin so."""
-        outcome = self.results.experiments.get(self.experiment)
-        names = [name for name in (outcome.tensors if outcome else ()) if name.startswith(starts)]
+        names = [name for name in self.tensors if name.startswith(starts)]
         return {name: self[name] for name in names or starts[:1]}  # none at all: NotMeasured
 
     def evaluation(self, name: str) -> Evaluation:
         """An evaluation of the experiment if that was run, else of the discovery."""
-        held = self.results.experiments.get(self.experiment)
-        if name not in (self.results.evaluations if held is None else held.tensors):
+        if self.experiment in self.results.experiments:
+            return Evaluation(name, self[name], self["YY"])
+        if name not in self.results.evaluations:
             raise NotMeasured(f"the evaluation {name!r} is missing")
-        if held is None:
-            return self.results.evaluations[name]
-        return Evaluation(name, held.tensors[name], held.tensors["YY"])
+        return self.results.evaluations[name]
 
     @property
     def parts(self) -> CircuitParts:

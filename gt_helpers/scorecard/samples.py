@@ -24,7 +24,7 @@ topic = Topic("samples")
 # ---- many prompts, and The without a space before it ------------------------------------------
 
 
-@topic.experiment("large")
+@topic.experiment
 def _large(bench: Bench) -> Tensors:
     dataset = bench.dataset()
     circuits = {"partial": partial_circuit(bench.parts), "full": full_circuit(bench.parts)}
@@ -32,7 +32,7 @@ def _large(bench: Bench) -> Tensors:
     return circuit_log_probs(bench.model, dataset, circuits, impaired, "large sample")
 
 
-@topic.experiment("bos")
+@topic.experiment
 def _bos(bench: Bench) -> Tensors:
     dataset = eap_ig_prompts(bench.model.tokenizer, bench.prompts, bench.seed)
     return circuit_log_probs(bench.model, dataset, label="The without a space")
@@ -72,7 +72,7 @@ topic.measures |= {
 }
 
 
-@topic.measure("reverse_sign")
+@topic.measure
 def _reverse_sign(e: Evidence) -> Measurement:
     sides = {"reverse": average(-_diff(e, "reverse")), "clean": average(_diff(e, "clean"))}
     name, side = smallest(sides)
@@ -82,7 +82,7 @@ def _reverse_sign(e: Evidence) -> Measurement:
 # ---- the prompts and the circuit of ACDC's paper ----------------------------------------------
 
 
-@topic.experiment("acdc")
+@topic.experiment
 def _acdc(bench: Bench) -> Tensors:
     model = bench.model
     dataset = YearDataset(
@@ -108,7 +108,7 @@ topic.measures |= {
 }
 
 
-@topic.measure("acdc_kl")
+@topic.measure
 def _acdc_kl(e: Evidence) -> Measurement:
     clean, circuit = (_with_rest(e[name]) for name in ("clean", "circuit"))
     divergence = (clean * (clean.log() - circuit.log())).sum(-1)
@@ -127,7 +127,7 @@ def _with_rest(log_probs: Float[Tensor, "prompt year"]) -> Float[Tensor, "prompt
 _FAMILIES = ("started", "sequence", "smaller", "ended", "BC", "price")
 
 
-@topic.experiment("families")
+@topic.experiment
 def _families(bench: Bench) -> Tensors:
     found: Tensors = {}
     partial = partial_circuit(bench.parts)
@@ -170,7 +170,7 @@ topic.measures |= {
 }
 
 
-@topic.measure("sequence_gain")
+@topic.measure
 def _sequence_gain(e: Evidence) -> Measurement:
     runs = ("extended", "partial", "clean")
     extended, partial, clean = (_score(e, "sequence", run) for run in runs)

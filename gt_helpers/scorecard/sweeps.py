@@ -140,7 +140,7 @@ topic.measures |= {
 }
 
 
-@topic.measure("year_mass")
+@topic.measure
 def _year_mass(e: Evidence) -> Measurement:
     runs = ("clean", "corrupted")
     mass = {name: average(e.evaluation(name).probs.double().sum(-1)) for name in runs}
@@ -148,14 +148,14 @@ def _year_mass(e: Evidence) -> Measurement:
     return replace(least, detail=f"{name} prompts")
 
 
-@topic.measure("heatmap_maximum")
+@topic.measure
 def _heatmap_maximum(e: Evidence) -> Measurement:
     table = _clean_table(e).nan_to_num(0.0)
     row, year = divmod(int(table.argmax()), table.shape[1])
     return Measurement(float(table.max()), detail=f"at YY {row + 2:02d}, year {year:02d}")
 
 
-@topic.measure("step_at_YY")
+@topic.measure
 def _step_at_YY(e: Evidence) -> Measurement:
     rows = [(YY, row) for YY, row in enumerate(_clean_table(e), FIRST_YY) if not row.isnan().any()]
     later = [bool(row[YY + 1 :].mean() > row[: YY + 1].mean()) for YY, row in rows]
@@ -249,13 +249,13 @@ topic.measures |= {
 }
 
 
-@topic.measure("m10_direct")
+@topic.measure
 def _m10_direct(e: Evidence) -> Measurement:
     direct, indirect = (_into(e, name)["m10"] for name in ("logits", "m11"))
     return average(indirect - direct, f"direct {points(direct)}, through m11 {points(indirect)}")
 
 
-@topic.measure("values_over_keys")
+@topic.measure
 def _values_over_keys(e: Evidence) -> Measurement:
     sizes = Effects()
     for part in ("v", "k"):
@@ -264,7 +264,7 @@ def _values_over_keys(e: Evidence) -> Measurement:
     return average(sizes["v"] - sizes["k"], f"sizes: {sizes.said('v', 'k')}")
 
 
-@topic.measure("unreachable")
+@topic.measure
 def _unreachable(e: Evidence) -> Measurement:
     sweeps = e.results.sweeps.values()
     effects = [
@@ -292,7 +292,7 @@ def _attention(e: Evidence, name: str) -> Float[Tensor, " prompt"]:
         raise NotMeasured(f"the model has no {name}") from None
 
 
-@topic.measure("attention_to_YY")
+@topic.measure
 def _attention_to_YY(e: Evidence) -> Measurement:
     five = ("a5.h5", "a6.h9", "a7.h10", "a8.h11", "a9.h1")
     found = {name: average(_attention(e, name)) for name in five}
@@ -300,7 +300,7 @@ def _attention_to_YY(e: Evidence) -> Measurement:
     return replace(smallest(found)[1], detail=detail)
 
 
-@topic.measure("attention_a7h10_dip")
+@topic.measure
 def _attention_a7h10_dip(e: Evidence) -> Measurement:
     attention, lowest = _attention(e, "a7.h10"), e.results.YY < 10
     if not lowest.any() or lowest.all():
@@ -337,7 +337,7 @@ topic.measures |= {
 }
 
 
-@topic.measure("lens_mlps_triangle")
+@topic.measure
 def _lens_mlps_triangle(e: Evidence) -> Measurement:
     found = _lowest_lens(e, lens.triangle, "m9", "m10")
     # A lens that rises with the year for every YY alike is triangular as well.
@@ -345,7 +345,7 @@ def _lens_mlps_triangle(e: Evidence) -> Measurement:
     return replace(found, detail=f"{found.detail}; without their mean rows: {rest}")
 
 
-@topic.measure("lens_m8_no_step")
+@topic.measure
 def _lens_m8_no_step(e: Evidence) -> Measurement:
     # Years that a component favours for every YY make no step at YY, so the mean row is left out.
     mlps = ("m8", "m9", "m10")
