@@ -103,7 +103,7 @@ def _denoise_order(e: Evidence) -> Measurement:
     ranks["all other heads"] = max(others, key=torch.mean)
     pairs = [pair for pair in pairwise(ranks) if pair != ("a5.h1", "a5.h5")]  # about equal
     pairs += [("a6.h9", "a5.h5"), ("a5.h1", "a8.h8")]
-    return registry.narrowest({f"{a} over {b}": _more(e, ranks[a], ranks[b]) for a, b in pairs})
+    return registry.smallest({f"{a} over {b}": _more(e, ranks[a], ranks[b]) for a, b in pairs})
 
 
 @topic.measure
@@ -127,4 +127,4 @@ def _best_receiver(e: Evidence) -> Measurement:
     for i, head in enumerate(e.parts.heads):
         best = max(inputs, key=lambda key: float(inputs[key][i].mean()))
         margins[f"{head}, whose next is {best}"] = _more(e, ours[i], inputs[best][i])
-    return registry.narrowest(margins)
+    return registry.smallest(margins)

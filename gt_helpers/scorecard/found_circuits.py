@@ -22,7 +22,7 @@ from ..model.transformer import Transformer
 from ..patching.engine import PathPatching
 from ..patching.paper import PAPER, full_circuit
 from ..processes import Tensors
-from .registry import Bench, Evidence, NotMeasured, Topic, narrowest, share_of
+from .registry import Bench, Evidence, NotMeasured, Topic, share_of, smallest
 
 topic = Topic("found_circuits")
 
@@ -107,7 +107,7 @@ for _method in ("eap", "eap_ig"):
     topic.measures[f"{_method}_precision"] = partial(_shared, method=_method, of_circuit=False)
     topic.measures[f"{_method}_recall"] = partial(_shared, method=_method, of_circuit=True)
 
-topic.measures["eap_ig_better"] = lambda e: narrowest(
+topic.measures["eap_ig_better"] = lambda e: smallest(
     {f"{size} edges": average(e[f"eap_ig_{size}"] - e[f"eap_{size}"]) for size in SIZES[:3]}
 )
 

@@ -236,8 +236,8 @@ class Effects(dict[str, Float[Tensor, " prompt"]]):
         return float(self[name].mean())
 
     def said(self, *names: str) -> str:
-        """Names with their means in percentage points."""
-        return ", ".join(f"{name} {points(self[name])}" for name in names)
+        """Names, by default all, with their means in percentage points."""
+        return ", ".join(f"{name} {points(self[name])}" for name in names or self)
 
 
 def share_of(
@@ -252,17 +252,12 @@ def share_of(
     return found
 
 
-def smallest(found: Mapping[str, Measurement]) -> tuple[str, Measurement]:
-    """The name and the measurement of the smallest value."""
+def smallest(found: Mapping[str, Measurement], detail: str = "narrowest: {}") -> Measurement:
+    """The smallest of several; its detail is made of its name and of what it said itself."""
     if not found:
         raise NotMeasured("there is nothing to compare with")
-    return min(found.items(), key=lambda one: one[1].value)
-
-
-def narrowest(margins: Mapping[str, Measurement]) -> Measurement:
-    """The smallest of several margins, with its name as the detail."""
-    name, margin = smallest(margins)
-    return replace(margin, detail=f"narrowest: {name}")
+    name, least = min(found.items(), key=lambda one: one[1].value)
+    return replace(least, detail=detail.format(name, least.detail))
 
 
 def points(effect: Float[Tensor, " prompt"]) -> str:

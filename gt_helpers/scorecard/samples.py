@@ -67,17 +67,13 @@ topic.measures |= {
     "partial_cutoff_sharpness": lambda e: average(_sharpness(e, "partial")),
     "partial_sharper": lambda e: average(_sharpness(e, "partial") - _sharpness(e, "clean")),
     "reverse_prob_diff": lambda e: average(_diff(e, "reverse")),
+    "reverse_sign": lambda e: smallest(
+        {"reverse": average(-_diff(e, "reverse")), "clean": average(_diff(e, "clean"))},
+        "the smaller side is {}",
+    ),
     "full_prob_diff": lambda e: average(_diff(e, "full")),
     "full_below_partial": lambda e: average(_diff(e, "partial") - _diff(e, "full")),
 }
-
-
-@topic.measure
-def _reverse_sign(e: Evidence) -> Measurement:
-    sides = {"reverse": average(-_diff(e, "reverse")), "clean": average(_diff(e, "clean"))}
-    name, side = smallest(sides)
-    return replace(side, detail=f"the smaller side is {name}")
-
 
 # ---- the prompts and the circuit of ACDC's paper ----------------------------------------------
 

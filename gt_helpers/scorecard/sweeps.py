@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,15 +12,13 @@ from torch import Tensor
 
 from ..analysis import logit_lens as lens
 from ..analysis.attention import attention_map
-from ..dataset.year_dataset import YearDataset
 from ..formatting import in_words
 from ..metrics import FIRST_YY, Measurement, average, mean_by_YY, per_YY_probs
 from ..model import cache
 from ..model.components import END, component, inputs
-from ..model.transformer import Transformer
 from ..patching import paper
 from ..patching.engine import Evaluation, PathPatching, Sweep
-from ..processes import Tensors, over_prompts
+from ..processes import Tensors
 from .registry import Effects, Evidence, Measure, NotMeasured, Topic, points, smallest
 from .results import Reproduction
 
@@ -30,84 +28,74 @@ DISCOVERY = topic.experiments["discovery"]
 
 def discover(run: Reproduction) -> None:
     """Every experiment that the results do not hold yet, each saved as soon as it is finished."""
-    results, steps = run.results, _Steps(run, PathPatching(run.model, run.dataset, progress=True))
-    noising, denoising = steps.patching, steps.patching.reversed()
-    steps.evaluation("clean", lambda: noising.base_log_probs)
-    steps.evaluation("corrupted", lambda: denoising.base_log_probs)
+    results, noising = run.results, PathPatching(run.model, run.dataset, progress=True)
+    denoising = noising.reversed()
+
+    def sweep(receivers: Sequence[str], via: Sequence[str], senders_at: str) -> Sweep:
+        # "m9", "m0@YY", "logits", or for the inputs of several heads the part: "v"
+        name = receivers[0].split(".")[-1]
+        if name not in results.sweeps:
+            with run.step(f"sweep to {name}"):
+                results.sweeps[name] = noising.sweep(receivers, via, senders_at)
+        return results.sweeps[name]
+
+    def answer(name: str, log_probs: Callable[[], Tensor]) -> None:
+        if name not in results.evaluations:
+            with run.step(name):
+                results.evaluations[name] = Evaluation(name, log_probs(), run.dataset.YY)
+
+    answer("clean", lambda: noising.base_log_probs)
+    answer("corrupted", lambda: denoising.base_log_probs)
     if results.softmax_of_mean is None:
         with run.step("probabilities of mean logits"):
-            results.softmax_of_mean = softmax_of_mean_logits(run.model, run.dataset)
-    results.parts = parts = paper.circuit_parts(noising, steps.sweep)
-    paper.end_sweeps(steps.sweep, parts.mlps)
+            results.softmax_of_mean = softmax_of_mean_logits(noising)
+    results.parts = parts = paper.circuit_parts(noising, sweep)
+    paper.end_sweeps(sweep, parts.mlps)
     if parts.heads:
-        paper.attention_sweeps(steps.sweep, parts)
+        paper.attention_sweeps(sweep, parts)
         first_four = [f"m{layer}" for layer in range(min(4, run.model.n_layers))]
-        early = dict.fromkeys((*first_four, *parts.early_mlps))
-        paper.early_sweeps(steps.sweep, parts, list(early))
+        paper.early_sweeps(sweep, parts, list(dict.fromkeys((*first_four, *parts.early_mlps))))
     partial, full = paper.partial_circuit(parts), paper.full_circuit(parts)
-    steps.evaluation("partial", lambda: denoising.evaluate(partial).log_probs)
-    steps.evaluation("full", lambda: denoising.evaluate(full).log_probs)
-    steps.evaluation("reverse", lambda: noising.evaluate(partial).log_probs)
+    answer("partial", lambda: denoising.evaluate(partial).log_probs)
+    answer("full", lambda: denoising.evaluate(full).log_probs)
+    answer("reverse", lambda: noising.evaluate(partial).log_probs)
     if results.attention is None:
         with run.step("attention and logit lens"):
-            results.attention, results.lens = looks_and_writes(
-                run.model, run.dataset, [*parts.heads, *parts.mlps]
-            )
+            names = [*parts.heads, *parts.mlps]
+            results.attention, results.lens = looks_and_writes(noising, names)
     results.save(run.folder)
 
 
-@dataclass
-class _Steps:
-    """Sweeps and evaluations that are taken from the results, or measured and saved there."""
-
-    run: Reproduction
-    patching: PathPatching
-
-    def sweep(self, receivers: Sequence[str], via: Sequence[str], senders_at: str) -> Sweep:
-        sweeps = self.run.results.sweeps
-        # "m9", "m0@YY", "logits", or for the inputs of several heads the part: "v"
-        name = receivers[0].split(".")[-1]
-        if name not in sweeps:
-            with self.run.step(f"sweep to {name}"):
-                sweeps[name] = self.patching.sweep(receivers, via, senders_at)
-        return sweeps[name]
-
-    def evaluation(self, name: str, measure: Callable[[], Tensor]) -> None:
-        if name not in self.run.results.evaluations:
-            with self.run.step(name):
-                found = Evaluation(name, measure(), self.run.dataset.YY)
-                self.run.results.evaluations[name] = found
-
-
-def softmax_of_mean_logits(model: Transformer, dataset: YearDataset) -> Float[Tensor, "YY year"]:
-    """Year probabilities of the logits averaged over prompts of equal YY, rows 02 to 98.
+def softmax_of_mean_logits(patching: PathPatching) -> Float[Tensor, "YY year"]:
+    """Year probabilities of the logits averaged over clean prompts of equal YY, rows 02 to 98.
 
     The order of the paper's circuit discovery code; a YY without a prompt is NaN.
     """
+    model, dataset = patching.model, patching.dataset
     batches = (logits.double().cpu() for logits in cache.end_logits(model, dataset.clean))
     mean = mean_by_YY(batches, dataset.YY)
     return mean.softmax(-1)[:, dataset.year_tokens].to(model.dtype)
 
 
 def looks_and_writes(
-    model: Transformer, dataset: YearDataset, names: Sequence[str]
+    patching: PathPatching, names: Sequence[str]
 ) -> tuple[Float[Tensor, "layer head prompt"], dict[str, Float[Tensor, "YY year"]]]:
     """Every head's attention from END to YY, and named components' logit lens.
 
-    On the clean prompts, in chunks that bound the memory.
+    In the base run, in chunks that bound the memory.
     """
+    dataset = patching.dataset
     end, YY = dataset.position("END"), dataset.position("YY")
 
-    def measure(prompts: slice) -> Tensors:
+    def measure(some: slice) -> Tensors:
         found: dict[str, list[Tensor]] = {name: [] for name in ("attention", *names)}
-        for tokens in dataset.clean[prompts].split(cache.PROMPTS_AT_ONCE):
-            clean = cache.cache_activations(model, tokens, start=end)
-            found["attention"].append(attention_map(clean, end, YY).movedim(-1, 0))
+        for base, _, _ in patching.caches(cache.PROMPTS_AT_ONCE, some):
+            found["attention"].append(attention_map(base, end, YY).movedim(-1, 0))
             for name in names:
-                found[name].append(lens.logit_lens(clean, name, dataset.year_tokens))
+                found[name].append(lens.logit_lens(base, name, dataset.year_tokens))
         return {name: torch.cat(parts) for name, parts in found.items()}
 
-    found = over_prompts("attention and logit lens", len(dataset), measure)
+    found = patching.over_prompts("attention and logit lens", measure)
     attention = found.pop("attention").movedim(0, -1)
     return attention, {name: mean_by_YY(wrote, dataset.YY) for name, wrote in found.items()}
 
@@ -130,6 +118,10 @@ def _clean_table(e: Evidence) -> Float[Tensor, "YY year"]:
 
 
 topic.measures |= {
+    "year_mass": lambda e: smallest(
+        {x: average(e.evaluation(x).probs.double().sum(-1)) for x in ("clean", "corrupted")},
+        "{} prompts",
+    ),
     "top_year_valid": _mean_of(_top_year_is_valid, "clean"),
     "top_year_valid_corrupted": _mean_of(_top_year_is_valid, "corrupted"),
     "prob_diff_positive": _mean_of(lambda found: found.prob_diff > 0, "clean"),
@@ -138,14 +130,6 @@ topic.measures |= {
         lambda found: (found.probs.double().sum(-1) - found.prob_diff) / 2, "clean"
     ),
 }
-
-
-@topic.measure
-def _year_mass(e: Evidence) -> Measurement:
-    runs = ("clean", "corrupted")
-    mass = {name: average(e.evaluation(name).probs.double().sum(-1)) for name in runs}
-    name, least = smallest(mass)
-    return replace(least, detail=f"{name} prompts")
 
 
 @topic.measure
@@ -205,8 +189,8 @@ def _first(effects: Effects, *group: str) -> Measurement:
 
 def _first_each_time(e: Evidence, name: str, kinds: Sequence[str]) -> Measurement:
     """By how much a sender is first into m1, m2 and m3 at YY, where it is so least."""
-    mlp, margin = smallest({m: _first(_into(e, m, "YY", kinds), name) for m in ("m1", "m2", "m3")})
-    return replace(margin, detail=f"into {mlp}: {margin.detail}")
+    margins = {m: _first(_into(e, m, "YY", kinds), name) for m in ("m1", "m2", "m3")}
+    return smallest(margins, "into {}: {}")
 
 
 def _all_negative(effects: Effects, *group: str) -> Measurement:
@@ -281,28 +265,24 @@ def _unreachable(e: Evidence) -> Measurement:
 # ---- attention and logit lens -----------------------------------------------------------------
 
 
-def _attention(e: Evidence, name: str) -> Float[Tensor, " prompt"]:
-    """Attention of one head from END to YY."""
+def _attention(e: Evidence) -> Effects:
+    """Attention of every head from END to YY."""
     if e.results.attention is None:
         raise NotMeasured("the attention from END to YY is missing")
-    node = component(name)
-    try:
-        return e.results.attention[node.layer, node.head].double()
-    except IndexError:
-        raise NotMeasured(f"the model has no {name}") from None
+    grid = enumerate(e.results.attention.double())
+    return Effects({f"a{i}.h{j}": one for i, heads in grid for j, one in enumerate(heads)})
 
 
 @topic.measure
 def _attention_to_YY(e: Evidence) -> Measurement:
     five = ("a5.h5", "a6.h9", "a7.h10", "a8.h11", "a9.h1")
-    found = {name: average(_attention(e, name)) for name in five}
-    detail = ", ".join(f"{name} {in_words(one.value)}" for name, one in found.items())
-    return replace(smallest(found)[1], detail=detail)
+    found = {name: average(_attention(e)[name]) for name in five}
+    return smallest(found, ", ".join(f"{name} {in_words(x.value)}" for name, x in found.items()))
 
 
 @topic.measure
 def _attention_a7h10_dip(e: Evidence) -> Measurement:
-    attention, lowest = _attention(e, "a7.h10"), e.results.YY < 10
+    attention, lowest = _attention(e)["a7.h10"], e.results.YY < 10
     if not lowest.any() or lowest.all():
         raise NotMeasured("the prompts have no YYs below 10, or no others")
     low, later = attention[lowest], attention[~lowest]
