@@ -72,7 +72,7 @@ def report_html(results: Results) -> str:
         zmax=f"{zmax:g}",
         headline=_headline(card.headline_numbers(results), reported),
         behaviour=_behaviour(results, tables, zmax),
-        sweeps=list(_sweeps(results)),
+        sweeps=sorted(_sweeps(results), key=lambda sweep: sweep["start"] != END),
         kept=_heatmaps("kept", tables, ("clean", "partial", "full"), zmax),
         reverse=_heatmaps("reverse", tables, ("reverse", "corrupted"), zmax),
         table=card.scorecard(results, card.measurable(results)),
@@ -199,14 +199,12 @@ def _behaviour(
 
 
 def _sweeps(results: Results) -> Iterator[dict[str, Any]]:
-    """Every sweep with its strongest senders, those with senders at END first."""
-    starts = {name: component(one.senders[0]).position for name, one in results.sweeps.items()}
-    for name in sorted(starts, key=lambda name: starts[name] != END):
-        sweep = results.sweeps[name]
+    """Every sweep with its strongest senders."""
+    for name, sweep in results.sweeps.items():
         top = views.top_rows(sweep, results.parts, TOP)
         marked = circuit_senders(results.parts, sweep)
         yield {
-            "start": starts[name],
+            "start": component(sweep.senders[0]).position,
             "receivers": inputs(sweep.receivers),
             "via": inputs(sweep.via),
             "figure": _figure(views.sweep_heatmap(sweep, marked=marked), f"sweep-{name}"),

@@ -73,6 +73,15 @@ EXPERIMENTS = {
 }
 
 
+def known(ids: Iterable[str] | None = None) -> list[str]:
+    """These ids of claims, or those of all; ValueError for what is none."""
+    every = [claim["id"] for claim in claims()]
+    found = every if ids is None else list(ids)
+    if unknown := [name for name in found if name not in every]:
+        raise ValueError(f"There is no claim {unknown[0]!r}; known are {', '.join(every)}.")
+    return found
+
+
 def measurable(results: Results) -> list[str]:
     """Ids of the claims whose experiment these results hold; the discovery is taken to be there."""
     there = {"discovery", *FALLBACK, *results.experiments}
@@ -85,9 +94,9 @@ def scorecard(results: Results, ids: Iterable[str] | None = None) -> pd.DataFram
     ``ids`` are the claims, by default all. The verdict is "agrees", "disagrees", "not measured",
     or, on another model than GPT-2 small, "not comparable". Shares and points are fractions of 1;
     ``reported`` is the paper's value where it has one, ``paper`` what it says in words; ``low`` and
-    ``high`` bound the 95 % bootstrap interval.
+    ``high`` bound the 95 % bootstrap interval. Raises ValueError for an unknown id.
     """
-    wanted = {claim["id"] for claim in claims()} if ids is None else set(ids)
+    wanted = set(known(ids))
     rows = [_row(claim, results) for claim in claims() if claim["id"] in wanted]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -111,9 +120,7 @@ def _row(claim: Claim, results: Results) -> dict[str, Any]:
     if outcome and sample and claim["experiment"] in FALLBACK:
         remarks.append(f"measured on {sample}")
     return {
-        "id": claim["id"],
-        "theme": claim["theme"],
-        "claim": claim["claim"],
+        **claim,  # of its fields, COLUMNS keep those that are a column
         "source": f"{claim['section']}; {claim['certainty']}",
         "paper": claim.get("paper") or in_words(claim["value"], claim["unit"]),
         "reported": claim["value"] if claim["kind"] == "value" else math.nan,
@@ -121,7 +128,6 @@ def _row(claim: Claim, results: Results) -> dict[str, Any]:
         "low": found.low,
         "high": found.high,
         "verdict": verdict,
-        "unit": claim["unit"],
         "detail": "; ".join(filter(None, remarks)),
         "sample": sample,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from ..analysis.logit_lens import beyond_mean_row, step_correlation, triangle
@@ -30,19 +30,17 @@ def _neurons(bench: Bench) -> Tensors:
     effects = neurons.effects(progress=True)
     order = neuron_ranking(effects)
 
-    def lens(chosen: Int[Tensor, " neuron"]) -> Float[Tensor, "YY year"]:
-        return mean_by_YY(neurons.lens(chosen), dataset.YY)
+    def by_YY(values: Float[Tensor, "prompt year"]) -> Float[Tensor, "YY year"]:
+        return mean_by_YY(values, dataset.YY)
 
-    def years(chosen: Int[Tensor, " neuron"]) -> Float[Tensor, "YY year"]:
-        return mean_by_YY(neurons.year_effect(chosen), dataset.YY)
-
+    ten = order[:10].split(1)
     return {
         "effects": effects,
-        "ten_joint": years(order[:10]),
-        "ten_added": torch.stack([years(one) for one in order[:10].split(1)]).sum(0),
+        "ten_joint": by_YY(neurons.year_effect(order[:10])),
+        "ten_added": torch.stack([by_YY(neurons.year_effect(one)) for one in ten]).sum(0),
         "all": neurons.joint_effect(order),
-        "lens_single": torch.stack([lens(order[i : i + 1]) for i in range(10)]),
-        "lens_sum": torch.stack([lens(order[:100]), lens(order[:200])]),
+        "lens_single": torch.stack([by_YY(neurons.lens(one)) for one in ten]),
+        "lens_sum": torch.stack([by_YY(neurons.lens(order[:n])) for n in (100, 200)]),
     }
 
 
