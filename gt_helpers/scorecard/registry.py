@@ -237,7 +237,7 @@ class Effects(dict[str, Float[Tensor, " prompt"]]):
 
     def said(self, *names: str) -> str:
         """Names, by default all, with their means in percentage points."""
-        return ", ".join(f"{name} {points(self[name])}" for name in names or self)
+        return ", ".join(f"{name} {in_words(self.mean(name), 'points')}" for name in names or self)
 
 
 def share_of(
@@ -258,8 +258,3 @@ def smallest(found: Mapping[str, Measurement], detail: str = "narrowest: {}") ->
         raise NotMeasured("there is nothing to compare with")
     name, least = min(found.items(), key=lambda one: one[1].value)
     return replace(least, detail=detail.format(name, least.detail))
-
-
-def points(effect: Float[Tensor, " prompt"]) -> str:
-    """The mean of effects in percentage points."""
-    return in_words(float(effect.mean()), "points")

@@ -161,8 +161,9 @@ def _route(sweep: Sweep) -> dict[str, Any]:
 
 def _sweep(route: dict[str, Any], values: Float[Tensor, "sender prompt"]) -> Sweep:
     """The inverse of `_route`."""
-    shape = {key: route.pop(key) for key in asdict(Shape(0, 0, ())) if key in route}
-    return Sweep(**_with_tuples(route), values=values, shape=Shape(**_with_tuples(shape)))
+    shape = _with_tuples(route)  # what is left of it, once these are taken out
+    names = {key: shape.pop(key) for key in ("receivers", "via", "senders")}
+    return Sweep(**names, values=values, shape=Shape(**shape))
 
 
 def _with_tuples(saved: dict[str, Any]) -> dict[str, Any]:

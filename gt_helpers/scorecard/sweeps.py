@@ -19,7 +19,7 @@ from ..model.components import END, component, inputs
 from ..patching import paper
 from ..patching.engine import Evaluation, PathPatching, Sweep
 from ..processes import Tensors
-from .registry import Effects, Evidence, Measure, NotMeasured, Topic, points, smallest
+from .registry import Effects, Evidence, Measure, NotMeasured, Topic, smallest
 from .results import Reproduction
 
 topic = Topic("sweeps")
@@ -235,8 +235,8 @@ topic.measures |= {
 
 @topic.measure
 def _m10_direct(e: Evidence) -> Measurement:
-    direct, indirect = (_into(e, name)["m10"] for name in ("logits", "m11"))
-    return average(indirect - direct, f"direct {points(direct)}, through m11 {points(indirect)}")
+    paths = Effects({"direct": _into(e, "logits")["m10"], "through m11": _into(e, "m11")["m10"]})
+    return average(paths["through m11"] - paths["direct"], paths.said())
 
 
 @topic.measure
@@ -245,7 +245,7 @@ def _values_over_keys(e: Evidence) -> Measurement:
     for part in ("v", "k"):
         effects = _into(e, part, "YY")
         sizes[part] = _size(effects[max(effects, key=lambda name: abs(effects.mean(name)))])
-    return average(sizes["v"] - sizes["k"], f"sizes: {sizes.said('v', 'k')}")
+    return average(sizes["v"] - sizes["k"], f"sizes: {sizes.said()}")
 
 
 @topic.measure
