@@ -7,6 +7,7 @@ Numbers are plain HTML tables and need no JavaScript; the figures are plotly's, 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 from torch import Tensor
@@ -22,9 +23,8 @@ from torch import Tensor
 from . import views
 from .formatting import in_words, interval_in_words
 from .metrics import FIRST_YY, mean_by_YY
-from .model.components import END, Input, component, inputs
-from .patching.engine import Sweep
-from .patching.paper import CircuitParts, circuit_senders, full_circuit, partial_circuit
+from .model.components import END, component, inputs
+from .patching.paper import circuit_senders, full_circuit, partial_circuit
 from .scorecard import claims as card
 from .scorecard.results import Results
 
@@ -32,7 +32,6 @@ SLICE_YY = 41  # the paper's example
 TOP = 10
 _ZMAX = 0.25  # where the paper's colours end
 _METRICS = {"prob_diff": "probability difference", "cutoff_sharpness": "cutoff sharpness"}
-_PARTS = {"q": "queries", "k": "keys", "v": "values"}
 
 
 def write_report(results: Results, path: str | Path) -> Path:
@@ -50,7 +49,7 @@ def write_report(results: Results, path: str | Path) -> Path:
 
 def report_html(results: Results) -> str:
     """The whole report as one HTML text."""
-    about = _about(results)
+    about, parts = _about(results), results.parts
     tables = {
         name: mean_by_YY(found.probs, found.YY) for name, found in results.evaluations.items()
     }
@@ -64,16 +63,19 @@ def report_html(results: Results) -> str:
         plotly=get_plotlyjs(),
         settings=results.settings,
         seconds=sum(results.seconds.values()),
-        spread=_spread(results.YY),
-        missing=_missing(results),
-        parts=results.parts,
+        prompts_of_YY=dict(sorted(Counter(results.YY.tolist()).items())),
+        absent=[words for name, words in card.EVALUATIONS.items() if name not in tables],
+        unswept=_unswept(results),
+        parts=parts,
+        edges=parts and (len(partial_circuit(parts)), len(full_circuit(parts))),
         reported=reported,
         zmax=f"{zmax:g}",
         headline=_headline(card.headline_numbers(results), reported),
         behaviour=_behaviour(results, tables, zmax),
-        sweeps=list(_sweeps(results)),
-        circuits=_circuits(results.parts, tables, zmax),
-        scorecard=scorecard_html(card.scorecard(results, card.measurable(results))),
+        sweeps=sorted(_sweeps(results), key=lambda sweep: sweep["start"] != END),
+        kept=_heatmaps("kept", tables, ("clean", "partial", "full"), zmax),
+        reverse=_heatmaps("reverse", tables, ("reverse", "corrupted"), zmax),
+        table=card.scorecard(results, card.measurable(results)),
     )
 
 
@@ -82,20 +84,10 @@ def write_scorecard(results: Results, table: pd.DataFrame, folder: Path) -> None
     about = _about(results)
     head = [f"Model: {about['model']}. {card.RULE}", *filter(None, [about["other_model"]])]
     text = "\n".join([*head, "", card.to_text(table), ""])
-    page = _render("scorecard_page.html", **about, scorecard=scorecard_html(table))
+    page = _render("scorecard_page.html", **about, table=table)
     table.to_csv(folder / "scorecard.csv", index=False)
     (folder / "scorecard.txt").write_text(text, encoding="utf-8")
     (folder / "scorecard.html").write_text(page, encoding="utf-8")
-
-
-def scorecard_html(table: pd.DataFrame) -> str:
-    """A `scorecard` as an HTML table under its rule and the counts of its verdicts."""
-    themes = [
-        {"title": theme, "sample": card.sample_of(part), "claims": part.to_dict("records")}
-        for theme, part in table.groupby("theme", sort=False)
-    ]
-    counts = table["verdict"].value_counts().to_dict()
-    return _render("scorecard_table.html", verdicts=counts, rule=card.RULE, themes=themes)
 
 
 # ---- templates --------------------------------------------------------------------------------
@@ -111,6 +103,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     found.globals |= {"in_words": in_words, "interval_in_words": interval_in_words}
+    found.globals |= {"rule": card.RULE, "sample_of": card.sample_of}
     found.tests["nan"] = math.isnan
     return found
 
@@ -144,29 +137,14 @@ def _about(results: Results) -> dict[str, str]:
     return {"model": model, "other_model": "" if is_the_papers else other}
 
 
-def _missing(results: Results) -> str:
-    """What an interrupted run lacks, in words, or an empty string."""
+def _unswept(results: Results) -> list[str]:
+    """The sweeps that an interrupted run lacks."""
     parts, expected = results.parts, ["logits"]
     if parts is not None:
         expected += reversed(parts.mlps)
         if parts.heads:
-            expected += [*_PARTS, *(f"{mlp}@YY" for mlp in reversed(parts.early_mlps))]
-    sweeps = [name for name in expected if name not in results.sweeps]
-    evaluations = [card.EVALUATIONS[n] for n in card.EVALUATIONS if n not in results.evaluations]
-    missing = [f"evaluations: {', '.join(evaluations)}"] if evaluations else []
-    missing += [f"sweeps: {', '.join(sweeps)}"] if sweeps else []
-    missing += ["the choice of the circuit"] if parts is None else []
-    return "; ".join(missing)
-
-
-def _spread(YY: Int[Tensor, " prompt"]) -> str:
-    """How the prompts are spread over the YYs, in words, or an empty string for none."""
-    if not len(YY):
-        return ""
-    found, counts = YY.unique(return_counts=True)
-    least, most = int(counts.min()), int(counts.max())
-    each = f"{least} to {most} prompts each" if least < most else f"{most} of each"
-    return f"{len(found)}, from {found[0]:02d} to {found[-1]:02d}; {each}"
+            expected += ["q", "k", "v", *(f"{mlp}@YY" for mlp in reversed(parts.early_mlps))]
+    return [name for name in expected if name not in results.sweeps]
 
 
 # ---- the sections: their numbers and figures --------------------------------------------------
@@ -221,14 +199,14 @@ def _behaviour(
 
 
 def _sweeps(results: Results) -> Iterator[dict[str, Any]]:
-    """Every sweep with its strongest senders, those with senders at END first."""
-    corruption = results.settings["corruption"]
-    for name, sweep in sorted(results.sweeps.items(), key=lambda item: _from(item[1]) != END):
+    """Every sweep with its strongest senders."""
+    for name, sweep in results.sweeps.items():
         top = views.top_rows(sweep, results.parts, TOP)
         marked = circuit_senders(results.parts, sweep)
         yield {
-            "title": route_title(sweep),
-            "route": route_in_words(sweep, corruption),
+            "start": component(sweep.senders[0]).position,
+            "receivers": inputs(sweep.receivers),
+            "via": inputs(sweep.via),
             "figure": _figure(views.sweep_heatmap(sweep, marked=marked), f"sweep-{name}"),
             "top": top.to_dict("records"),
             # so small that two digits would show nothing
@@ -236,69 +214,13 @@ def _sweeps(results: Results) -> Iterator[dict[str, Any]]:
         }
 
 
-def _circuits(
-    parts: CircuitParts | None, tables: Mapping[str, Float[Tensor, "YY year"]], zmax: float
-) -> dict[str, Any]:
-    def heatmaps(name: str, *evaluations: str) -> str | None:
-        shown = {
-            card.EVALUATIONS[one].removesuffix(" of the partial circuit"): tables[one]
-            for one in evaluations
-            if one in tables
-        }
-        return _figure(views.year_heatmaps(shown, zmax), f"circuits-{name}") if shown else None
-
-    return {
-        "edges": [] if parts is None else [len(partial_circuit(parts)), len(full_circuit(parts))],
-        "kept": heatmaps("kept", "clean", "partial", "full"),
-        "reverse": heatmaps("reverse", "reverse", "corrupted"),
-        "absent": [card.EVALUATIONS[name] for name in card.EVALUATIONS if name not in tables],
-    }
-
-
-# ---- routes in words --------------------------------------------------------------------------
-
-
-def route_title(sweep: Sweep) -> str:
-    """A sweep's heading, e.g. "END → m9" or "YY → values of the circuit’s heads"."""
-    first = inputs(sweep.receivers)[0]
-    to = f"{_PARTS[first.part]} of the circuit’s heads" if first.part else _place(first)
-    return f"{_from(sweep)} → {to}"
-
-
-def route_in_words(sweep: Sweep, corruption: str = "01") -> str:
-    """One sentence on what a sweep patches: base run, sender position, receivers, and via."""
-    receivers, via = inputs(sweep.receivers), inputs(sweep.via)
-    start = (
-        f"The base run is clean; each component at {_from(sweep)} in turn sends its value of the "
-        f"{corruption} run"
-    )
-    if receivers[0].component.kind == "logits":
-        return f"{start} directly to the logits, and to nothing else."
-    are = "it is" if len(receivers) == 1 else "they are"
-    patched = f"{start} to {_group(receivers)} only; {are} recomputed, and the change flows on"
-    if receivers[0].component.position == END:
-        return f"{patched} directly to the logits{f' and through {_group(via)}' if via else ''}."
-    # what MLPs at YY write gets to END only through heads that read there
-    heads, rest = ([one for one in via if bool(one.part) is is_head] for is_head in (True, False))
-    onward = f", and from these heads to the logits, directly and through {_group(rest)}"
-    return f"{patched} to {_group(heads or via)}{onward if rest else ''}."
-
-
-def _from(sweep: Sweep) -> str:
-    """The position that a sweep's senders write at."""
-    return component(sweep.senders[0]).position
-
-
-def _group(receivers: Sequence[Input]) -> str:
-    """Inputs of one kind in words: "m10 and m11", "the values at YY of a5.h1 and a9.h1"."""
-    part, row = receivers[0].part, receivers[0].row
-    start = f"the {_PARTS[part]}{f' at {row}' if row else ''} of " if part else ""
-    *rest, last = map(_place, receivers)
-    return start + (f"{', '.join(rest)} and {last}" if rest else last)
-
-
-def _place(receiver: Input) -> str:
-    node = receiver.component
-    if node.kind == "logits":
-        return "the logits"
-    return node.label if node.position == END else f"{node.label} at {node.position}"
+def _heatmaps(
+    name: str,
+    tables: Mapping[str, Float[Tensor, "YY year"]],
+    evaluations: Sequence[str],
+    zmax: float,
+) -> str:
+    """Heatmaps of these evaluations side by side, as far as they have finished."""
+    titles = card.EVALUATIONS | {"reverse": "reverse"}  # of which circuit, the page has just said
+    shown = {titles[one]: tables[one] for one in evaluations if one in tables}
+    return _figure(views.year_heatmaps(shown, zmax), f"circuits-{name}") if shown else ""

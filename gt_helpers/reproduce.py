@@ -18,7 +18,7 @@ from .model.load import is_gpt2_small, load_model
 from .patching.paper import PAPER
 from .processes import broadcast, is_main, main_first, main_only, world_size
 from .report import write_report, write_scorecard
-from .scorecard.claims import EXPERIMENTS, FALLBACK, claims, measurable, scorecard, to_text
+from .scorecard.claims import EXPERIMENTS, FALLBACK, claims, known, measurable, scorecard, to_text
 from .scorecard.registry import Bench, Experiment
 from .scorecard.results import Outcome, Reproduction, Results, load_results, new_results
 from .scorecard.sweeps import DISCOVERY, discover
@@ -135,11 +135,8 @@ def run_scorecard(
     leaves out what takes above ten minutes on a CPU; ``at_most`` limits the prompts of each further
     experiment. Raises ValueError for an unknown id, and as `open_run` does.
     """
-    known = [claim["id"] for claim in claims()]
-    ids = list(only) or known
     with main_first():
-        if unknown := [name for name in ids if name not in known]:
-            raise ValueError(f"There is no claim {unknown[0]!r}; known are {', '.join(known)}.")
+        ids = known(list(only) or None)
     needed = _needed(ids, skip_long)
     run = open_run(model, prompts, seed, years, out, device, say)
     if is_gpt2_small(run.model) and run.results.parts is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import Any
 
@@ -23,27 +22,30 @@ from .registry import Bench, Effects, Evidence, Measure, Topic
 topic = Topic("activation")
 
 
-@topic.experiment("activation")
+@topic.experiment
 def _activation(bench: Bench) -> Tensors:
     model, heads = bench.model, bench.parts.heads
     dataset = century_prompts(model.tokenizer, bench.prompts, bench.seed)
     late = list(dataset.positions)[dataset.positions["YY"] :]  # before YY every effect is exactly 0
     layers = range(model.n_layers)
-    groups = {"heads@END": [f"a{i}.h{j}@END" for i in layers for j in range(model.n_heads)]}
+    groups: dict[str, list[Any]] = {
+        "heads@END": [f"a{i}.h{j}@END" for i in layers for j in range(model.n_heads)]
+    }
     groups |= {f"mlps@{p}": [f"m{layer}@{p}" for layer in layers] for p in late}
     groups |= {f"stream@{p}": [f"stream{layer}@{p}" for layer in layers] for p in ("YY", END)}
     groups |= {f"{x}@{p}": [f"{h}.{x}@{p}" for h in heads] for x in "qkv" for p in late}
-    sites: list[Any] = [one for group in groups.values() for one in group]
     if heads:
-        sites, groups = [*sites, list(heads)], groups | {"together": ["all heads"]}
+        groups["together"] = [heads]  # one site: all of them at once
+    sites = [site for group in groups.values() for site in group]
     values = activation_patching(model, dataset, sites, progress=True)
     parts = values.split([len(group) for group in groups.values()])
-    found = dict(zip(groups, parts, strict=True))
     last = f"m{model.n_layers - 1}"
     by_path = {"last_mlp_path": Circuit([f"{last} -> logits"])}
-    found |= registry.prob_diffs(registry.circuit_log_probs(model, dataset, impaired=by_path))
-    found["last_mlp"] = activation_patching(model, dataset, [last], "clean")[0]
-    return found
+    return {
+        **dict(zip(groups, parts, strict=True)),
+        **registry.prob_diffs(registry.circuit_log_probs(model, dataset, impaired=by_path)),
+        "last_mlp": activation_patching(model, dataset, [last], "clean")[0],
+    }
 
 
 # ---- where a patched run's score lies between the corrupted run's, 0, and the clean run's, 1 ----
@@ -92,7 +94,7 @@ topic.measures |= {
 }
 
 
-@topic.measure("denoise_order")
+@topic.measure
 def _denoise_order(e: Evidence) -> Measurement:
     sites = _sites(e).items()
     heads = Effects({name.removesuffix("@END"): one for name, one in sites if name[0] == "a"})
@@ -101,10 +103,10 @@ def _denoise_order(e: Evidence) -> Measurement:
     ranks["all other heads"] = max(others, key=torch.mean)
     pairs = [pair for pair in pairwise(ranks) if pair != ("a5.h1", "a5.h5")]  # about equal
     pairs += [("a6.h9", "a5.h5"), ("a5.h1", "a8.h8")]
-    return registry.narrowest({f"{a} over {b}": _more(e, ranks[a], ranks[b]) for a, b in pairs})
+    return registry.smallest({f"{a} over {b}": _more(e, ranks[a], ranks[b]) for a, b in pairs})
 
 
-@topic.measure("denoise_other_mlps")
+@topic.measure
 def _denoise_other_mlps(e: Evidence) -> Measurement:
     reported = [component(name).name for name in _MLPS]
     shares = {
@@ -112,13 +114,12 @@ def _denoise_other_mlps(e: Evidence) -> Measurement:
         for name, score in _sites(e).items()
         if name[0] == "m" and name not in reported
     }
-    name = max(shares, key=lambda key: abs(shares[key].value))
-    one, sign = shares[name], math.copysign(1, shares[name].value)
-    low, high = sorted((sign * one.low, sign * one.high))
-    return Measurement(sign * one.value, low, high, f"the largest: {name} {in_words(one.value)}")
+    name, one = max(shares.items(), key=lambda share: abs(share[1].value))
+    low, high = (one.low, one.high) if one.value >= 0 else (-one.high, -one.low)
+    return Measurement(abs(one.value), low, high, f"the largest: {name} {in_words(one.value)}")
 
 
-@topic.measure("best_receiver")
+@topic.measure
 def _best_receiver(e: Evidence) -> Measurement:
     inputs = e.starting("q@", "k@", "v@")  # [head, prompt] each
     ours = inputs.pop("v@YY")
@@ -126,4 +127,4 @@ def _best_receiver(e: Evidence) -> Measurement:
     for i, head in enumerate(e.parts.heads):
         best = max(inputs, key=lambda key: float(inputs[key][i].mean()))
         margins[f"{head}, whose next is {best}"] = _more(e, ours[i], inputs[best][i])
-    return registry.narrowest(margins)
+    return registry.smallest(margins)

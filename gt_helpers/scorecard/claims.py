@@ -14,6 +14,7 @@ from itertools import zip_longest
 from typing import Any
 
 import pandas as pd
+import torch
 
 from ..formatting import in_words, interval_in_words
 from ..metrics import Measurement, average, recovered
@@ -72,6 +73,15 @@ EXPERIMENTS = {
 }
 
 
+def known(ids: Iterable[str] | None = None) -> list[str]:
+    """These ids of claims, or those of all; ValueError for what is none."""
+    every = [claim["id"] for claim in claims()]
+    found = every if ids is None else list(ids)
+    if unknown := [name for name in found if name not in every]:
+        raise ValueError(f"There is no claim {unknown[0]!r}; known are {', '.join(every)}.")
+    return found
+
+
 def measurable(results: Results) -> list[str]:
     """Ids of the claims whose experiment these results hold; the discovery is taken to be there."""
     there = {"discovery", *FALLBACK, *results.experiments}
@@ -84,9 +94,9 @@ def scorecard(results: Results, ids: Iterable[str] | None = None) -> pd.DataFram
     ``ids`` are the claims, by default all. The verdict is "agrees", "disagrees", "not measured",
     or, on another model than GPT-2 small, "not comparable". Shares and points are fractions of 1;
     ``reported`` is the paper's value where it has one, ``paper`` what it says in words; ``low`` and
-    ``high`` bound the 95 % bootstrap interval.
+    ``high`` bound the 95 % bootstrap interval. Raises ValueError for an unknown id.
     """
-    wanted = {claim["id"] for claim in claims()} if ids is None else set(ids)
+    wanted = set(known(ids))
     rows = [_row(claim, results) for claim in claims() if claim["id"] in wanted]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -99,31 +109,25 @@ def _row(claim: Claim, results: Results) -> dict[str, Any]:
     outcome = results.experiments.get(claim["experiment"])
     settings = outcome.settings if outcome else results.settings
     found = _measured(claim, results, settings)
-    is_gpt2_small = results.settings.get("gpt2_small") is True
-    comparable = is_gpt2_small and settings.get("corruption", "01") == "01"
-    measured = not math.isnan(found.value)
-    verdict = "agrees" if _holds(claim, found.value) else "disagrees"
-    remarks = [found.detail, *_remarks(claim, found, settings)]
-    if comparable and measured:
-        remarks += [
-            _open(claim, found),
-            "" if claim.get("required") else _reported_on(claim, settings),
-        ]
-    sample = _in_words(settings) if measured else ""
+    if not results.settings.get("gpt2_small") or settings.get("corruption", "01") != "01":
+        verdict = "not comparable"
+    elif math.isnan(found.value):
+        verdict = "not measured"
+    else:
+        verdict = "agrees" if _holds(claim, found.value) else "disagrees"
+    remarks = [found.detail, *_remarks(claim, found, settings, verdict)]
+    sample = "" if math.isnan(found.value) else _in_words(settings)
     if outcome and sample and claim["experiment"] in FALLBACK:
         remarks.append(f"measured on {sample}")
     return {
-        "id": claim["id"],
-        "theme": claim["theme"],
-        "claim": claim["claim"],
-        "source": f"{claim['section']}; {certainty_in_words(claim['certainty'])}",
+        **claim,  # of its fields, COLUMNS keep those that are a column
+        "source": f"{claim['section']}; {claim['certainty']}",
         "paper": claim.get("paper") or in_words(claim["value"], claim["unit"]),
         "reported": claim["value"] if claim["kind"] == "value" else math.nan,
         "measured": found.value,
         "low": found.low,
         "high": found.high,
-        "verdict": "not comparable" if not comparable else verdict if measured else "not measured",
-        "unit": claim["unit"],
+        "verdict": verdict,
         "detail": "; ".join(filter(None, remarks)),
         "sample": sample,
     }
@@ -164,45 +168,32 @@ def _holds(claim: Claim, value: float) -> bool:
     return low - rounding <= value <= high + rounding
 
 
-def _remarks(claim: Claim, found: Measurement, settings: dict[str, Any]) -> Iterator[str]:
+def _remarks(
+    claim: Claim, found: Measurement, settings: dict[str, Any], verdict: str
+) -> Iterator[str]:
     """What a reader of the numbers must know."""
-    low, high = (in_words(end, claim["unit"]) for end in _limits(claim))
+    low, high = _limits(claim)
+    least, most = (in_words(end, claim["unit"]) for end in (low, high))
     match claim["kind"]:
         case "value" | "between":
-            yield f"agrees from {low} to {high}"
+            yield f"agrees from {least} to {most}"
         case "above":
-            yield f"agrees above {low}"
+            yield f"agrees above {least}"
         case "below":
-            yield f"agrees below {high}"
+            yield f"agrees below {most}"
         case "exact" if found.value > 0:
             yield f"{found.value:.1e} where 0 is exact"  # too small to be seen in points
     if (corruption := settings.get("corruption", "01")) != "01":
         yield f"these prompts are corrupted by {corruption!r}, the paper's by '01'"
-
-
-def _open(claim: Claim, found: Measurement) -> str:
-    """Whether the interval leaves the verdict open, in words, or nothing."""
-    low, high = _limits(claim)
+    if verdict not in ("agrees", "disagrees"):
+        return
     if not math.isnan(found.low) and _holds(claim, found.low) != _holds(claim, found.high):
-        return "the interval crosses the limit, so the verdict is open"
-    disagrees = claim["kind"] == "value" and not _holds(claim, found.value)
-    meets = disagrees and found.low <= high and found.high >= low
-    return "the interval meets the tolerance, so the verdict is open" if meets else ""
-
-
-_CERTAINTY = {
-    "P2": "quoted second-hand",
-    "CALC": "follows from the definitions",
-    "TL3": "measured by a later reimplementation",
-    "REPO": "inferred from the released code",
-    "INF": "inferred, not quoted",
-}
-
-
-def certainty_in_words(tag: str) -> str:
-    """A claim's certainty in words: "P2 x3" is "quoted second-hand, 3 sources"."""
-    kind, _, times = tag.partition(" x")
-    return _CERTAINTY[kind] + (f", {times} sources" if times else "")
+        yield "the interval crosses the limit, so the verdict is open"
+    elif claim["kind"] == "value" and verdict == "disagrees":
+        if found.low <= high and found.high >= low:
+            yield "the interval meets the tolerance, so the verdict is open"
+    if not claim.get("required"):
+        yield _reported_on(claim, settings)
 
 
 def _reported_on(claim: Claim, settings: dict[str, Any]) -> str:
@@ -221,7 +212,9 @@ def _in_words(setting: dict[str, Any]) -> str:
         parts.append("balanced" if setting["balanced"] else "unbalanced")
     if years := setting.get("years"):
         parts.append(f"years {years[0]}-{years[1] - 1}")
-    return ", ".join([*parts, *filter(None, [setting.get("note")])])
+    if note := setting.get("note"):
+        parts.append(note)
+    return ", ".join(parts)
 
 
 # ---- the table --------------------------------------------------------------------------------
@@ -235,23 +228,22 @@ def sample_of(table: pd.DataFrame) -> str:
 
 def to_text(table: pd.DataFrame) -> str:
     """The scorecard for a terminal: claims with their intervals, then a count of the verdicts."""
-    lines = []
+    rule, counts = "-" * 100, table["verdict"].value_counts()
+    lines = [f"{'claim':<52}{'reported':>17} {'measured':>13}  verdict", rule]
     for theme, part in table.groupby("theme", sort=False):
         sample = sample_of(part)
         lines += [str(theme).upper(), *textwrap.wrap(sample and f"measured on {sample}", 100)]
-        for row in part.itertuples():
-            claim = textwrap.wrap(str(row.claim), 50, subsequent_indent="  ")
-            interval = interval_in_words(float(row.low), float(row.high), row.unit)
-            measured = in_words(float(row.measured), row.unit)
-            numbers = [f"{row.paper:>17} {measured:>13}  {row.verdict}"]
-            numbers += [f"{interval:>31}"] if interval != "–" else []
-            for left, right in zip_longest(claim, numbers, fillvalue=""):
-                lines.append(f"{left:<52}{right}".rstrip())
+        for row in part.to_dict("records"):
+            claim = textwrap.wrap(row["claim"], 50, subsequent_indent="  ")
+            measured = in_words(row["measured"], row["unit"])
+            numbers = [f"{row['paper']:>17} {measured:>13}  {row['verdict']}"]
+            if not math.isnan(row["low"]):
+                numbers.append(f"{interval_in_words(row['low'], row['high'], row['unit']):>31}")
+            pairs = zip_longest(claim, numbers, fillvalue="")
+            lines += [f"{left:<52}{right}".rstrip() for left, right in pairs]
         lines.append("")
-    rule, counts = "-" * 100, table["verdict"].value_counts()
-    head = f"{'claim':<52}{'reported':>17} {'measured':>13}  verdict"
     count = ", ".join(f"{verdict}: {counts[verdict]}" for verdict in VERDICTS if verdict in counts)
-    return "\n".join([head, rule, *lines[:-1], rule, count])
+    return "\n".join([*lines[:-1], rule, count])
 
 
 # ---- the numbers that open the report ---------------------------------------------------------
@@ -276,18 +268,18 @@ def headline_numbers(results: Results) -> pd.DataFrame:
     """
     found, rows = results.evaluations, []
     diffs = {name: one.prob_diff.double() for name, one in found.items()}
-    clean, corrupted = diffs.get("clean"), diffs.get("corrupted")
+    none = torch.full((1,), math.nan)  # and what is recovered of it is NaN as well
     for name in sorted(found, key=[*EVALUATIONS, *found].index):
+        is_circuit = not name.startswith(("clean", "corrupted", "reverse"))
+        clean = diffs.get("clean", none) if is_circuit else none
         numbers = {
             "prob_diff": average(diffs[name]),
             "cutoff_sharpness": average(found[name].cutoff_sharpness),
-            "recovered": Measurement(math.nan),
-            "recovered_above_corrupted": Measurement(math.nan),
+            "recovered": recovered(diffs[name], clean),
+            "recovered_above_corrupted": recovered(
+                diffs[name], clean, diffs.get("corrupted", none)
+            ),
         }
-        if not name.startswith(("clean", "corrupted", "reverse")) and clean is not None:
-            numbers["recovered"] = recovered(diffs[name], clean)
-            if corrupted is not None:
-                numbers["recovered_above_corrupted"] = recovered(diffs[name], clean, corrupted)
         row: dict[str, Any] = {"evaluation": name}
         for metric, one in numbers.items():
             row |= {metric: one.value, f"{metric}_low": one.low, f"{metric}_high": one.high}

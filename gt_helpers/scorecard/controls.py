@@ -17,14 +17,14 @@ from ..patching.engine import PathPatching
 from ..patching.paper import partial_circuit
 from ..processes import Tensors
 from . import registry
-from .registry import Bench, Evidence, Topic, points
+from .registry import Bench, Effects, Evidence, Topic
 
 _RANDOM_CIRCUITS = 20
 
 topic = Topic("controls")
 
 
-@topic.experiment("controls")
+@topic.experiment
 def _controls(bench: Bench) -> Tensors:
     model, parts = bench.model, bench.parts
     dataset = bench.dataset()
@@ -48,14 +48,9 @@ def _controls(bench: Bench) -> Tensors:
     return registry.prob_diffs(found)
 
 
-def _losses(e: Evidence, mlp: str) -> tuple[Tensor, Tensor, str]:
-    """What an MLP's direct and indirect paths cost when they are corrupted, and both in words."""
-    direct, indirect = (e["clean"] - e[f"{path}_{mlp}"] for path in ("direct", "indirect"))
-    return (
-        direct,
-        indirect,
-        f"direct {points(direct)}, indirect {points(indirect)}",
-    )
+def _losses(e: Evidence, mlp: str) -> Effects:
+    """What an MLP's direct and indirect paths cost when they are corrupted."""
+    return Effects({path: e["clean"] - e[f"{path}_{mlp}"] for path in ("direct", "indirect")})
 
 
 def _below_partial(e: Evidence, score: Float[Tensor, " prompt"]) -> Measurement:
@@ -70,19 +65,20 @@ topic.measures |= {
 }
 
 
-@topic.measure("m8_indirect")
+@topic.measure
 def _m8_indirect(e: Evidence) -> Measurement:
-    direct, indirect, words = _losses(e, "m8")
-    return average(indirect - direct, words)
+    losses = _losses(e, "m8")
+    return average(losses["indirect"] - losses["direct"], losses.said())
 
 
-@topic.measure("m9_balanced")
+@topic.measure
 def _m9_balanced(e: Evidence) -> Measurement:
-    direct, indirect, words = _losses(e, "m9")
-    return replace(ratio(direct, direct + indirect), detail=words)
+    losses = _losses(e, "m9")
+    both = losses["direct"] + losses["indirect"]
+    return replace(ratio(losses["direct"], both), detail=losses.said())
 
 
-@topic.measure("random_circuits")
+@topic.measure
 def _random_circuits(e: Evidence) -> Measurement:
     drawn = e.starting("random_").values()
     found = _below_partial(e, max(drawn, key=torch.mean))

@@ -22,7 +22,7 @@ from ..model.transformer import Transformer
 from ..patching.engine import PathPatching
 from ..patching.paper import PAPER, full_circuit
 from ..processes import Tensors
-from .registry import Bench, Evidence, NotMeasured, Topic, narrowest, share_of
+from .registry import Bench, Evidence, NotMeasured, Topic, share_of, smallest
 
 topic = Topic("found_circuits")
 
@@ -66,7 +66,7 @@ _NINETEEN = {*PAPER.heads, "a6.h1", *PAPER.mlps, *PAPER.readers_of_YY}
 _POINTS = "gradients at 0, 20, 40, 60 and 80 % of the way from clean to corrupted embeddings"
 
 
-@topic.experiment("attribution")
+@topic.experiment
 def _attribution(bench: Bench) -> Tensors:
     dataset = eap_ig_prompts(bench.model.tokenizer, bench.prompts, bench.seed)
     patching = PathPatching(bench.model, dataset, progress=True)
@@ -107,7 +107,7 @@ for _method in ("eap", "eap_ig"):
     topic.measures[f"{_method}_precision"] = partial(_shared, method=_method, of_circuit=False)
     topic.measures[f"{_method}_recall"] = partial(_shared, method=_method, of_circuit=True)
 
-topic.measures["eap_ig_better"] = lambda e: narrowest(
+topic.measures["eap_ig_better"] = lambda e: smallest(
     {f"{size} edges": average(e[f"eap_ig_{size}"] - e[f"eap_{size}"]) for size in SIZES[:3]}
 )
 
@@ -115,7 +115,7 @@ topic.measures["eap_ig_better"] = lambda e: narrowest(
 # ---- a circuit from the data alone ------------------------------------------------------------
 
 
-@topic.experiment("edges")
+@topic.experiment
 def _edges(bench: Bench) -> Tensors:
     model = bench.model
     dataset = bench.dataset()
@@ -147,7 +147,7 @@ def _found_at(e: Evidence, place: str, names: Iterable[str]) -> Measurement:
     return Measurement(1 - len(missing) / len(wanted), detail=detail)
 
 
-@topic.measure("edges_precision")
+@topic.measure
 def _edges_precision(e: Evidence) -> Measurement:
     # a head or an MLP counts once, where its edges are strongest
     grids = torch.stack(list(e.starting("found@").values()))

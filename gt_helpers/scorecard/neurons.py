@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from ..analysis.logit_lens import beyond_mean_row, step_correlation, triangle
@@ -18,7 +18,7 @@ from .registry import Bench, Evidence, NotMeasured, Topic
 topic = Topic("neurons")
 
 
-@topic.experiment("neurons")
+@topic.experiment
 def _neurons(bench: Bench) -> Tensors:
     model = bench.model
     dataset = bench.dataset()
@@ -30,23 +30,21 @@ def _neurons(bench: Bench) -> Tensors:
     effects = neurons.effects(progress=True)
     order = neuron_ranking(effects)
 
-    def lens(chosen: Int[Tensor, " neuron"]) -> Float[Tensor, "YY year"]:
-        return mean_by_YY(neurons.lens(chosen), dataset.YY)
+    def by_YY(values: Float[Tensor, "prompt year"]) -> Float[Tensor, "YY year"]:
+        return mean_by_YY(values, dataset.YY)
 
-    def years(chosen: Int[Tensor, " neuron"]) -> Float[Tensor, "YY year"]:
-        return mean_by_YY(neurons.year_effect(chosen), dataset.YY)
-
+    ten = order[:10].split(1)
     return {
         "effects": effects,
-        "ten_joint": years(order[:10]),
-        "ten_added": torch.stack([years(one) for one in order[:10].split(1)]).sum(0),
+        "ten_joint": by_YY(neurons.year_effect(order[:10])),
+        "ten_added": torch.stack([by_YY(neurons.year_effect(one)) for one in ten]).sum(0),
         "all": neurons.joint_effect(order),
-        "lens_single": torch.stack([lens(order[i : i + 1]) for i in range(10)]),
-        "lens_sum": torch.stack([lens(order[:100]), lens(order[:200])]),
+        "lens_single": torch.stack([by_YY(neurons.lens(one)) for one in ten]),
+        "lens_sum": torch.stack([by_YY(neurons.lens(order[:n])) for n in (100, 200)]),
     }
 
 
-@topic.measure("neurons_near_zero")
+@topic.measure
 def _neurons_near_zero(e: Evidence) -> Measurement:
     effects, whole = e["effects"].mean(-1), e["all"].mean()
     if whole == 0:
@@ -55,7 +53,7 @@ def _neurons_near_zero(e: Evidence) -> Measurement:
     return Measurement(float(small.double().mean()), detail=f"of {len(effects)} neurons")
 
 
-@topic.measure("neurons_joint")
+@topic.measure
 def _neurons_joint(e: Evidence) -> Measurement:
     joint = e["ten_joint"]
     gap, largest = (x.nan_to_num(0.0).abs().max() for x in (e["ten_added"] - joint, joint))
@@ -64,7 +62,7 @@ def _neurons_joint(e: Evidence) -> Measurement:
     return Measurement(float(gap / largest))
 
 
-@topic.measure("neurons_single")
+@topic.measure
 def _neurons_single(e: Evidence) -> Measurement:
     single, sums = (
         [step_correlation(beyond_mean_row(lens)) for lens in e[name]]
@@ -77,7 +75,7 @@ def _neurons_single(e: Evidence) -> Measurement:
     return Measurement(max(single) / min(sums), detail=f"{detail}; a pure step has 0.68")
 
 
-@topic.measure("neurons_sum")
+@topic.measure
 def _neurons_sum(e: Evidence) -> Measurement:
     shares = [triangle(lens) for lens in e["lens_sum"]]
     words = " and ".join(map(in_words, shares))

@@ -46,10 +46,7 @@ class Claim(TypedDict):
     section: str  # of the paper
     kind: Literal["value", "above", "below", "between", "order", "sign", "exact"]
     unit: Literal["share", "points", "number"]  # shown in %, in percentage points, as it is
-    # P2: a value of the paper, quoted second-hand; CALC: follows from the definitions; TL3:
-    # measured by a later reimplementation; REPO: inferred from the released code; INF: inferred
-    # from the others; x3 says how many sources quote it.
-    certainty: str
+    certainty: str  # how what is reported is known, in words, and from how many sources
     experiment: str  # the one that it is measured on
     value: NotRequired[float]
     tolerance: NotRequired[float]
@@ -116,33 +113,27 @@ class NotMeasured(LookupError):
 class Topic:
     """Claims that belong together, their experiments, and the measure of each claim.
 
-    The claims and the facts of the experiments come from the TOML file of the topic's name.
+    The claims and the facts of the experiments come from the TOML file of the topic's name. The
+    functions beside them are found by their own names: ``_random_circuits`` is the measure of the
+    claim ``random_circuits``.
     """
 
     def __init__(self, name: str) -> None:
         facts = tomllib.loads(files(__package__).joinpath(f"{name}.toml").read_text("utf-8"))
-        self.name = name
         self.claims: list[Claim] = facts["claim"]
         self.experiments = {key: Experiment(key, **one) for key, one in facts["experiment"].items()}
         self.measures: dict[str, Measure] = {}
 
-    def experiment(self, name: str) -> Callable[[Procedure], Procedure]:
-        """Register the function that runs an experiment, by its name."""
+    def experiment(self, run: Procedure) -> Procedure:
+        """Register the function that runs the experiment of its name."""
+        name = run.__name__.removeprefix("_")
+        self.experiments[name] = replace(self.experiments[name], run=run)
+        return run
 
-        def register(run: Procedure) -> Procedure:
-            self.experiments[name] = replace(self.experiments[name], run=run)
-            return run
-
-        return register
-
-    def measure(self, claim: str) -> Callable[[Measure], Measure]:
-        """Register the function that measures one claim, by the claim's id."""
-
-        def register(measure: Measure) -> Measure:
-            self.measures[claim] = measure
-            return measure
-
-        return register
+    def measure(self, measure: Measure) -> Measure:
+        """Register the function that measures the claim whose id is its name."""
+        self.measures[measure.__name__.removeprefix("_")] = measure
+        return measure
 
 
 # ---- what experiments share -------------------------------------------------------------------
@@ -163,8 +154,7 @@ def circuit_log_probs(
     """
 
     def measure(mine: slice) -> Tensors:
-        some = list(chunks(mine, cache.PROMPTS_AT_ONCE))
-        pieces = []
+        some, pieces = chunks(mine, cache.PROMPTS_AT_ONCE), []
         for prompts in tqdm(some, desc=label, leave=False, disable=not is_main()):
             noising = PathPatching(model, dataset[prompts])
             denoising = noising.reversed()
@@ -198,32 +188,34 @@ class Evidence:
     results: Results
     experiment: str
 
-    def __getitem__(self, name: str) -> Tensor:
-        outcome = self.results.experiments.get(self.experiment)
-        if outcome is None:
+    @property
+    def tensors(self) -> Tensors:
+        """Everything that the experiment measured, as it is kept."""
+        if self.experiment not in self.results.experiments:
             raise NotMeasured(
                 f"the experiment {self.experiment!r} is missing: "
                 "python -m gt_helpers scorecard runs it"
             )
-        if name not in outcome.tensors:
+        return self.results.experiments[self.experiment].tensors
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.tensors:
             raise NotMeasured(f"{name!r} is not defined for this model or its circuit")
-        found = outcome.tensors[name]
+        found = self.tensors[name]
         return found.double() if found.is_floating_point() else found
 
     def starting(self, *starts: str) -> dict[str, Tensor]:
         """The experiment's tensors whose names begin so."""
-        outcome = self.results.experiments.get(self.experiment)
-        names = [name for name in (outcome.tensors if outcome else ()) if name.startswith(starts)]
+        names = [name for name in self.tensors if name.startswith(starts)]
         return {name: self[name] for name in names or starts[:1]}  # none at all: NotMeasured
 
     def evaluation(self, name: str) -> Evaluation:
         """An evaluation of the experiment if that was run, else of the discovery."""
-        held = self.results.experiments.get(self.experiment)
-        if name not in (self.results.evaluations if held is None else held.tensors):
+        if self.experiment in self.results.experiments:
+            return Evaluation(name, self[name], self["YY"])
+        if name not in self.results.evaluations:
             raise NotMeasured(f"the evaluation {name!r} is missing")
-        if held is None:
-            return self.results.evaluations[name]
-        return Evaluation(name, held.tensors[name], held.tensors["YY"])
+        return self.results.evaluations[name]
 
     @property
     def parts(self) -> CircuitParts:
@@ -244,8 +236,8 @@ class Effects(dict[str, Float[Tensor, " prompt"]]):
         return float(self[name].mean())
 
     def said(self, *names: str) -> str:
-        """Names with their means in percentage points."""
-        return ", ".join(f"{name} {points(self[name])}" for name in names)
+        """Names, by default all, with their means in percentage points."""
+        return ", ".join(f"{name} {in_words(self.mean(name), 'points')}" for name in names or self)
 
 
 def share_of(
@@ -260,19 +252,9 @@ def share_of(
     return found
 
 
-def smallest(found: Mapping[str, Measurement]) -> tuple[str, Measurement]:
-    """The name and the measurement of the smallest value."""
+def smallest(found: Mapping[str, Measurement], detail: str = "narrowest: {}") -> Measurement:
+    """The smallest of several; its detail is made of its name and of what it said itself."""
     if not found:
         raise NotMeasured("there is nothing to compare with")
-    return min(found.items(), key=lambda one: one[1].value)
-
-
-def narrowest(margins: Mapping[str, Measurement]) -> Measurement:
-    """The smallest of several margins, with its name as the detail."""
-    name, margin = smallest(margins)
-    return replace(margin, detail=f"narrowest: {name}")
-
-
-def points(effect: Float[Tensor, " prompt"]) -> str:
-    """The mean of effects in percentage points."""
-    return in_words(float(effect.mean()), "points")
+    name, least = min(found.items(), key=lambda one: one[1].value)
+    return replace(least, detail=detail.format(name, least.detail))

@@ -126,13 +126,10 @@ def load_results(folder: str | Path) -> Results:
             "again into another folder, e.g. --out new-results."
         )
 
-    def tensors(name: str) -> Tensors:
-        file = folder / f"{name}.safetensors"
-        return load_file(file) if file.exists() else {}
-
-    behaviour, parts = tensors("behaviour"), text["parts"]
+    files = {file.stem: load_file(file) for file in folder.glob("*.safetensors")}
+    behaviour, parts = files.get("behaviour", {}), text["parts"]
     evaluations = {
-        key: Evaluation(name, **tensors(f"evaluation_{key}"))
+        key: Evaluation(name, **files[f"evaluation_{key}"])
         for key, name in text["evaluations"].items()
     }
     any_YY = next((e.YY for e in evaluations.values()), torch.zeros(0, dtype=torch.int64))
@@ -141,16 +138,16 @@ def load_results(folder: str | Path) -> Results:
         YY=behaviour.get("YY", any_YY),
         parts=CircuitParts(**_with_tuples(parts)) if parts else None,
         sweeps={
-            key: _sweep(route, **tensors(f"sweep_{key}")) for key, route in text["sweeps"].items()
+            key: _sweep(route, **files[f"sweep_{key}"]) for key, route in text["sweeps"].items()
         },
         evaluations=evaluations,
         softmax_of_mean=behaviour.get("softmax_of_mean"),
-        attention=tensors("attention").get("END_to_YY"),
-        lens=tensors("lens"),
+        attention=files.get("attention", {}).get("END_to_YY"),
+        lens=files.get("lens", {}),
         experiments={
-            name: Outcome(settings, found)
+            name: Outcome(settings, files[f"experiment_{name}"])
             for name, settings in text.get("experiments", {}).items()  # older folders have none
-            if (found := tensors(f"experiment_{name}"))
+            if f"experiment_{name}" in files
         },
         seconds=text["seconds"],
     )
@@ -164,8 +161,9 @@ def _route(sweep: Sweep) -> dict[str, Any]:
 
 def _sweep(route: dict[str, Any], values: Float[Tensor, "sender prompt"]) -> Sweep:
     """The inverse of `_route`."""
-    shape = {key: route.pop(key) for key in asdict(Shape(0, 0, ())) if key in route}
-    return Sweep(**_with_tuples(route), values=values, shape=Shape(**_with_tuples(shape)))
+    shape = _with_tuples(route)  # what is left of it, once these are taken out
+    names = {key: shape.pop(key) for key in ("receivers", "via", "senders")}
+    return Sweep(**names, values=values, shape=Shape(**shape))
 
 
 def _with_tuples(saved: dict[str, Any]) -> dict[str, Any]:

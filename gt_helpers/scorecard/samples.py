@@ -24,7 +24,7 @@ topic = Topic("samples")
 # ---- many prompts, and The without a space before it ------------------------------------------
 
 
-@topic.experiment("large")
+@topic.experiment
 def _large(bench: Bench) -> Tensors:
     dataset = bench.dataset()
     circuits = {"partial": partial_circuit(bench.parts), "full": full_circuit(bench.parts)}
@@ -32,7 +32,7 @@ def _large(bench: Bench) -> Tensors:
     return circuit_log_probs(bench.model, dataset, circuits, impaired, "large sample")
 
 
-@topic.experiment("bos")
+@topic.experiment
 def _bos(bench: Bench) -> Tensors:
     dataset = eap_ig_prompts(bench.model.tokenizer, bench.prompts, bench.seed)
     return circuit_log_probs(bench.model, dataset, label="The without a space")
@@ -67,22 +67,18 @@ topic.measures |= {
     "partial_cutoff_sharpness": lambda e: average(_sharpness(e, "partial")),
     "partial_sharper": lambda e: average(_sharpness(e, "partial") - _sharpness(e, "clean")),
     "reverse_prob_diff": lambda e: average(_diff(e, "reverse")),
+    "reverse_sign": lambda e: smallest(
+        {"reverse": average(-_diff(e, "reverse")), "clean": average(_diff(e, "clean"))},
+        "the smaller side is {}",
+    ),
     "full_prob_diff": lambda e: average(_diff(e, "full")),
     "full_below_partial": lambda e: average(_diff(e, "partial") - _diff(e, "full")),
 }
 
-
-@topic.measure("reverse_sign")
-def _reverse_sign(e: Evidence) -> Measurement:
-    sides = {"reverse": average(-_diff(e, "reverse")), "clean": average(_diff(e, "clean"))}
-    name, side = smallest(sides)
-    return replace(side, detail=f"the smaller side is {name}")
-
-
 # ---- the prompts and the circuit of ACDC's paper ----------------------------------------------
 
 
-@topic.experiment("acdc")
+@topic.experiment
 def _acdc(bench: Bench) -> Tensors:
     model = bench.model
     dataset = YearDataset(
@@ -108,7 +104,7 @@ topic.measures |= {
 }
 
 
-@topic.measure("acdc_kl")
+@topic.measure
 def _acdc_kl(e: Evidence) -> Measurement:
     clean, circuit = (_with_rest(e[name]) for name in ("clean", "circuit"))
     divergence = (clean * (clean.log() - circuit.log())).sum(-1)
@@ -127,7 +123,7 @@ def _with_rest(log_probs: Float[Tensor, "prompt year"]) -> Float[Tensor, "prompt
 _FAMILIES = ("started", "sequence", "smaller", "ended", "BC", "price")
 
 
-@topic.experiment("families")
+@topic.experiment
 def _families(bench: Bench) -> Tensors:
     found: Tensors = {}
     partial = partial_circuit(bench.parts)
@@ -170,7 +166,7 @@ topic.measures |= {
 }
 
 
-@topic.measure("sequence_gain")
+@topic.measure
 def _sequence_gain(e: Evidence) -> Measurement:
     runs = ("extended", "partial", "clean")
     extended, partial, clean = (_score(e, "sequence", run) for run in runs)

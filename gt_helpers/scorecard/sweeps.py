@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,16 +12,14 @@ from torch import Tensor
 
 from ..analysis import logit_lens as lens
 from ..analysis.attention import attention_map
-from ..dataset.year_dataset import YearDataset
 from ..formatting import in_words
 from ..metrics import FIRST_YY, Measurement, average, mean_by_YY, per_YY_probs
 from ..model import cache
 from ..model.components import END, component, inputs
-from ..model.transformer import Transformer
 from ..patching import paper
 from ..patching.engine import Evaluation, PathPatching, Sweep
-from ..processes import Tensors, over_prompts
-from .registry import Effects, Evidence, Measure, NotMeasured, Topic, points, smallest
+from ..processes import Tensors
+from .registry import Effects, Evidence, Measure, NotMeasured, Topic, smallest
 from .results import Reproduction
 
 topic = Topic("sweeps")
@@ -30,84 +28,74 @@ DISCOVERY = topic.experiments["discovery"]
 
 def discover(run: Reproduction) -> None:
     """Every experiment that the results do not hold yet, each saved as soon as it is finished."""
-    results, steps = run.results, _Steps(run, PathPatching(run.model, run.dataset, progress=True))
-    noising, denoising = steps.patching, steps.patching.reversed()
-    steps.evaluation("clean", lambda: noising.base_log_probs)
-    steps.evaluation("corrupted", lambda: denoising.base_log_probs)
+    results, noising = run.results, PathPatching(run.model, run.dataset, progress=True)
+    denoising = noising.reversed()
+
+    def sweep(receivers: Sequence[str], via: Sequence[str], senders_at: str) -> Sweep:
+        # "m9", "m0@YY", "logits", or for the inputs of several heads the part: "v"
+        name = receivers[0].split(".")[-1]
+        if name not in results.sweeps:
+            with run.step(f"sweep to {name}"):
+                results.sweeps[name] = noising.sweep(receivers, via, senders_at)
+        return results.sweeps[name]
+
+    def answer(name: str, log_probs: Callable[[], Tensor]) -> None:
+        if name not in results.evaluations:
+            with run.step(name):
+                results.evaluations[name] = Evaluation(name, log_probs(), run.dataset.YY)
+
+    answer("clean", lambda: noising.base_log_probs)
+    answer("corrupted", lambda: denoising.base_log_probs)
     if results.softmax_of_mean is None:
         with run.step("probabilities of mean logits"):
-            results.softmax_of_mean = softmax_of_mean_logits(run.model, run.dataset)
-    results.parts = parts = paper.circuit_parts(noising, steps.sweep)
-    paper.end_sweeps(steps.sweep, parts.mlps)
+            results.softmax_of_mean = softmax_of_mean_logits(noising)
+    results.parts = parts = paper.circuit_parts(noising, sweep)
+    paper.end_sweeps(sweep, parts.mlps)
     if parts.heads:
-        paper.attention_sweeps(steps.sweep, parts)
+        paper.attention_sweeps(sweep, parts)
         first_four = [f"m{layer}" for layer in range(min(4, run.model.n_layers))]
-        early = dict.fromkeys((*first_four, *parts.early_mlps))
-        paper.early_sweeps(steps.sweep, parts, list(early))
+        paper.early_sweeps(sweep, parts, list(dict.fromkeys((*first_four, *parts.early_mlps))))
     partial, full = paper.partial_circuit(parts), paper.full_circuit(parts)
-    steps.evaluation("partial", lambda: denoising.evaluate(partial).log_probs)
-    steps.evaluation("full", lambda: denoising.evaluate(full).log_probs)
-    steps.evaluation("reverse", lambda: noising.evaluate(partial).log_probs)
+    answer("partial", lambda: denoising.evaluate(partial).log_probs)
+    answer("full", lambda: denoising.evaluate(full).log_probs)
+    answer("reverse", lambda: noising.evaluate(partial).log_probs)
     if results.attention is None:
         with run.step("attention and logit lens"):
-            results.attention, results.lens = looks_and_writes(
-                run.model, run.dataset, [*parts.heads, *parts.mlps]
-            )
+            names = [*parts.heads, *parts.mlps]
+            results.attention, results.lens = looks_and_writes(noising, names)
     results.save(run.folder)
 
 
-@dataclass
-class _Steps:
-    """Sweeps and evaluations that are taken from the results, or measured and saved there."""
-
-    run: Reproduction
-    patching: PathPatching
-
-    def sweep(self, receivers: Sequence[str], via: Sequence[str], senders_at: str) -> Sweep:
-        sweeps = self.run.results.sweeps
-        # "m9", "m0@YY", "logits", or for the inputs of several heads the part: "v"
-        name = receivers[0].split(".")[-1]
-        if name not in sweeps:
-            with self.run.step(f"sweep to {name}"):
-                sweeps[name] = self.patching.sweep(receivers, via, senders_at)
-        return sweeps[name]
-
-    def evaluation(self, name: str, measure: Callable[[], Tensor]) -> None:
-        if name not in self.run.results.evaluations:
-            with self.run.step(name):
-                found = Evaluation(name, measure(), self.run.dataset.YY)
-                self.run.results.evaluations[name] = found
-
-
-def softmax_of_mean_logits(model: Transformer, dataset: YearDataset) -> Float[Tensor, "YY year"]:
-    """Year probabilities of the logits averaged over prompts of equal YY, rows 02 to 98.
+def softmax_of_mean_logits(patching: PathPatching) -> Float[Tensor, "YY year"]:
+    """Year probabilities of the logits averaged over clean prompts of equal YY, rows 02 to 98.
 
     The order of the paper's circuit discovery code; a YY without a prompt is NaN.
     """
+    model, dataset = patching.model, patching.dataset
     batches = (logits.double().cpu() for logits in cache.end_logits(model, dataset.clean))
     mean = mean_by_YY(batches, dataset.YY)
     return mean.softmax(-1)[:, dataset.year_tokens].to(model.dtype)
 
 
 def looks_and_writes(
-    model: Transformer, dataset: YearDataset, names: Sequence[str]
+    patching: PathPatching, names: Sequence[str]
 ) -> tuple[Float[Tensor, "layer head prompt"], dict[str, Float[Tensor, "YY year"]]]:
     """Every head's attention from END to YY, and named components' logit lens.
 
-    On the clean prompts, in chunks that bound the memory.
+    In the base run, in chunks that bound the memory.
     """
+    dataset = patching.dataset
     end, YY = dataset.position("END"), dataset.position("YY")
 
-    def measure(prompts: slice) -> Tensors:
+    def measure(some: slice) -> Tensors:
         found: dict[str, list[Tensor]] = {name: [] for name in ("attention", *names)}
-        for tokens in dataset.clean[prompts].split(cache.PROMPTS_AT_ONCE):
-            clean = cache.cache_activations(model, tokens, start=end)
-            found["attention"].append(attention_map(clean, end, YY).movedim(-1, 0))
+        for base, _, _ in patching.caches(cache.PROMPTS_AT_ONCE, some):
+            found["attention"].append(attention_map(base, end, YY).movedim(-1, 0))
             for name in names:
-                found[name].append(lens.logit_lens(clean, name, dataset.year_tokens))
+                found[name].append(lens.logit_lens(base, name, dataset.year_tokens))
         return {name: torch.cat(parts) for name, parts in found.items()}
 
-    found = over_prompts("attention and logit lens", len(dataset), measure)
+    found = patching.over_prompts("attention and logit lens", measure)
     attention = found.pop("attention").movedim(0, -1)
     return attention, {name: mean_by_YY(wrote, dataset.YY) for name, wrote in found.items()}
 
@@ -130,6 +118,10 @@ def _clean_table(e: Evidence) -> Float[Tensor, "YY year"]:
 
 
 topic.measures |= {
+    "year_mass": lambda e: smallest(
+        {x: average(e.evaluation(x).probs.double().sum(-1)) for x in ("clean", "corrupted")},
+        "{} prompts",
+    ),
     "top_year_valid": _mean_of(_top_year_is_valid, "clean"),
     "top_year_valid_corrupted": _mean_of(_top_year_is_valid, "corrupted"),
     "prob_diff_positive": _mean_of(lambda found: found.prob_diff > 0, "clean"),
@@ -140,22 +132,14 @@ topic.measures |= {
 }
 
 
-@topic.measure("year_mass")
-def _year_mass(e: Evidence) -> Measurement:
-    runs = ("clean", "corrupted")
-    mass = {name: average(e.evaluation(name).probs.double().sum(-1)) for name in runs}
-    name, least = smallest(mass)
-    return replace(least, detail=f"{name} prompts")
-
-
-@topic.measure("heatmap_maximum")
+@topic.measure
 def _heatmap_maximum(e: Evidence) -> Measurement:
     table = _clean_table(e).nan_to_num(0.0)
     row, year = divmod(int(table.argmax()), table.shape[1])
     return Measurement(float(table.max()), detail=f"at YY {row + 2:02d}, year {year:02d}")
 
 
-@topic.measure("step_at_YY")
+@topic.measure
 def _step_at_YY(e: Evidence) -> Measurement:
     rows = [(YY, row) for YY, row in enumerate(_clean_table(e), FIRST_YY) if not row.isnan().any()]
     later = [bool(row[YY + 1 :].mean() > row[: YY + 1].mean()) for YY, row in rows]
@@ -205,8 +189,8 @@ def _first(effects: Effects, *group: str) -> Measurement:
 
 def _first_each_time(e: Evidence, name: str, kinds: Sequence[str]) -> Measurement:
     """By how much a sender is first into m1, m2 and m3 at YY, where it is so least."""
-    mlp, margin = smallest({m: _first(_into(e, m, "YY", kinds), name) for m in ("m1", "m2", "m3")})
-    return replace(margin, detail=f"into {mlp}: {margin.detail}")
+    margins = {m: _first(_into(e, m, "YY", kinds), name) for m in ("m1", "m2", "m3")}
+    return smallest(margins, "into {}: {}")
 
 
 def _all_negative(effects: Effects, *group: str) -> Measurement:
@@ -249,22 +233,22 @@ topic.measures |= {
 }
 
 
-@topic.measure("m10_direct")
+@topic.measure
 def _m10_direct(e: Evidence) -> Measurement:
-    direct, indirect = (_into(e, name)["m10"] for name in ("logits", "m11"))
-    return average(indirect - direct, f"direct {points(direct)}, through m11 {points(indirect)}")
+    paths = Effects({"direct": _into(e, "logits")["m10"], "through m11": _into(e, "m11")["m10"]})
+    return average(paths["through m11"] - paths["direct"], paths.said())
 
 
-@topic.measure("values_over_keys")
+@topic.measure
 def _values_over_keys(e: Evidence) -> Measurement:
     sizes = Effects()
     for part in ("v", "k"):
         effects = _into(e, part, "YY")
         sizes[part] = _size(effects[max(effects, key=lambda name: abs(effects.mean(name)))])
-    return average(sizes["v"] - sizes["k"], f"sizes: {sizes.said('v', 'k')}")
+    return average(sizes["v"] - sizes["k"], f"sizes: {sizes.said()}")
 
 
-@topic.measure("unreachable")
+@topic.measure
 def _unreachable(e: Evidence) -> Measurement:
     sweeps = e.results.sweeps.values()
     effects = [
@@ -281,28 +265,24 @@ def _unreachable(e: Evidence) -> Measurement:
 # ---- attention and logit lens -----------------------------------------------------------------
 
 
-def _attention(e: Evidence, name: str) -> Float[Tensor, " prompt"]:
-    """Attention of one head from END to YY."""
+def _attention(e: Evidence) -> Effects:
+    """Attention of every head from END to YY."""
     if e.results.attention is None:
         raise NotMeasured("the attention from END to YY is missing")
-    node = component(name)
-    try:
-        return e.results.attention[node.layer, node.head].double()
-    except IndexError:
-        raise NotMeasured(f"the model has no {name}") from None
+    grid = enumerate(e.results.attention.double())
+    return Effects({f"a{i}.h{j}": one for i, heads in grid for j, one in enumerate(heads)})
 
 
-@topic.measure("attention_to_YY")
+@topic.measure
 def _attention_to_YY(e: Evidence) -> Measurement:
     five = ("a5.h5", "a6.h9", "a7.h10", "a8.h11", "a9.h1")
-    found = {name: average(_attention(e, name)) for name in five}
-    detail = ", ".join(f"{name} {in_words(one.value)}" for name, one in found.items())
-    return replace(smallest(found)[1], detail=detail)
+    found = {name: average(_attention(e)[name]) for name in five}
+    return smallest(found, ", ".join(f"{name} {in_words(x.value)}" for name, x in found.items()))
 
 
-@topic.measure("attention_a7h10_dip")
+@topic.measure
 def _attention_a7h10_dip(e: Evidence) -> Measurement:
-    attention, lowest = _attention(e, "a7.h10"), e.results.YY < 10
+    attention, lowest = _attention(e)["a7.h10"], e.results.YY < 10
     if not lowest.any() or lowest.all():
         raise NotMeasured("the prompts have no YYs below 10, or no others")
     low, later = attention[lowest], attention[~lowest]
@@ -337,7 +317,7 @@ topic.measures |= {
 }
 
 
-@topic.measure("lens_mlps_triangle")
+@topic.measure
 def _lens_mlps_triangle(e: Evidence) -> Measurement:
     found = _lowest_lens(e, lens.triangle, "m9", "m10")
     # A lens that rises with the year for every YY alike is triangular as well.
@@ -345,7 +325,7 @@ def _lens_mlps_triangle(e: Evidence) -> Measurement:
     return replace(found, detail=f"{found.detail}; without their mean rows: {rest}")
 
 
-@topic.measure("lens_m8_no_step")
+@topic.measure
 def _lens_m8_no_step(e: Evidence) -> Measurement:
     # Years that a component favours for every YY make no step at YY, so the mean row is left out.
     mlps = ("m8", "m9", "m10")

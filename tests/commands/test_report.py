@@ -13,7 +13,7 @@ from made_results import AGREEING, YY
 from plotly.offline import get_plotlyjs
 
 from gt_helpers.patching.paper import CircuitParts, circuit_senders
-from gt_helpers.report import report_html, route_in_words, route_title, write_report
+from gt_helpers.report import report_html, write_report
 from gt_helpers.scorecard.claims import claims, measurable
 from gt_helpers.scorecard.results import Results
 
@@ -169,21 +169,23 @@ def test_write_report_makes_its_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sweep", "title", "begin", "end"),
+    ("title", "begin", "end"),
     [
-        ("logits", "END → the logits", "at END", "directly to the logits, and to nothing else."),
-        ("m9", "END → m9", "to m9 only; it is", "directly to the logits and through m10 and m11."),
-        ("m11", "END → m11", "to m11 only", "flows on directly to the logits."),
-        ("v", "YY → values of the circuit’s heads", "at YY in turn sends its value of the 01", ""),
-        ("m2@YY", "YY → m2 at YY", "to m2 at YY only", "through m8, m9, m10 and m11."),
+        ("END → the logits", "at END", "directly to the logits, and to nothing else."),
+        ("END → m9", "to m9 only; it is", "directly to the logits and through m10 and m11."),
+        ("END → m11", "to m11 only", "flows on directly to the logits."),
+        ("YY → values of the circuit’s heads", "at YY in turn sends its value of the 01", ""),
+        ("YY → m2 at YY", "to m2 at YY only", "through m8, m9, m10 and m11."),
     ],
 )
-def test_routes_in_words(sweep: str, title: str, begin: str, end: str) -> None:
-    words = route_in_words(AGREEING.sweeps[sweep])
-    assert route_title(AGREEING.sweeps[sweep]) == title
-    assert begin in words and words.endswith(end)
-    assert ("to the values at YY of a5.h1" in words) == (sweep == "m2@YY")
-    assert "of the smaller run" in route_in_words(AGREEING.sweeps[sweep], "smaller")
+def test_routes_in_words(title: str, begin: str, end: str, page: Page) -> None:
+    found = re.search(rf"{title} (The base run is clean; .+?\.) component", page.text)
+    assert found and begin in found[1] and found[1].endswith(end)
+    assert ("to the values at YY of a5.h1" in found[1]) == ("m2" in title)
+
+
+def test_routes_name_the_corruption() -> None:
+    assert "of the smaller run" in Page(report_html(full_results(corruption="smaller"))).text
 
 
 def test_in_the_circuit_means_an_edge_of_it() -> None:

@@ -113,10 +113,10 @@ def test_a_run_interrupted_at_once_still_knows_its_prompts(tmp_path: Path) -> No
 
 def test_attention_and_lens_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model("mini", device="cpu")
-    dataset = YearDataset(model.tokenizer, PROMPTS)
-    attention, lens = sweeps.looks_and_writes(model, dataset, ["a7.h10", "m10"])
+    patching = PathPatching(model, YearDataset(model.tokenizer, PROMPTS))
+    attention, lens = sweeps.looks_and_writes(patching, ["a7.h10", "m10"])
     monkeypatch.setattr(cache, "PROMPTS_AT_ONCE", 7)
-    in_chunks = sweeps.looks_and_writes(model, dataset, ["a7.h10", "m10"])
+    in_chunks = sweeps.looks_and_writes(patching, ["a7.h10", "m10"])
     torch.testing.assert_close(in_chunks[0], attention)
     torch.testing.assert_close(in_chunks[1], lens, equal_nan=True, atol=1e-5, rtol=1e-4)
 
