@@ -29,7 +29,7 @@ def choices_matrix(
     reference's maps. Grey has nothing to compare. Hover for the details.
     """
     axes = {"x": [str(column) for column in words], "y": [str(name) for name in words.index]}
-    figure = go.Figure(style.grey_squares(moved.isna().to_numpy(), **axes, hoverinfo="skip"))
+    figure = go.Figure()
     figure.add_heatmap(
         **axes,
         z=moved.to_numpy(float),
@@ -44,8 +44,9 @@ def choices_matrix(
         colorbar={"title": {"text": "change from the reference"}, "nticks": 6},
     )
     width = min(1100, 250 + 42 * len(axes["x"]))
+    style.lay_out(figure, title, width, 120 + 24 * len(axes["y"]), plot_bgcolor=style.UNREACHED)
     # The names of the columns stand above, between title and matrix.
-    style.lay_out(figure, title, width, 120 + 24 * len(axes["y"]), top=80)
+    figure.update_layout(margin_t=80 + (28 if title else 0))
     figure.update_xaxes(side="top", showgrid=False, dtick=1, tickangle=-40, tickfont={"size": 11})
     figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1)
     return figure
@@ -110,30 +111,16 @@ def effects_against(
     frame = pd.DataFrame({"name": list(senders), "x": reference, "y": effects})
     frame[["x", "y"]] *= [100, 100 if same_unit else 1]
     frame = frame[(frame[["x", "y"]] != 0).any(axis=1)]
+    size = (frame[["x", "y"]] / frame[["x", "y"]].abs().max()).abs().sum(axis=1)
     inside = frame["name"].isin(list(marked))
-    figure = go.Figure()
-    for label, rows, colour, n_named in (
-        ("in the circuit", frame[inside], style.COLOURS["corrupted"], 7),
-        ("not in it", frame[~inside], style.QUIET, 3),
-    ):
-        size = (rows[["x", "y"]] / frame[["x", "y"]].abs().max()).abs().sum(axis=1)
-        figure.add_scatter(
-            x=rows["x"],
-            y=rows["y"],
-            mode="markers+text",
-            text=rows["name"].where(size.rank(ascending=False, method="first") <= n_named, ""),
-            customdata=rows["name"],
-            name=label,
-            marker={"size": 8, "color": colour, "opacity": 0.8},
-            hovertemplate="<b>%{customdata}</b><br>reference %{x:+.3f}<br>here %{y:+.3f}"
-            "<extra></extra>",
-        )
-    if same_unit:
-        # As far as both axes reach, so that it stretches neither.
-        low, high = frame[["x", "y"]].min().max(), frame[["x", "y"]].max().min()
-        line = {"color": style.INK, "width": 1, "dash": "dot"}
-        figure.add_shape(type="line", x0=low, y0=low, x1=high, y1=high, line=line, layer="below")
-    style.zero_cross(figure)
+    strongest = {*frame["name"][size[inside].nlargest(7).index]}
+    strongest |= {*frame["name"][size[~inside].nlargest(3).index]}
+    frame["text"] = frame["name"].where(frame["name"].isin(strongest), "")
+    groups = {
+        "in the circuit": (style.COLOURS["corrupted"], frame[inside]),
+        "not in it": (style.QUIET, frame[~inside]),
+    }
+    figure = style.points_against(groups, "reference", "here", same_unit)
     corner = {"x": 1, "xanchor": "right", "y": 0, "yanchor": "bottom", "orientation": "v"}
     x_title = "effect in the reference (percentage points)"
     y_title = f"effect with this choice ({unit})"
@@ -165,7 +152,7 @@ def choice_explorer(comparison: Comparison) -> Explorer:
         )
         return View(figure, text)
 
-    return Explorer(draw, {"choice": list(summary.index), "sweep": comparison.sweeps})
+    return Explorer(draw, choice=list(summary.index), sweep=comparison.sweeps)
 
 
 _SEVERITIES = {"breaks the comparison": "#c0392b", "changes the numbers": "#b7791f"}
@@ -209,4 +196,4 @@ def mistake_explorer(model: Transformer, dataset: YearDataset) -> Explorer:
         )
         return View(figure, diagnosis_table(diagnosis))
 
-    return Explorer(draw, {"mistake": [*MISTAKES, "no mistake"]})
+    return Explorer(draw, mistake=[*MISTAKES, "no mistake"])

@@ -6,7 +6,6 @@ import textwrap
 from collections.abc import Iterable
 from html import escape
 
-import ipywidgets as widgets
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -121,11 +120,4 @@ def scorecard_explorer(results: Results) -> Explorer:
         figure = scorecard_plot(shown) if "share" in set(values["unit"]) else None
         return View(figure, beside_the_paper(results, shown["id"]))
 
-    themes = list(card["theme"].unique())
-    return Explorer(
-        draw,
-        {
-            "theme": widgets.Dropdown(options=["all", *themes], value=themes[0]),
-            "verdict": ["all", *VERDICTS],
-        },
-    )
+    return Explorer(draw, theme=[*card["theme"].unique(), "all"], verdict=["all", *VERDICTS])
