@@ -45,15 +45,17 @@ def sweep_heatmap(sweep: Sweep, title: str | None = None, marked: Iterable[str] 
     names = np.array(sweep.senders[:-1], dtype=object).reshape(grid)  # the last is the embedding
     effect = style.array(sweep.effect)
     silent = (sweep.values[:-1] == 0).all(-1).reshape(grid).numpy()
+    nothing = bool(silent.all())
     position = component(sweep.senders[0]).position
     figure = go.Figure(
         style.squares(
-            np.where(silent, np.nan, effect),
+            effect if nothing else np.where(silent, np.nan, effect),
             "change in probability difference",
             signed=True,
             customdata=np.dstack([names, _in_words(sweep, names, silent)]),
-            showscale=not silent.all(),
-            hoverongaps=True,  # a grey cell says why it is
+            showscale=not nothing,
+            opacity=0 if nothing else 1,  # a heatmap without any number would have no hover texts
+            hoverongaps=True,
             hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]}<extra></extra>",
         )
     )

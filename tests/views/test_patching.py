@@ -65,7 +65,10 @@ def test_unreachable_is_told_from_zero() -> None:
 def test_a_sweep_without_any_effect_is_all_grey() -> None:
     figure = views.sweep_heatmap(a_sweep(["a9.h1.q"], "YY"))
     (cells,) = figure.data
-    assert np.isnan(np.array(cells.z, dtype=float)).all() and not cells.showscale
+    assert cells.opacity == 0 and not cells.showscale and figure.layout.plot_bgcolor == UNREACHED
+    assert {words for _, words in np.array(cells.customdata).reshape(-1, 2)} <= {
+        *("cannot reach", "no effect (exactly 0)")
+    }
     assert "nan" not in figure.to_json().lower()
     assert figure.layout.xaxis.title.text == "head at YY"
 
