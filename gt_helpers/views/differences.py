@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
 from html import escape
 from textwrap import wrap
 
@@ -93,26 +93,19 @@ def choice_scores(comparison: Comparison, names: Iterable[str] | None = None) ->
     return html_table(head, rows, note)
 
 
-def effects_against(
-    senders: Sequence[str],
-    reference: Sequence[float],
-    effects: Sequence[float],
-    marked: Collection[str],
-    title: str,
-    unit: str,
-) -> go.Figure:
+def effects_against(comparison: Comparison, choice: str, sweep: str) -> go.Figure:
     """Every sender's effect in a choice's sweep over its effect in the reference's.
 
-    ``marked`` senders, such as a circuit's, have their own colour; the strongest of them and of the
-    others are named. ``unit`` is the choice's; the reference's are percentage points. A dotted line
-    marks equal effects, where both have this unit.
+    The circuit's senders have their own colour; the strongest of them and of the others are named.
+    A dotted line marks equal effects, where both are percentage points.
     """
-    same_unit = unit == "percentage points"
-    frame = pd.DataFrame({"name": list(senders), "x": reference, "y": effects})
+    same_unit = CHOICES[choice].unit == "share"
+    reference, effects = (comparison.effects(one, sweep) for one in (REFERENCE.name, choice))
+    frame = pd.DataFrame({"name": comparison.senders(sweep), "x": reference, "y": effects})
     frame[["x", "y"]] *= [100, 100 if same_unit else 1]
     frame = frame[(frame[["x", "y"]] != 0).any(axis=1)]
     size = (frame[["x", "y"]] / frame[["x", "y"]].abs().max()).abs().sum(axis=1)
-    inside = frame["name"].isin(list(marked))
+    inside = frame["name"].isin(list(comparison.members(sweep)))
     strongest = {*frame["name"][size[inside].nlargest(7).index]}
     strongest |= {*frame["name"][size[~inside].nlargest(3).index]}
     frame["text"] = frame["name"].where(frame["name"].isin(strongest), "")
@@ -121,10 +114,10 @@ def effects_against(
         "not in it": (style.QUIET, frame[~inside]),
     }
     figure = style.points_against(groups, "reference", "here", same_unit)
+    unit = "percentage points" if same_unit else "logits"
+    titles = "effect in the reference (percentage points)", f"effect with this choice ({unit})"
+    style.lay_out(figure, f"{choice}: into {sweep}", 640, 452, *titles, showlegend=True)
     corner = {"x": 1, "xanchor": "right", "y": 0, "yanchor": "bottom", "orientation": "v"}
-    x_title = "effect in the reference (percentage points)"
-    y_title = f"effect with this choice ({unit})"
-    style.lay_out(figure, title, 640, 452, x_title, y_title, showlegend=True)
     figure.update_layout(legend=corner)
     return figure
 
@@ -142,15 +135,7 @@ def choice_explorer(comparison: Comparison) -> Explorer:
             return View(None, note + text)
         r, detail = correlations[sweep][choice], escape(details[sweep][choice])
         text = f"<p>Into {escape(sweep)} the correlation is {r} ({detail}).</p>" + text
-        figure = effects_against(
-            comparison.senders(sweep),
-            comparison.effects(REFERENCE.name, sweep).tolist(),
-            comparison.effects(choice, sweep).tolist(),
-            comparison.members(sweep),
-            f"{choice}: into {sweep}",
-            "percentage points" if CHOICES[choice].unit == "share" else "logits",
-        )
-        return View(figure, text)
+        return View(effects_against(comparison, choice, sweep), text)
 
     return Explorer(draw, choice=list(summary.index), sweep=comparison.sweeps)
 

@@ -133,11 +133,9 @@ def pca_explorer(
     ``shown`` holds the dataset's clean prompts, ``fitted`` others of the same template, both from
     the first position on; ``heads``, such as a circuit's, are listed first.
     """
-    model = shown.model
-    mlps = [f"m{i}" for i in range(model.n_layers)]
-    others = [f"a{i}.h{j}" for i in range(model.n_layers) for j in range(model.n_heads)]
-    inputs = [f"{mlp} input" for mlp in mlps]
-    places = circuit_first(heads, [*inputs, *mlps, *others, "embed"])
+    senders = [sender.label for sender in shown.model.shape(["END"]).senders("END")]
+    inputs = [f"m{layer} input" for layer in range(shown.model.n_layers)]
+    places = circuit_first(heads, [*inputs, *senders])
 
     def draw(place: str, position: str) -> View:
         name, _, word = place.partition(" ")

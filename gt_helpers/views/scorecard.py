@@ -56,12 +56,13 @@ def _claim_row(claim: dict) -> tuple[str, ...]:
 
 def verdict_counts(card: pd.DataFrame) -> Html:
     """How many claims of a `scorecard` have which verdict, by theme, and in all."""
-    counts = pd.crosstab(card["theme"], card["verdict"])
+    counts = pd.crosstab(card["theme"], card["verdict"], margins=True, margins_name="all")
     counts = counts.reindex(
-        index=card["theme"].unique(), columns=[name for name in VERDICTS if name in counts]
+        index=[*card["theme"].unique(), "all"],
+        columns=[name for name in VERDICTS if name in counts],
     )
     rows = [(bold(theme), *map(str, row)) for theme, row in counts.iterrows()]
-    return html_table(("", *counts), [*rows, ("all", *map(str, counts.sum()))])
+    return html_table(("", *counts), rows)
 
 
 def interval_plot(

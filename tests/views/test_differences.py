@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from explorers import drawn, numbers, rows, state
 from made_comparison import USUAL, compared, made
@@ -34,17 +35,14 @@ def test_the_matrix_shows_values_coloured_by_change(comparison: Comparison) -> N
 
 
 def test_senders_against_the_reference() -> None:
-    names = ["a0.h0", "a0.h1", "m0", "a1.h0", "embed"]
-    reference, effects = [0, -0.5, 0.1, -0.3, 0], [0.2, -0.4, 0, -0.2, 0]
-    figure = effects_against(
-        names, reference, effects, ["a0.h1", "m0"], "a choice", "percentage points"
-    )
+    made_up = compared(another_noun=made([0.2, -0.4, 0, -0.2, 0, -0.8, 0]))
+    figure = effects_against(made_up, "another noun", "logits")
     inside, outside = figure.data
-    assert list(inside.customdata) == ["a0.h1", "m0"] and list(inside.text) == ["a0.h1", "m0"]
-    assert list(outside.customdata) == ["a0.h0", "a1.h0"]  # embed has no effect in either
-    assert list(outside.x) == [0, -30] and list(outside.y) == [20, -20]
+    assert list(inside.customdata) == list(inside.text) == ["a0.h1", "a1.h0", "m1"]
+    assert list(outside.customdata) == ["a0.h0", "m0"]  # the others have no effect in either
+    np.testing.assert_allclose([outside.x, outside.y], [[0, 10], [20, 0]], atol=1e-9)
     diagonal = figure.layout.shapes[0]
-    assert (diagonal.x0, diagonal.x1) == (diagonal.y0, diagonal.y1) == (-40, 10)
+    np.testing.assert_allclose([diagonal.x0, diagonal.x1, diagonal.y0, diagonal.y1], [-80, 10] * 2)
 
 
 def test_the_words_come_worst_first(comparison: Comparison) -> None:
