@@ -108,7 +108,7 @@ def effects_against(comparison: Comparison, choice: str, sweep: str) -> go.Figur
     inside = frame["name"].isin(list(comparison.members(sweep)))
     strongest = {*frame["name"][size[inside].nlargest(7).index]}
     strongest |= {*frame["name"][size[~inside].nlargest(3).index]}
-    frame["text"] = frame["name"].where(frame["name"].isin(strongest), "")
+    frame = frame.assign(text=frame["name"].where(frame["name"].isin(strongest), ""))
     groups = {
         "in the circuit": (style.COLOURS["corrupted"], frame[inside]),
         "not in it": (style.QUIET, frame[~inside]),

@@ -52,14 +52,11 @@ def quality_curves(
     unit = 1 if y == "prob_diff" else 100
     shown[["y", "low", "high"]] = unit * shown[[y, f"{y}_low", f"{y}_high"]]
     figure = go.Figure()
-    for kind, draw in (
-        ("random", _add_random),
-        ("ranking", _add_ranking),
-        ("circuit", _add_circuit),
-    ):
+    adders = {"random": _add_random, "ranking": _add_ranking, "circuit": _add_circuit}
+    for kind, add in adders.items():
         of_kind = shown[shown["kind"] == kind].groupby("name", sort=False)
         for i, (name, rows) in enumerate(of_kind):
-            draw(figure, str(name), rows, i)
+            add(figure, str(name), rows, i)
     style.zero_line(figure, colour=style.INK)
     style.lay_out(figure, title, 860, 482, "edges", _TITLES[y], showlegend=True)
     below = {"y": -0.2, "yanchor": "top"}  # many names: they need two lines
@@ -131,7 +128,7 @@ def score_scatter(reference: EdgeScores, other: EdgeScores, n_named: int = 8) ->
     ranges = [style.with_room([0.0, *frame[column]], 0.12) for column in ("x", "y")]  # for names
     worst, rest = frame[:n_named], frame[n_named:]
     groups = {
-        "the others": (style.COLOURS["clean"], rest.assign(text="")),
+        "the others": (style.COLOURS["clean"], rest),
         "the worst": (style.INK, worst.assign(text=_apart(worst, ranges))),
     }
     figure = style.points_against(groups, reference.method, other.method)

@@ -96,7 +96,7 @@ def test_the_worst_edges_are_named() -> None:
     quiet, named = figure.data
     assert list(named.text) == ["m0 -> m1", "m9 -> logits"]
     assert list(named.x) == pytest.approx([-20, 10]) and list(named.y) == pytest.approx([10, 0])
-    assert list(quiet.customdata) == ["embed -> m0"] and list(quiet.text) == [""]
+    assert list(quiet.customdata) == ["embed -> m0"] and quiet.mode == "markers"
     assert "EAP (" in figure.layout.yaxis.title.text
     low, high = figure.layout.xaxis.range
     assert low < -30 and high > 10

@@ -266,16 +266,16 @@ def points_against(
 ) -> go.Figure:
     """One quantity, called ``y`` in hover texts, over another, ``x``, for groups of named points.
 
-    A group has a colour and a frame of the columns x, y, name and text, which stands beside the
-    point. On the dotted line both are ``equal``.
+    A group has a colour and a frame of the columns x, y, name and perhaps text, which stands beside
+    the point. On the dotted line both are ``equal``.
     """
     figure = go.Figure()
     for group, (colour, rows) in groups.items():
         figure.add_scatter(
             x=rows["x"],
             y=rows["y"],
-            mode="markers+text",
-            text=rows["text"],
+            mode="markers+text" if "text" in rows else "markers",
+            text=rows.get("text"),
             customdata=rows["name"],
             name=group,
             marker={"size": 7, "color": colour, "opacity": 0.75},
