@@ -59,7 +59,7 @@ def lay_out(
     room = 0 if not title else 40 if legend else 28
     size = {"width": width, "height": height + room, "margin": {"t": room + (40 if legend else 36)}}
     figure.update_layout(template=TEMPLATE, title=title, showlegend=legend, **size)
-    figure.update_layout(**more)
+    figure.update_layout(**more)  # by itself, for it may name what is set above
     if x:
         figure.update_xaxes(title={"text": x})
     if y:
