@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
 import torch
@@ -18,6 +17,10 @@ from ..model.components import component
 from .kit import style
 from .kit.explorer import Explorer, View, circuit_first
 from .kit.html import html_table
+
+_WANTED = (
+    "one entry for each position, e.g. attention_pattern(cache, 'a7.h10').mean(0) or its last row"
+)
 
 
 def pattern_heatmap(
@@ -34,22 +37,12 @@ def pattern_heatmap(
     """
     names = list(names)
     n = len(names)
-    _check({"The pattern": pattern}, [n, n])
+    style.check_shape("The pattern", pattern, [n, n], _WANTED)
     later = np.triu(np.ones((n, n), dtype=bool), 1)
     figure = _looks(np.where(later, np.nan, style.array(pattern)), names, names, zmax, label)
-    figure.add_trace(style.grey_squares(later, hoverinfo="skip"))
-    size = 210 + 34 * max(n, 8), 110 + 30 * max(n, 8)
-    style.lay_out(figure, title, *size, y="query: looks from")
+    style.lay_out(figure, title, 210 + 34 * max(n, 8), 110 + 30 * max(n, 8), y="query: looks from")
+    figure.update_layout(plot_bgcolor=style.UNREACHED)
     return figure
-
-
-def _check(patterns: Mapping[str, Tensor], shape: list[int]) -> None:
-    for name, pattern in patterns.items():
-        if list(pattern.shape) != shape:
-            raise ValueError(
-                f"{name} has the shape {list(pattern.shape)}; it must be {shape}, one entry for "
-                "each position, e.g. attention_pattern(cache, 'a7.h10').mean(0) or its last row."
-            )
 
 
 def looks_heatmap(
@@ -65,11 +58,11 @@ def looks_heatmap(
     are heads, and one entry of each for every name.
     """
     names = list(names)
-    _check(looks, [len(names)])
+    for head, row in looks.items():
+        style.check_shape(head, row, [len(names)], _WANTED)
     cells = np.stack([style.array(row) for row in looks.values()])
     figure = _looks(cells, list(looks), names, zmax, label)
     style.lay_out(figure, title, 210 + 38 * max(len(names), 8), 110 + 30 * max(len(looks), 5))
-    figure.update_traces(colorbar_nticks=5)
     return figure
 
 
@@ -133,7 +126,8 @@ def attention_html(
             f"{len(patterns)} heads are given; choose 1 to {_MOST_HEADS} of them, "
             "e.g. {'a7.h10': attention_pattern(cache, 'a7.h10')[0]}."
         )
-    _check(patterns, [n, n])
+    for head, pattern in patterns.items():
+        style.check_shape(head, pattern, [n, n], _WANTED)
     stacked = torch.stack([pattern.detach().cpu() for pattern in patterns.values()])
     shown = attention_heads(stacked, list(tokens), list(patterns), max_value=1.0, min_value=0.0)
     # It fills its column's width, and leaves a <div> open.
@@ -156,8 +150,8 @@ def attention_explorer(
     }
     prompts = {"all": dataset.YY >= 0, **{name: d for name, d in decades.items() if d.any()}}
 
-    def draw(head: str, shown: str, YY: str) -> View:
-        chosen = prompts[YY]
+    def draw(head: str, shown: str, prompts_YY: str) -> View:
+        chosen = prompts[prompts_YY]
         pattern = attention_pattern(cache, head, _WEIGHTINGS[shown])[chosen].mean(0)
         rows = [
             (names[key], f"{float(pattern[-1, key]):.3f}")
@@ -170,6 +164,9 @@ def attention_explorer(
 
     senders = cache.model.shape(["END"]).senders("END")
     others = [sender.label for sender in senders if sender.kind == "head"]
-    years = widgets.Dropdown(options=list(prompts), description="prompts YY")
-    controls = {"head": circuit_first(heads, others), "shown": list(_WEIGHTINGS), "YY": years}
-    return Explorer(draw, controls)
+    return Explorer(
+        draw,
+        head=circuit_first(heads, others),
+        shown=tuple(_WEIGHTINGS),
+        prompts_YY=list(prompts),
+    )

@@ -24,9 +24,9 @@ from ..scorecard.results import Results
 from .dataset import token_table, year_heatmaps
 from .kit import style
 from .kit.drawing import circuit_svg
-from .kit.explorer import Explorer, View
+from .kit.explorer import Explorer, View, typed_names
 from .kit.html import Html, bold, interval_of, one_line, table_of
-from .patching import sweep_heatmap, top_components, typed_names
+from .patching import sweep_heatmap, top_components
 
 
 def headline_table(results: Results) -> Html:
@@ -52,8 +52,8 @@ def changes_plot(
     worse, better = table["high"] < 0, table["low"] > 0
     figure = go.Figure()
     for name, colour, rows in (
-        ("worse without it", "#b2182b", table[worse]),
-        ("better without it", "#2166ac", table[better]),
+        ("worse without it", style.WORSE, table[worse]),
+        ("better without it", style.BETTER, table[better]),
         ("interval includes 0", style.QUIET, table[~(worse | better)]),
     ):
         hover = "<b>%{y}</b><br>%{x:+.2f} percentage points"
@@ -61,7 +61,7 @@ def changes_plot(
     figure.add_vline(x=0, line={"color": style.INK, "width": 1}, layer="below")
     x_title += " (percentage points of probability difference)"
     height = 150 + 24 * max(len(table), 3)
-    style.lay_out(figure, title, 760, height, x_title, legend=True, showlegend=True)
+    style.lay_out(figure, title, 760, height, x_title, legend=True)
     style.name_rows(figure, table["label"])
     figure.update_xaxes(range=style.with_room([0.0, *table["low"], *table["high"]]))
     return figure
@@ -89,12 +89,11 @@ def distribution_plot(values: Iterable[float], marks: Mapping[str, float], name:
             x=[value, value],
             y=[0, top],
             mode="lines",
-            name=f"{mark} ({value:.3f})".translate(style.MINUS),
+            name=f"{mark} ({in_words(value, 'number')})",
             line={"color": style.colour_of(mark, marks), "width": 2.5},
             hovertemplate=f"{mark}<br>%{{x:.3f}}<extra></extra>",
         )
-    titles = "probability difference", "circuits"
-    style.lay_out(figure, None, 860, 360, *titles, legend=True, top=70, showlegend=True)
+    style.lay_out(figure, None, 860, 360, "probability difference", "circuits", legend=True)
     figure.update_xaxes(showgrid=False, range=style.with_room(ends))
     figure.update_yaxes(range=[0, top])
     return figure
@@ -112,18 +111,21 @@ def circuit_builder(patching: PathPatching, parts: CircuitParts) -> Explorer:
     whole = {"corrupted": engines[0].base_log_probs, "clean": noising.base_log_probs}
     YY, positions = patching.dataset.YY, patching.dataset.positions
 
-    def built(start: str, without: Sequence[str], cut: Sequence[str], add: str) -> Circuit:
-        circuit = starts[start]
-        for off in (without, cut):
+    def draw(
+        start_from: str,
+        it_sends: str,
+        without: Sequence[str],
+        cut_edges: Sequence[str],
+        add_edges: str,
+    ) -> View:
+        circuit = starts[start_from]
+        for off in (without, cut_edges):
             # The lists are those of the full circuit; what this one lacks is off already.
             circuit = circuit.without(*{*off} & {*circuit.components, *circuit.links})
-        new = [edge for edge in Circuit(typed_names(add)).edges if edge not in circuit.edges]
-        return circuit | Circuit(new)
-
-    def draw(start: str, sends: str, without: Sequence[str], cut: Sequence[str], add: str) -> View:
-        circuit = built(start, without, cut, add)
-        name = "reverse of this circuit" if _SENT[sends] else "this circuit"
-        answers = whole | {name: engines[_SENT[sends]].evaluate(circuit).log_probs}
+        added = Circuit(typed_names(add_edges)).edges
+        circuit |= Circuit([edge for edge in added if edge not in circuit.edges])
+        name = "reverse of this circuit" if _SENT[it_sends] else "this circuit"
+        answers = whole | {name: engines[_SENT[it_sends]].evaluate(circuit).log_probs}
         results = Results({}, YY, evaluations={k: Evaluation(k, v, YY) for k, v in answers.items()})
         heatmaps = {k: per_YY_probs(answers[k], YY) for k in ("clean", name)}
         drawing = circuit_svg(circuit, positions=positions)
@@ -134,15 +136,11 @@ def circuit_builder(patching: PathPatching, parts: CircuitParts) -> Explorer:
     example = "a9.h1 -> m9, m9 -> logits"
     return Explorer(
         draw,
-        {
-            "start": widgets.Dropdown(options=list(starts), description="start from"),
-            "sends": widgets.Dropdown(options=list(_SENT), description="it sends", layout=wide),
-            "without": widgets.SelectMultiple(options=members, rows=9),
-            "cut": widgets.SelectMultiple(
-                options=full.links, description="cut edges", rows=9, layout=wide
-            ),
-            "add": widgets.Text(description="add edges", placeholder=example, layout=wide),
-        },
+        start_from=list(starts),
+        it_sends=widgets.Dropdown(options=list(_SENT), layout=wide),
+        without=widgets.SelectMultiple(options=members, rows=9),
+        cut_edges=widgets.SelectMultiple(options=full.links, rows=9, layout=wide),
+        add_edges=widgets.Text(placeholder=example, layout=wide),
     )
 
 
@@ -222,4 +220,4 @@ def family_explorer(
         return View(figure, top_components(sweep, parts) + text)
 
     views = ["end years", "into the logits", *(f"into {mlp}" for mlp in reversed(late))]
-    return Explorer(draw, {"family": list(known), "shown": views})
+    return Explorer(draw, family=list(known), shown=views)

@@ -66,18 +66,17 @@ def year_heatmaps(
     The paper's zmax is the default; None takes what all but the highest 0.5 % of cells stay below.
     Raises ValueError for no tables, or another shape than [97, 100].
     """
-    style.check_year_tables(probs)
+    figure, places = style.year_panels(
+        probs, "predicted end year", len(probs), (285, 320), (15, 0), shared_yaxes=True
+    )
     if zmax is None:
         cells = torch.stack([table.detach().double().cpu() for table in probs.values()])
         zmax = math.ceil(100 * float(cells[~cells.isnan()].quantile(0.995))) / 100
-    figure, places = style.panels(probs, len(probs), shared_yaxes=True, horizontal_spacing=0.03)
     for place, (name, table) in zip(places, probs.items(), strict=True):
         trace = style.year_cells(table, name, quantity, coloraxis="coloraxis")
         figure.add_trace(trace, **place)
-    style.lay_out(figure, None, 165 + 300 * len(probs), 420, "predicted end year", top=48)
     scale = {"colorscale": "Blues", "cmin": 0, "cmax": zmax}
-    figure.update_layout(coloraxis=scale | {"colorbar": {"title": {"text": quantity}}})
-    style.year_axes(figure)
+    figure.update_layout(coloraxis=scale, coloraxis_colorbar_title_text=quantity)
     return figure
 
 
@@ -86,15 +85,11 @@ def year_curve(curves: Mapping[str, Float[Tensor, " year"]], YY: int) -> go.Figu
     hover = "end year %{x:02d}<br>probability %{y:.4f}"
     figure = style.lines(curves, range(100), hover, "lines+markers")
     figure.update_traces(marker={"size": 4})
-    figure.add_vline(x=YY, line={"color": style.INK, "width": 1, "dash": "dot"})
-    figure.add_annotation(
+    figure.add_vline(
         x=YY,
-        y=0.98,
-        yref="paper",
-        text=f"YY = {YY:02d}",
-        showarrow=False,
-        xanchor="left" if YY < 50 else "right",
-        xshift=5 if YY < 50 else -5,
+        line={"color": style.INK, "width": 1, "dash": "dot"},
+        annotation_text=f"YY = {YY:02d}",
+        annotation_position="top right" if YY < 50 else "top left",
     )
     style.lay_out(figure, None, 860, 360, "predicted end year", "probability", legend=True)
     figure.update_xaxes(style.years_axis(99), range=[-1, 100])
@@ -131,24 +126,19 @@ def year_pool_map(pool: pd.DataFrame, title: str | None = None) -> go.Figure:
     grid = pool.pivot(index="century", columns="YY")
     centuries = [str(century) for century in grid.index]
     figure = go.Figure()
-    for code, (name, colour) in enumerate(_STATUS_COLOURS.items()):
+    for name, colour in _STATUS_COLOURS.items():
+        has_it = grid["status"] == name
         figure.add_heatmap(
             x=list(range(100)),
             y=centuries,
-            z=np.where(grid["status"] == name, code, np.nan),
+            z=np.where(has_it, 1.0, np.nan),
+            name=f"{name} ({has_it.to_numpy().sum()})",
+            showlegend=True,
             customdata=np.dstack([grid["year"], grid["tokens"]]),
             colorscale=[[0, colour], [1, colour]],
             showscale=False,
             ygap=2,
             hovertemplate=f"<b>%{{customdata[0]}}</b><br>%{{customdata[1]}}<br>{name}<extra></extra>",
-        )
-        # A heatmap has no entry in the legend; an empty square stands in for it.
-        figure.add_scatter(
-            x=[None],
-            y=[None],
-            mode="markers",
-            name=f"{name} ({int((pool['status'] == name).sum())})",
-            marker={"symbol": "square", "size": 12, "color": colour},
         )
     height = 140 + 24 * len(centuries)
     style.lay_out(
@@ -162,10 +152,10 @@ def year_pool_map(pool: pd.DataFrame, title: str | None = None) -> go.Figure:
 def prompt_tracer(model: Transformer) -> Explorer:
     """Choose noun, start year and corruption; see both prompts and the model's end years."""
 
-    def draw(noun: str, year: int, corruption: str) -> View:
+    def draw(noun: str, start_year: int, corruption: str) -> View:
         other = next(word for word in load_nouns() if word != noun)  # for the corruption "noun"
         drawn = YearDataset(
-            model.tokenizer, 16, years=[year], nouns=[noun, other], corruption=corruption
+            model.tokenizer, 16, years=[start_year], nouns=[noun, other], corruption=corruption
         )
         dataset = drawn[drawn.nouns.index(noun)]
         patching = PathPatching(model, dataset)
@@ -180,15 +170,18 @@ def prompt_tracer(model: Transformer) -> Explorer:
             )
             for name, text in texts.items()
         ]
-        head = ("", "prompt", "top end year", f"probability difference for YY = {year % 100:02d}")
-        figure = year_curve({name: found[0] for name, found in probs.items()}, year % 100)
+        head = (
+            "",
+            "prompt",
+            "top end year",
+            f"probability difference for YY = {start_year % 100:02d}",
+        )
+        figure = year_curve({name: found[0] for name, found in probs.items()}, start_year % 100)
         return View(figure, html_table(head, rows) + token_table(dataset, 0, model.tokenizer))
 
     return Explorer(
         draw,
-        {
-            "noun": widgets.Dropdown(options=load_nouns(), value="plague"),
-            "year": widgets.IntSlider(1732, 1000, 1899, description="start year"),
-            "corruption": list(CORRUPTIONS),
-        },
+        noun=widgets.Dropdown(options=load_nouns(), value="plague"),
+        start_year=widgets.IntSlider(1732, 1000, 1899),
+        corruption=list(CORRUPTIONS),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
 from html import escape
 from textwrap import wrap
 
@@ -29,7 +29,7 @@ def choices_matrix(
     reference's maps. Grey has nothing to compare. Hover for the details.
     """
     axes = {"x": [str(column) for column in words], "y": [str(name) for name in words.index]}
-    figure = go.Figure(style.grey_squares(moved.isna().to_numpy(), **axes, hoverinfo="skip"))
+    figure = go.Figure()
     figure.add_heatmap(
         **axes,
         z=moved.to_numpy(float),
@@ -44,8 +44,9 @@ def choices_matrix(
         colorbar={"title": {"text": "change from the reference"}, "nticks": 6},
     )
     width = min(1100, 250 + 42 * len(axes["x"]))
+    style.lay_out(figure, title, width, 120 + 24 * len(axes["y"]), plot_bgcolor=style.UNREACHED)
     # The names of the columns stand above, between title and matrix.
-    style.lay_out(figure, title, width, 120 + 24 * len(axes["y"]), top=80)
+    figure.update_layout(margin_t=80 + (28 if title else 0))
     figure.update_xaxes(side="top", showgrid=False, dtick=1, tickangle=-40, tickfont={"size": 11})
     figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1)
     return figure
@@ -92,52 +93,31 @@ def choice_scores(comparison: Comparison, names: Iterable[str] | None = None) ->
     return html_table(head, rows, note)
 
 
-def effects_against(
-    senders: Sequence[str],
-    reference: Sequence[float],
-    effects: Sequence[float],
-    marked: Collection[str],
-    title: str,
-    unit: str,
-) -> go.Figure:
+def effects_against(comparison: Comparison, choice: str, sweep: str) -> go.Figure:
     """Every sender's effect in a choice's sweep over its effect in the reference's.
 
-    ``marked`` senders, such as a circuit's, have their own colour; the strongest of them and of the
-    others are named. ``unit`` is the choice's; the reference's are percentage points. A dotted line
-    marks equal effects, where both have this unit.
+    The circuit's senders have their own colour; the strongest of them and of the others are named.
+    A dotted line marks equal effects, where both are percentage points.
     """
-    same_unit = unit == "percentage points"
-    frame = pd.DataFrame({"name": list(senders), "x": reference, "y": effects})
+    same_unit = CHOICES[choice].unit == "share"
+    reference, effects = (comparison.effects(one, sweep) for one in (REFERENCE.name, choice))
+    frame = pd.DataFrame({"name": comparison.senders(sweep), "x": reference, "y": effects})
     frame[["x", "y"]] *= [100, 100 if same_unit else 1]
     frame = frame[(frame[["x", "y"]] != 0).any(axis=1)]
-    inside = frame["name"].isin(list(marked))
-    figure = go.Figure()
-    for label, rows, colour, n_named in (
-        ("in the circuit", frame[inside], style.COLOURS["corrupted"], 7),
-        ("not in it", frame[~inside], style.QUIET, 3),
-    ):
-        size = (rows[["x", "y"]] / frame[["x", "y"]].abs().max()).abs().sum(axis=1)
-        figure.add_scatter(
-            x=rows["x"],
-            y=rows["y"],
-            mode="markers+text",
-            text=rows["name"].where(size.rank(ascending=False, method="first") <= n_named, ""),
-            customdata=rows["name"],
-            name=label,
-            marker={"size": 8, "color": colour, "opacity": 0.8},
-            hovertemplate="<b>%{customdata}</b><br>reference %{x:+.3f}<br>here %{y:+.3f}"
-            "<extra></extra>",
-        )
-    if same_unit:
-        # As far as both axes reach, so that it stretches neither.
-        low, high = frame[["x", "y"]].min().max(), frame[["x", "y"]].max().min()
-        line = {"color": style.INK, "width": 1, "dash": "dot"}
-        figure.add_shape(type="line", x0=low, y0=low, x1=high, y1=high, line=line, layer="below")
-    style.zero_cross(figure)
+    size = (frame[["x", "y"]] / frame[["x", "y"]].abs().max()).abs().sum(axis=1)
+    inside = frame["name"].isin(list(comparison.members(sweep)))
+    strongest = {*frame["name"][size[inside].nlargest(7).index]}
+    strongest |= {*frame["name"][size[~inside].nlargest(3).index]}
+    frame = frame.assign(text=frame["name"].where(frame["name"].isin(strongest), ""))
+    groups = {
+        "in the circuit": (style.COLOURS["corrupted"], frame[inside]),
+        "not in it": (style.QUIET, frame[~inside]),
+    }
+    figure = style.points_against(groups, "reference", "here", same_unit)
+    unit = "percentage points" if same_unit else "logits"
+    titles = "effect in the reference (percentage points)", f"effect with this choice ({unit})"
+    style.lay_out(figure, f"{choice}: into {sweep}", 640, 452, *titles, showlegend=True)
     corner = {"x": 1, "xanchor": "right", "y": 0, "yanchor": "bottom", "orientation": "v"}
-    x_title = "effect in the reference (percentage points)"
-    y_title = f"effect with this choice ({unit})"
-    style.lay_out(figure, title, 640, 452, x_title, y_title, showlegend=True)
     figure.update_layout(legend=corner)
     return figure
 
@@ -155,17 +135,9 @@ def choice_explorer(comparison: Comparison) -> Explorer:
             return View(None, note + text)
         r, detail = correlations[sweep][choice], escape(details[sweep][choice])
         text = f"<p>Into {escape(sweep)} the correlation is {r} ({detail}).</p>" + text
-        figure = effects_against(
-            comparison.senders(sweep),
-            comparison.effects(REFERENCE.name, sweep).tolist(),
-            comparison.effects(choice, sweep).tolist(),
-            comparison.members(sweep),
-            f"{choice}: into {sweep}",
-            "percentage points" if CHOICES[choice].unit == "share" else "logits",
-        )
-        return View(figure, text)
+        return View(effects_against(comparison, choice, sweep), text)
 
-    return Explorer(draw, {"choice": list(summary.index), "sweep": comparison.sweeps})
+    return Explorer(draw, choice=list(summary.index), sweep=comparison.sweeps)
 
 
 _SEVERITIES = {"breaks the comparison": "#c0392b", "changes the numbers": "#b7791f"}
@@ -209,4 +181,4 @@ def mistake_explorer(model: Transformer, dataset: YearDataset) -> Explorer:
         )
         return View(figure, diagnosis_table(diagnosis))
 
-    return Explorer(draw, {"mistake": [*MISTAKES, "no mistake"]})
+    return Explorer(draw, mistake=[*MISTAKES, "no mistake"])

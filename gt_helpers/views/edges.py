@@ -23,9 +23,8 @@ from ..patching.circuits import Circuit
 from ..patching.engine import PathPatching
 from .kit import style
 from .kit.drawing import circuit_svg, edges_svg
-from .kit.explorer import Explorer, View
+from .kit.explorer import FEW, Explorer, View, some_prompts
 from .kit.html import Html, bold, html_table, interval_of, table_of
-from .patching import FEW, some_prompts
 
 _TITLES = {
     "above_corrupted": "recovered above corrupted",
@@ -53,14 +52,11 @@ def quality_curves(
     unit = 1 if y == "prob_diff" else 100
     shown[["y", "low", "high"]] = unit * shown[[y, f"{y}_low", f"{y}_high"]]
     figure = go.Figure()
-    for kind, draw in (
-        ("random", _add_random),
-        ("ranking", _add_ranking),
-        ("circuit", _add_circuit),
-    ):
+    adders = {"random": _add_random, "ranking": _add_ranking, "circuit": _add_circuit}
+    for kind, add in adders.items():
         of_kind = shown[shown["kind"] == kind].groupby("name", sort=False)
         for i, (name, rows) in enumerate(of_kind):
-            draw(figure, str(name), rows, i)
+            add(figure, str(name), rows, i)
     style.zero_line(figure, colour=style.INK)
     style.lay_out(figure, title, 860, 482, "edges", _TITLES[y], showlegend=True)
     below = {"y": -0.2, "yanchor": "top"}  # many names: they need two lines
@@ -120,36 +116,24 @@ def _add_points(figure: go.Figure, name: str, rows: pd.DataFrame, **look: Any) -
 def score_scatter(reference: EdgeScores, other: EdgeScores, n_named: int = 8) -> go.Figure:
     """Every edge's mean score by another method over the reference's, e.g. over exact effects.
 
-    The edges that it gets most wrong are dark, and named where there is room. On the grey line both
-    agree; edges that are next to 0 in both are left out. Raises ValueError for scores of another
-    graph.
+    The edges that it gets most wrong are dark, and named where there is room. On the dotted line
+    both agree; edges that are next to 0 in both are left out. Raises ValueError for scores of
+    another graph.
     """
     every = worst_edges(reference, other, len(reference.graph))
-    columns = ["reference", "other"]
-    every[columns] *= 100
-    sizes = every[columns].abs()
+    every = every.rename(columns={"reference": "x", "other": "y", "edge": "name"})
+    every[["x", "y"]] *= 100
+    sizes = every[["x", "y"]].abs()
     frame = every[(sizes > _QUIET * sizes.to_numpy().max(initial=0)).any(axis=1)]
-    ranges = [style.with_room([0.0, *frame[column]], 0.12) for column in columns]  # for names
-    ends = [min(low for low, _ in ranges), max(high for _, high in ranges)]
-    figure = go.Figure(go.Scatter(x=ends, y=ends, mode="lines", line=_THIN, hoverinfo="skip"))
-    worst = frame[:n_named]
-    for rows, colour, names in (
-        (frame[n_named:], style.COLOURS["clean"], None),
-        (worst, style.INK, _apart(worst, ranges)),
-    ):
-        figure.add_scatter(
-            x=rows["reference"],
-            y=rows["other"],
-            mode="markers+text" if names else "markers",
-            text=names,
-            hovertext=rows["edge"],
-            marker={"size": 6, "color": colour, "opacity": 0.7},
-            hovertemplate=f"<b>%{{hovertext}}</b><br>{reference.method} %{{x:+.3f}}"
-            f"<br>{other.method} %{{y:+.3f}}<extra></extra>",
-        )
-    style.zero_cross(figure)
+    ranges = [style.with_room([0.0, *frame[column]], 0.12) for column in ("x", "y")]  # for names
+    worst, rest = frame[:n_named], frame[n_named:]
+    groups = {
+        "the others": (style.COLOURS["clean"], rest),
+        "the worst": (style.INK, worst.assign(text=_apart(worst, ranges))),
+    }
+    figure = style.points_against(groups, reference.method, other.method)
     titles = [f"{one.method} (percentage points)" for one in (reference, other)]
-    style.lay_out(figure, None, 680, 492, *titles, showlegend=False)
+    style.lay_out(figure, None, 680, 492, *titles)
     figure.update_xaxes(range=ranges[0])
     figure.update_yaxes(range=ranges[1])
     return figure
@@ -160,7 +144,7 @@ def _apart(rows: pd.DataFrame, ranges: list[list[float]]) -> list[str]:
     wide, high = (end - start for start, end in ranges)
     names: list[str] = []
     taken: list[tuple[float, float]] = []
-    for x, y, name in zip(rows["reference"], rows["other"], rows["edge"], strict=True):
+    for x, y, name in zip(rows["x"], rows["y"], rows["name"], strict=True):
         free = all(abs(x - a) > 0.25 * wide or abs(y - b) > 0.045 * high for a, b in taken)
         taken += [(x, y)] if free else []
         names.append(name if free else "")
@@ -237,11 +221,9 @@ def discovery_explorer(
     options = [(f"{count:,}", count) for count in counts]
     return Explorer(
         draw,
-        {
-            "method": [*rankings, *given],
-            "edges": widgets.Dropdown(options=options, value=min(100, counts[-1])),
-            "against": [*given, *rankings],
-        },
+        method=[*rankings, *given],
+        edges=widgets.Dropdown(options=options, value=min(100, counts[-1])),
+        against=[*given, *rankings],
     )
 
 

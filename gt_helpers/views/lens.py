@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import ipywidgets as widgets
 import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
@@ -35,12 +32,8 @@ def lens_heatmap(
     The colours reach to the largest size among the cells; a YY without a prompt is grey. Raises
     ValueError for another shape than [97, 100].
     """
-    style.check_year_tables({"": table})
-    figure, (place,) = style.panels([""], 1)
-    bar = {"title": {"text": label}}
-    figure.add_trace(_lens_cells(table, "", None, label, colorbar=bar), **place)
-    style.lay_out(figure, title, 620, 520, "end year", plot_bgcolor=style.UNREACHED)
-    style.year_axes(figure)
+    figure = lens_heatmaps({"": table}, label=label, panel=460)
+    style.lay_out(figure, title, 620, 520)
     return figure
 
 
@@ -49,50 +42,40 @@ def lens_heatmaps(
     zmax: float | None = None,
     label: str = "logit",
     columns: int = 4,
+    panel: int = 190,
 ) -> go.Figure:
-    """Lens heatmaps of several components, a small one each, ``columns`` in a row.
+    """Lens heatmaps of several components, ``columns`` in a row, each ``panel`` pixels wide.
 
     Without ``zmax`` each has its own colour scale, as in the paper; with it all share -zmax to
     zmax. Raises ValueError for no tables, or another shape than [97, 100].
     """
-    style.check_year_tables(tables)
-    columns = min(columns, len(tables))
-    rows = math.ceil(len(tables) / columns)
-    # In pixels: the room beside a panel for its colour bar, and below it for ticks and titles.
-    panel, beside, below = 190, 76 if zmax is None else 36, 68
-    width, height = columns * (panel + beside) - beside, rows * (panel + below) - below
-    spacing = {"horizontal_spacing": beside / width, "vertical_spacing": below / height}
-    figure, places = style.panels(tables, columns, **spacing)
-    for i, (place, (name, table)) in enumerate(zip(places, tables.items(), strict=True)):
-        trace = _lens_cells(table, name, zmax, label)
-        if zmax is None:
-            ends_row = place["col"] == columns or i == len(tables) - 1
-            x, y = (axis.domain for axis in figure.get_subplot(*place.values()))
-            middle = {"x": x[1], "y": sum(y) / 2, "len": panel, "lenmode": "pixels"}
-            small = {"thickness": 9, "xpad": 5, "nticks": 5}
-            trace.colorbar = {"title": {"text": label if ends_row else ""}, **middle, **small}
-        else:
-            trace.coloraxis = "coloraxis"
+    # Beside a panel is room for its colour bar, below it for ticks and titles.
+    figure, places = style.year_panels(tables, "end year", columns, (panel, panel), (76, 68))
+    for place, (name, table) in zip(places, tables.items(), strict=True):
+        limit = style.largest_size(style.array(table)) if zmax is None else zmax
+        ends_row = place["col"] == columns or place == places[-1]
+        x, y = (axis.domain for axis in figure.get_subplot(*place.values()))
+        bar = {
+            "title": {"text": label if ends_row else ""},
+            "x": x[1],
+            "y": sum(y) / 2,
+            "len": y[1] - y[0],
+            **{"thickness": 9, "xpad": 5, "nticks": 5},
+        }
+        trace = style.year_cells(
+            table,
+            name,
+            label,
+            "+.3f",
+            colorscale="RdBu",
+            zmin=-limit,
+            zmax=limit,
+            colorbar=bar,
+            showscale=zmax is None or ends_row,
+        )
         figure.add_trace(trace, **place)
-        if i + columns >= len(tables):  # the lowest panel of its column
-            figure.update_xaxes(title={"text": "end year"}, **place)
-    style.lay_out(figure, None, width + 64 + 90, height + 40 + 56, top=40)
-    figure.update_layout(
-        margin={"l": 64, "r": 90, "b": 56},
-        plot_bgcolor=style.UNREACHED,
-        coloraxis={"colorscale": "RdBu", "cmin": -(zmax or 1), "cmax": zmax or 1},
-        coloraxis_colorbar={"title": {"text": label}, "nticks": 5},
-    )
-    style.year_axes(figure, step=20)
+    figure.update_layout(plot_bgcolor=style.UNREACHED)
     return figure
-
-
-def _lens_cells(
-    table: Tensor, name: str, zmax: float | None, label: str, **more: Any
-) -> go.Heatmap:
-    limit = style.largest_size(style.array(table)) if zmax is None else zmax
-    colours = {"colorscale": "RdBu", "zmin": -limit, "zmax": limit}
-    return style.year_cells(table, name, label, "+.3f", **colours, **more)
 
 
 def depth_plot(
@@ -115,7 +98,7 @@ def depth_plot(
     style.zero_line(figure)
     x_title = "residual stream at END after … (○ a layer’s heads, ■ its MLP)"
     y_title = "probability difference"
-    style.lay_out(figure, None, 860, 380, x_title, y_title, legend=True, showlegend=True)
+    style.lay_out(figure, None, 860, 380, x_title, y_title, legend=True)
     figure.update_xaxes(tickangle=-45, dtick=1, range=[-0.6, len(stages) - 0.4])
     return figure
 
@@ -168,10 +151,5 @@ def lens_explorer(
 
     others = [sender.label for sender in cache.model.shape(["END"]).senders("END")]
     return Explorer(
-        draw,
-        {
-            "component": circuit_first(names, others),
-            "lens": widgets.ToggleButtons(options=list(_LENSES)),
-            "shown": list(_SHOWN),
-        },
+        draw, component=circuit_first(names, others), lens=tuple(_LENSES), shown=list(_SHOWN)
     )

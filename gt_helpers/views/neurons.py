@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import ipywidgets as widgets
@@ -56,7 +55,7 @@ def share_curves(
     figure = style.lines(shares, counts, f"%{{x}} neurons<br>%{{y:.1%}} of {mlp}", "lines+markers")
     style.zero_line(figure, 0, 1)
     titles = f"number of neurons of {mlp}", f"share of {mlp}’s direct effect"
-    style.lay_out(figure, None, 860, 380, *titles, legend=True, top=56, showlegend=True)
+    style.lay_out(figure, None, 860, 380, *titles, legend=True)
     figure.update_xaxes(style.counts_axis(counts[-1]))
     figure.update_yaxes(tickformat=".0%")
     return figure
@@ -72,13 +71,10 @@ def pca_panels(
     ``explained`` are shares of variance by the same names. Every tenth YY is written beside a
     prompt of it.
     """
-    columns = min(2, len(points))
-    rows = math.ceil(len(points) / columns)
     years = YY.tolist()
     tenths = {*range(10, 99, 10), min(years), max(years)} & {*years}
     labelled = {years.index(year) for year in tenths}
-    spacing = {"horizontal_spacing": 0.12, "vertical_spacing": 0.3 / rows}
-    figure, places = style.panels(points, columns, **spacing)
+    figure, places = style.panels(points, 2, panel=(325, 275), between=(90, 95))
     for place, (name, xy) in zip(places, points.items(), strict=True):
         x, y = style.array(xy)[:, :2].T
         figure.add_scatter(
@@ -89,17 +85,13 @@ def pca_panels(
             customdata=years,
             marker={"size": 7, "color": years, "coloraxis": "coloraxis"},
             hovertemplate="YY = %{customdata:02d}<extra></extra>",
-            showlegend=False,
             **place,
         )
         shares = [f"{100 * float(share):.0f} %" for share in explained[name][:2]]
         figure.update_xaxes(title={"text": f"component 1 ({shares[0]} of variance)"}, **place)
         figure.update_yaxes(title={"text": f"component 2 ({shares[1]})"}, **place)
-    style.lay_out(figure, None, 150 + 370 * columns, 60 + 340 * rows, top=40)
-    bar = {"title": {"text": "start year YY"}}
-    figure.update_layout(
-        coloraxis={"colorscale": "Viridis", "cmin": 2, "cmax": 98, "colorbar": bar}
-    )
+    scale = {"colorscale": "Viridis", "cmin": 2, "cmax": 98}
+    figure.update_layout(coloraxis=scale, coloraxis_colorbar_title_text="start year YY")
     return figure
 
 
@@ -111,11 +103,11 @@ def neuron_explorer(neurons: Neurons, effects: Float[Tensor, "neuron prompt"]) -
     order, YY = neuron_ranking(effects), neurons.dataset.YY
     shown_as = {"logit lens": neurons.lens, "direct effect": neurons.year_effect}
 
-    def draw(rank: int, number: int, shown: str) -> View:
-        chosen = order[rank - 1 : rank - 1 + number]
+    def draw(from_rank: int, how_many: int, shown: str) -> View:
+        chosen = order[from_rank - 1 :][:how_many]
         cells = mean_by_YY(shown_as[shown](chosen), YY)
-        last = rank - 1 + len(chosen)
-        ranks = f"rank {rank}" if last == rank else f"ranks {rank} to {last}"
+        last = from_rank - 1 + len(chosen)
+        ranks = f"rank {from_rank}" if last == from_rank else f"ranks {from_rank} to {last}"
         title = f"{neurons.mlp}, {ranks} of {len(neurons)}: {shown}, less 00’s"
         joint = in_words(float(neurons.joint_effect(chosen).mean()), "points", 3)
         single = in_words(float(effects[chosen].mean(-1).sum()), "points", 3)
@@ -125,14 +117,11 @@ def neuron_explorer(neurons: Neurons, effects: Float[Tensor, "neuron prompt"]) -
         text = html_table(head, [(listed, joint, single)], note) + lens_table({ranks: cells})
         return View(lens_heatmap(cells, title), text)
 
-    counts = counts_up_to(len(neurons))
     return Explorer(
         draw,
-        {
-            "rank": widgets.IntSlider(1, 1, len(neurons), description="from rank"),
-            "number": widgets.Dropdown(options=counts, value=1, description="how many"),
-            "shown": widgets.ToggleButtons(options=list(shown_as)),
-        },
+        from_rank=widgets.IntSlider(1, 1, len(neurons)),
+        how_many=counts_up_to(len(neurons)),
+        shown=tuple(shown_as),
     )
 
 
@@ -144,11 +133,9 @@ def pca_explorer(
     ``shown`` holds the dataset's clean prompts, ``fitted`` others of the same template, both from
     the first position on; ``heads``, such as a circuit's, are listed first.
     """
-    model = shown.model
-    mlps = [f"m{i}" for i in range(model.n_layers)]
-    others = [f"a{i}.h{j}" for i in range(model.n_layers) for j in range(model.n_heads)]
-    inputs = [f"{mlp} input" for mlp in mlps]
-    places = circuit_first(heads, [*inputs, *mlps, *others, "embed"])
+    senders = [sender.label for sender in shown.model.shape(["END"]).senders("END")]
+    inputs = [f"m{layer} input" for layer in range(shown.model.n_layers)]
+    places = circuit_first(heads, [*inputs, *senders])
 
     def draw(place: str, position: str) -> View:
         name, _, word = place.partition(" ")
@@ -161,6 +148,4 @@ def pca_explorer(
         head = ("component 1", "component 2", "years to the nearest of another YY (chance: 33)")
         return View(pca_panels({at: points}, {at: explained}, dataset.YY), html_table(head, [row]))
 
-    return Explorer(
-        draw, {"place": places, "position": widgets.ToggleButtons(options=["END", "YY"])}
-    )
+    return Explorer(draw, place=places, position=("END", "YY"))

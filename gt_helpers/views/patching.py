@@ -11,10 +11,8 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-import torch
 
 from ..analysis.preview import Preview
-from ..dataset.year_dataset import YearDataset
 from ..formatting import in_words, interval_in_words
 from ..metrics import cutoff_sharpness, prob_diff
 from ..model.components import component, inputs
@@ -27,7 +25,7 @@ from ..patching.paper import (
     end_sweeps,
 )
 from .kit import style
-from .kit.explorer import Explorer, View
+from .kit.explorer import FEW, Explorer, View, some_prompts, typed_names
 from .kit.html import Html, bold, table_of
 
 
@@ -47,57 +45,42 @@ def sweep_heatmap(sweep: Sweep, title: str | None = None, marked: Iterable[str] 
     names = np.array(sweep.senders[:-1], dtype=object).reshape(grid)  # the last is the embedding
     effect = style.array(sweep.effect)
     silent = (sweep.values[:-1] == 0).all(-1).reshape(grid).numpy()
+    nothing = bool(silent.all())
+    position = component(sweep.senders[0]).position
     figure = go.Figure(
         style.squares(
-            np.where(silent, np.nan, effect),
+            effect if nothing else np.where(silent, np.nan, effect),
             "change in probability difference",
             signed=True,
-            customdata=np.dstack([names, _in_points(effect)]),
-            showscale=not silent.all(),
-            hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]} percentage points"
-            "<extra></extra>",
-        )
-    )
-    if silent.any():
-        grey = style.grey_squares(
-            silent,
-            customdata=np.dstack([names, _why_silent(sweep, names)]),
+            customdata=np.dstack([names, _in_words(sweep, names, silent)]),
+            showscale=not nothing,
+            opacity=0 if nothing else 1,  # a heatmap without any number would have no hover texts
+            hoverongaps=True,
             hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]}<extra></extra>",
         )
-        figure.add_trace(grey)
-    position = component(sweep.senders[0]).position
+    )
     wanted = {name if "@" in name else f"{name}@{position}" for name in marked}
     style.outline_cells(figure, np.isin(names, list(wanted)))
-    x_title = f"head at {position}{_embedding_note(sweep, position)}"
+    x_title = f"head at {position}"
+    if sweep.embed:  # it has no cell
+        x_title += "<br><span style='font-size:12px'>not in the grid: embedding at "
+        x_title += f"{position}, {in_words(sweep.embed, 'points')}</span>"
     style.lay_out_grid(figure, sweep.shape.n_layers, sweep.shape.n_heads, title, x_title, mlp=True)
+    figure.update_layout(plot_bgcolor=style.UNREACHED)
     return figure
 
 
-def _in_points(effect: np.ndarray) -> np.ndarray:
-    """Effects in words for a hover text, in percentage points."""
-    return np.vectorize(lambda value: f"{100 * value:+.3f}".translate(style.MINUS))(effect)
-
-
-def _why_silent(sweep: Sweep, names: np.ndarray) -> np.ndarray:
-    """For senders without effect: whether layers and positions allow one at all."""
+def _in_words(sweep: Sweep, names: np.ndarray, silent: np.ndarray) -> np.ndarray:
+    """Every sender's effect; without one, whether layers and positions allow one at all."""
     receivers = inputs(sweep.receivers)
 
-    def why(name: str) -> str:
+    def words(name: str, effect: float, is_silent: bool) -> str:
+        if not is_silent:
+            return in_words(effect, "points", 3)
         reached = any(sweep.shape.reaches(component(name), receiver) for receiver in receivers)
         return "no effect (exactly 0)" if reached else "cannot reach"
 
-    return np.vectorize(why)(names)
-
-
-def _embedding_note(sweep: Sweep, position: str) -> str:
-    """The embedding's effect, which has no cell."""
-    if not sweep.embed:
-        return ""
-    value = f"{100 * sweep.embed:+.2f}".translate(style.MINUS)
-    return (
-        f"<br><span style='font-size:12px'>not in the grid: embedding at {position}, {value} "
-        "percentage points</span>"
-    )
+    return np.vectorize(words)(names, style.array(sweep.effect), silent)
 
 
 def effects_heatmap(effects: pd.DataFrame, title: str | None = None) -> go.Figure:
@@ -115,10 +98,10 @@ def effects_heatmap(effects: pd.DataFrame, title: str | None = None) -> go.Figur
         signed=True,
         x=list(effects.columns),
         y=[str(name) for name in effects.index],
-        customdata=_in_points(values),
-        hovertemplate="<b>%{y}</b><br>%{x}: %{customdata} percentage points<extra></extra>",
+        customdata=effects.map(lambda effect: in_words(effect, "points", 3)).to_numpy(),
+        hovertemplate="<b>%{y}</b><br>%{x}: %{customdata}<extra></extra>",
     )
-    figure = go.Figure(trace.update(colorbar_nticks=5))
+    figure = go.Figure(trace)
     width = 200 + 26 * max(len(effects.columns), 12)
     style.lay_out(figure, title, width, 110 + 30 * max(len(effects), 5))
     figure.update_xaxes(type="category", tickangle=-45, dtick=1, showgrid=False)
@@ -154,13 +137,7 @@ def top_components(sweep: Sweep, parts: CircuitParts, n: int = 8) -> Html:
 
 # ---- the path explorer ------------------------------------------------------------------------
 
-FEW = 32  # prompts that are enough to look at without a GPU
 _METRICS = {"probability difference": prob_diff, "cutoff sharpness": cutoff_sharpness}
-
-
-def some_prompts(dataset: YearDataset, some: int) -> YearDataset:
-    """Some of the prompts, evenly spread, so that they cover all YY."""
-    return dataset.take(torch.linspace(0, len(dataset) - 1, some).round().long())
 
 
 def path_explorer(patching: PathPatching, parts: CircuitParts) -> Explorer:
@@ -187,23 +164,18 @@ def path_explorer(patching: PathPatching, parts: CircuitParts) -> Explorer:
         return View(sweep_heatmap(sweep, marked=circuit_senders(parts, sweep)), text)
 
     at_first = n if patching.model.device.type == "cuda" else min(n, FEW)
-    controls = {
-        "receivers": widgets.Text("logits"),
-        "via": widgets.Text(layout=widgets.Layout(width="420px")),
-        "senders_at": widgets.Dropdown(options=list(patching.dataset.positions), value="END"),
-        "direction": widgets.ToggleButtons(options=["noising", "denoising"]),
-        "metric": list(_METRICS),
-        "prompts": widgets.IntSlider(at_first, 1, n),
-    }
-    explorer = Explorer(draw, controls)
+    explorer = Explorer(
+        draw,
+        receivers=widgets.Text("logits"),
+        via=widgets.Text(layout=widgets.Layout(width="420px")),
+        senders_at=widgets.Dropdown(options=list(patching.dataset.positions), value="END"),
+        direction=("noising", "denoising"),
+        metric=tuple(_METRICS),
+        prompts=widgets.IntSlider(at_first, 1, n),
+    )
     fields = [explorer.controls[name] for name in ("receivers", "via", "senders_at")]
     explorer.children = (_route_menu(_routes(parts), fields), *explorer.children)
     return explorer
-
-
-def typed_names(text: str) -> list[str]:
-    """The names that a text control lists between commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 Route = tuple[str, str, str]  # receivers, via and the senders' position, as one types them

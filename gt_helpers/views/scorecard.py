@@ -6,7 +6,6 @@ import textwrap
 from collections.abc import Iterable
 from html import escape
 
-import ipywidgets as widgets
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -54,12 +53,13 @@ def _claim_row(claim: dict) -> tuple[str, ...]:
 
 def verdict_counts(card: pd.DataFrame) -> Html:
     """How many claims of a `scorecard` have which verdict, by theme, and in all."""
-    counts = pd.crosstab(card["theme"], card["verdict"])
+    counts = pd.crosstab(card["theme"], card["verdict"], margins=True, margins_name="all")
     counts = counts.reindex(
-        index=card["theme"].unique(), columns=[name for name in VERDICTS if name in counts]
+        index=[*card["theme"].unique(), "all"],
+        columns=[name for name in VERDICTS if name in counts],
     )
     rows = [(bold(theme), *map(str, row)) for theme, row in counts.iterrows()]
-    return html_table(("", *counts), [*rows, ("all", *map(str, counts.sum()))])
+    return html_table(("", *counts), rows)
 
 
 def interval_plot(
@@ -118,11 +118,4 @@ def scorecard_explorer(results: Results) -> Explorer:
         figure = scorecard_plot(shown) if "share" in set(values["unit"]) else None
         return View(figure, beside_the_paper(results, shown["id"]))
 
-    themes = list(card["theme"].unique())
-    return Explorer(
-        draw,
-        {
-            "theme": widgets.Dropdown(options=["all", *themes], value=themes[0]),
-            "verdict": ["all", *VERDICTS],
-        },
-    )
+    return Explorer(draw, theme=[*card["theme"].unique(), "all"], verdict=["all", *VERDICTS])

@@ -10,6 +10,7 @@ import torch
 from explorers import state
 
 from gt_helpers import ActivationCache, YearDataset, attention_pattern, views
+from gt_helpers.views.kit.style import UNREACHED
 
 NAMES = ("eos", "The", "NOUN", "XX1", "YY", "END")
 
@@ -22,16 +23,15 @@ def a_pattern(n: int = len(NAMES), seed: int = 0) -> torch.Tensor:
 def test_pattern_heatmap_names_positions_with_end_at_the_bottom() -> None:
     pattern = a_pattern()
     figure = views.pattern_heatmap(pattern, NAMES, "a7.h10")
-    cells, grey = figure.data
+    (cells,) = figure.data
     low, high = figure.layout.yaxis.range
     assert low > high  # the first row is on top, END's at the bottom
     for axis in (figure.layout.xaxis, figure.layout.yaxis):
         assert axis.ticktext == NAMES and list(axis.tickvals) == list(range(len(NAMES)))
     drawn, kept = np.array(cells.z, dtype=float), np.tril(np.ones((6, 6), dtype=bool))
     np.testing.assert_allclose(drawn[kept], pattern.numpy()[kept], rtol=1e-6)
-    # Where no head can look there is no number, only grey.
-    assert np.isnan(drawn[~kept]).all() and (np.array(grey.z)[~kept] == 1).all()
-    assert np.isnan(np.array(grey.z)[kept]).all() and grey.hoverinfo == "skip"
+    # Where no head can look there is no number, only the grey ground.
+    assert np.isnan(drawn[~kept]).all() and figure.layout.plot_bgcolor == UNREACHED
     assert cells.customdata[5][4] == "END → YY"
     assert (cells.zmin, cells.zmax) == (0, 1)
 
@@ -97,14 +97,14 @@ def test_attention_explorer(clean: ActivationCache, dataset: YearDataset) -> Non
     options = explorer.controls["head"].options
     assert options[:2] == (("a9.h1 (circuit)", "a9.h1"), ("a7.h10 (circuit)", "a7.h10"))
     assert len({name for _, name in options}) == len(options) == 144
-    years = explorer.controls["YY"].options
+    years = explorer.controls["prompts_YY"].options
     assert years[:3] == ("all", "00 to 09", "10 to 19") and years[-1] == "90 to 99"
     before = explorer.text.value
     explorer.controls["head"].value = "a5.h9"
     assert explorer.text.value != before and state(explorer) == "done"
 
     chosen = torch.arange(10, 20) - 2  # the prompts with YY 10 to 19
-    plain = explorer.draw(head="a5.h9", shown="attention", YY="10 to 19")
+    plain = explorer.draw(head="a5.h9", shown="attention", prompts_YY="10 to 19")
     expected = attention_pattern(clean, "a5.h9")[chosen].mean(0)
     cells = np.array(plain.figure.data[0].z)[-1]
     np.testing.assert_allclose(cells, expected[-1].numpy(), rtol=1e-5)
@@ -112,6 +112,8 @@ def test_attention_explorer(clean: ActivationCache, dataset: YearDataset) -> Non
     top = list(dataset.positions)[int(expected[-1].argmax())]
     assert plain.text.index(top) < plain.text.index(f"{float(expected[-1].max()):.3f}")
 
-    weighted = explorer.draw(head="a5.h9", shown="attention × norm moved", YY="all").figure.data[0]
+    weighted = explorer.draw(
+        head="a5.h9", shown="attention × norm moved", prompts_YY="all"
+    ).figure.data[0]
     expected = attention_pattern(clean, "a5.h9", value_weighted=True).mean(0)
     assert weighted.zmax == pytest.approx(float(expected.max()), rel=1e-5)

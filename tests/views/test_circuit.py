@@ -97,27 +97,27 @@ def shows(explorer: Explorer, patching: PathPatching, circuit: Circuit) -> None:
 def test_components_and_edges_are_switched_off(builder: Explorer, patching: PathPatching) -> None:
     shows(builder, patching.reversed(), partial_circuit())
     builder.controls["without"].value = ("m8@END", "m0@YY")  # m0 is not in the partial circuit
-    builder.controls["cut"].value = ("a9.h1@END -> m9@END", "m8@END -> logits")
+    builder.controls["cut_edges"].value = ("a9.h1@END -> m9@END", "m8@END -> logits")
     expected = partial_circuit().without("m8", "a9.h1 -> m9")
     shows(builder, patching.reversed(), expected)
-    builder.controls["start"].value = "full circuit"
+    builder.controls["start_from"].value = "full circuit"
     expected = full_circuit().without("m8", "m0@YY", "a9.h1 -> m9")
     shows(builder, patching.reversed(), expected)
 
 
 def test_edges_are_added_by_name(builder: Explorer, patching: PathPatching) -> None:
-    builder.controls["start"].value = "no edges"
+    builder.controls["start_from"].value = "no edges"
     shows(builder, patching.reversed(), Circuit())
-    builder.controls["add"].value = "a9.h1 -> m9, m9 -> logits"
+    builder.controls["add_edges"].value = "a9.h1 -> m9, m9 -> logits"
     shows(builder, patching.reversed(), Circuit(["a9.h1 -> m9", "m9 -> logits"]))
-    builder.controls["add"].value = "a9.h1 -> m99"
+    builder.controls["add_edges"].value = "a9.h1 -> m99"
     assert state(builder) == "error"
     assert "m99 does not exist" in builder.state.value
 
 
 def test_the_reverse_has_no_recovered_share(builder: Explorer, patching: PathPatching) -> None:
     assert "–" not in builder.text.value.split("this circuit")[1].split("</tr>")[0]
-    builder.controls["sends"].value = "corrupted values into the clean run"
+    builder.controls["it_sends"].value = "corrupted values into the clean run"
     shows(builder, patching, partial_circuit())
     row = builder.text.value.split("reverse of this circuit")[1].split("</tr>")[0]
     assert row.count("–") == 2

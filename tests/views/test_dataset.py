@@ -81,9 +81,10 @@ def test_year_pool_map_shows_every_year_once() -> None:
         columns=["year", "century", "YY", "tokens", "status"],
     )
     figure = views.year_pool_map(pool)
-    cells = np.stack([np.asarray(t.z, float) for t in figure.data if t.type == "heatmap"])
+    cells = np.stack([np.asarray(trace.z, float) for trace in figure.data])
     assert ((~np.isnan(cells)).sum(0) == 1).all()
-    assert next(t.name for t in figure.data if t.type == "scatter") == "kept (25)"
+    assert [trace.name for trace in figure.data] == [f"{status} (25)" for status in statuses]
+    assert all(trace.showlegend for trace in figure.data)
 
 
 def test_every_figure_has_the_same_template_and_no_upload_button() -> None:
@@ -103,12 +104,12 @@ def test_every_figure_has_the_same_template_and_no_upload_button() -> None:
 def test_prompt_tracer(mini: Transformer) -> None:
     explorer = views.prompt_tracer(mini)
     before = drawn(explorer)
-    explorer.controls["year"].value = 1766
+    explorer.controls["start_year"].value = 1766
     assert "1766" in explorer.text.value and state(explorer) == "done"
     assert drawn(explorer).data[0].y != before.data[0].y
     for corruption in explorer.controls["corruption"].options:
         explorer.controls["corruption"].value = corruption
         assert state(explorer) == "done", corruption
         assert "The plague lasted from the year 1766" in explorer.text.value
-    explorer.controls["year"].value = 1800  # one token
+    explorer.controls["start_year"].value = 1800  # one token
     assert state(explorer) == "error" and "1800" in explorer.state.value

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 from explorers import drawn, numbers, rows, state
 from made_comparison import USUAL, compared, made
@@ -21,28 +24,25 @@ def comparison() -> Comparison:
 
 def test_the_matrix_shows_values_coloured_by_change(comparison: Comparison) -> None:
     figure = views.choices_matrix(*comparison.matrix(), "Choices")
-    grey, cells = figure.data
+    (cells,) = figure.data
     assert list(cells.y)[:2] == ["the paper's setting", "another noun"]
     assert list(cells.x) == ["clean", "corrupted", "recovered", "logits", "values", "lens"]
     assert cells.text[1][3] == "−1.00" and cells.z[1][3] == pytest.approx(2)
     assert cells.customdata[1][3] == "seeds: −1.00 to −1.00"
-    nothing = [row[4] == 1 for row in grey.z]
+    nothing = [math.isnan(row[4]) for row in cells.z]
     assert nothing == [False, False, True, False] and cells.text[2][4] == "–"
     assert figure.layout.yaxis.autorange == "reversed"
 
 
 def test_senders_against_the_reference() -> None:
-    names = ["a0.h0", "a0.h1", "m0", "a1.h0", "embed"]
-    reference, effects = [0, -0.5, 0.1, -0.3, 0], [0.2, -0.4, 0, -0.2, 0]
-    figure = effects_against(
-        names, reference, effects, ["a0.h1", "m0"], "a choice", "percentage points"
-    )
+    made_up = compared(another_noun=made([0.2, -0.4, 0, -0.2, 0, -0.8, 0]))
+    figure = effects_against(made_up, "another noun", "logits")
     inside, outside = figure.data
-    assert list(inside.customdata) == ["a0.h1", "m0"] and list(inside.text) == ["a0.h1", "m0"]
-    assert list(outside.customdata) == ["a0.h0", "a1.h0"]  # embed has no effect in either
-    assert list(outside.x) == [0, -30] and list(outside.y) == [20, -20]
+    assert list(inside.customdata) == list(inside.text) == ["a0.h1", "a1.h0", "m1"]
+    assert list(outside.customdata) == ["a0.h0", "m0"]  # the others have no effect in either
+    np.testing.assert_allclose([outside.x, outside.y], [[0, 10], [20, 0]], atol=1e-9)
     diagonal = figure.layout.shapes[0]
-    assert (diagonal.x0, diagonal.x1) == (diagonal.y0, diagonal.y1) == (-40, 10)
+    np.testing.assert_allclose([diagonal.x0, diagonal.x1, diagonal.y0, diagonal.y1], [-80, 10] * 2)
 
 
 def test_the_words_come_worst_first(comparison: Comparison) -> None:

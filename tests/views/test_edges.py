@@ -93,17 +93,17 @@ def test_the_worst_edges_are_named() -> None:
     exact = scores_of("exact", {"embed -> m0": -0.3, "m0 -> m1": -0.2, "m9 -> logits": 0.1})
     other = scores_of("EAP", {"embed -> m0": -0.29, "m0 -> m1": 0.1, "m1 -> m2": 1e-5})
     figure = views.score_scatter(exact, other, n_named=2)
-    _, quiet, named = figure.data
+    quiet, named = figure.data
     assert list(named.text) == ["m0 -> m1", "m9 -> logits"]
     assert list(named.x) == pytest.approx([-20, 10]) and list(named.y) == pytest.approx([10, 0])
-    assert list(quiet.hovertext) == ["embed -> m0"] and quiet.mode == "markers"
+    assert list(quiet.customdata) == ["embed -> m0"] and quiet.mode == "markers"
     assert "EAP (" in figure.layout.yaxis.title.text
     low, high = figure.layout.xaxis.range
     assert low < -30 and high > 10
     # a name that would lie on another is left to the pointer
     near = scores_of("near", {"embed -> m0": 0.3, "m0 -> m1": 0.31, "m9 -> logits": -0.1})
     named = views.score_scatter(scores_of("zero", {}), near).data[-1]
-    assert list(named.hovertext) == ["m0 -> m1", "embed -> m0", "m9 -> logits"]
+    assert list(named.customdata) == ["m0 -> m1", "embed -> m0", "m9 -> logits"]
     assert list(named.text) == ["m0 -> m1", "", "m9 -> logits"]
 
 

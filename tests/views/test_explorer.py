@@ -26,7 +26,7 @@ def line(value: int) -> View:
 
 @pytest.fixture
 def explorer() -> Explorer:
-    return Explorer(line, {"value": IntSlider(3)})
+    return Explorer(line, value=IntSlider(3))
 
 
 def test_a_change_draws_anew(explorer: Explorer) -> None:
@@ -57,7 +57,7 @@ def test_quick_changes_are_answered_once_with_the_newest_value() -> None:
         return View(None, str(value))
 
     async def drive() -> str:
-        explorer = Explorer(draw, {"value": IntSlider(0)})
+        explorer = Explorer(draw, value=IntSlider(0))
         for value in range(1, 6):
             explorer.controls["value"].value = value
             await asyncio.sleep(0)
@@ -80,7 +80,7 @@ def test_the_frame_is_self_contained_and_loads_plotly_once(explorer: Explorer) -
 
 def test_in_colab_plotly_comes_from_its_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explorer_module, "in_colab", lambda: True)
-    page = Explorer(line, {"value": IntSlider(3)}).figure._page.value
+    page = Explorer(line, value=IntSlider(3)).figure._page.value
     assert "cdn.plot.ly/plotly-" in page and len(page) < 5000
     assert environment.in_colab() is False
 

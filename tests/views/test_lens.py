@@ -53,8 +53,8 @@ def test_lens_heatmaps_have_their_own_scales_or_one() -> None:
     assert len(places) == 5  # a bar beside every panel
     assert [note.text for note in own.layout.annotations] == list(tables)
     shared = views.lens_heatmaps(tables, zmax=5)
-    assert {trace.coloraxis for trace in shared.data} == {"coloraxis"}
-    assert (shared.layout.coloraxis.cmin, shared.layout.coloraxis.cmax) == (-5, 5)
+    assert {(trace.zmin, trace.zmax) for trace in shared.data} == {(-5, 5)}
+    assert [trace.showscale for trace in shared.data] == [False] * 3 + [True] * 2
 
 
 def test_every_column_of_lens_heatmaps_names_its_years_once() -> None:

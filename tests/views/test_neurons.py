@@ -56,13 +56,13 @@ def test_neuron_explorer(mini: Transformer, clean: ActivationCache, dataset: Yea
     assert state(explorer) == "done" and str(int(order[0])) in explorer.text.value
     expected = mean_by_YY(neurons.lens(order[:1]), dataset.YY)
     np.testing.assert_allclose(numbers(drawn(explorer).data[0].z), expected, atol=1e-4)
-    explorer.controls["rank"].value = 4
-    explorer.controls["number"].value = 10
+    explorer.controls["from_rank"].value = 4
+    explorer.controls["how_many"].value = 10
     explorer.controls["shown"].value = "direct effect"
     expected = mean_by_YY(neurons.year_effect(order[3:13]), dataset.YY)
     np.testing.assert_allclose(numbers(drawn(explorer).data[0].z), expected, atol=1e-4)
     assert "ranks 4 to 13" in drawn(explorer).layout.title.text
-    explorer.controls["rank"].value = 384
+    explorer.controls["from_rank"].value = 384
     assert state(explorer) == "done"
 
 

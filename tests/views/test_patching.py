@@ -12,6 +12,7 @@ from gt_helpers import PathPatching, views
 from gt_helpers.model.components import Shape, inputs
 from gt_helpers.patching.engine import Sweep
 from gt_helpers.patching.paper import PAPER, CircuitParts, circuit_parts
+from gt_helpers.views.kit.style import UNREACHED
 
 POSITIONS = ("eos", "The", "NOUN", "lasted", "XX1", "YY", "to", "END")
 
@@ -45,26 +46,29 @@ def test_layers_from_the_top_with_the_mlp_last_and_red_for_negative() -> None:
     assert cells.zmin == -cells.zmax and cells.zmax == pytest.approx(0.1234)
     assert (cells.colorscale[0][1], cells.colorscale[-1][1]) == ("rgb(103,0,31)", "rgb(5,48,97)")
     assert cells.colorbar.title.text == "change in probability difference"
-    assert "customdata[0]" in cells.hovertemplate and "percentage points" in cells.hovertemplate
-    assert tuple(cells.customdata[9][1]) == ("a9.h1@END", "−12.340")
+    assert "customdata[0]" in cells.hovertemplate and "customdata[1]" in cells.hovertemplate
+    assert tuple(cells.customdata[9][1]) == ("a9.h1@END", "−12.340 pp")
 
 
 def test_unreachable_is_told_from_zero() -> None:
     sweep = a_sweep(["m2"])
     sweep.values[0] = 0  # a0.h0 reaches m2 but changes nothing
-    cells, grey = views.sweep_heatmap(sweep).data
-    assert np.isnan(np.array(cells.z, dtype=float)[3:]).all()
-    assert np.array(grey.z)[2, 12] == 1 and np.isnan(np.array(grey.z, dtype=float)[1, 12])
-    assert grey.customdata[11][0][1] == "cannot reach"
-    assert grey.customdata[0][0][1] == "no effect (exactly 0)"
-    assert not grey.showscale
+    figure = views.sweep_heatmap(sweep)
+    (cells,) = figure.data
+    blank = np.isnan(np.array(cells.z, dtype=float))
+    assert blank[3:].all() and blank[2, 12] and not blank[1, 12]
+    assert cells.customdata[11][0][1] == "cannot reach"
+    assert cells.customdata[0][0][1] == "no effect (exactly 0)"
+    assert cells.hoverongaps and figure.layout.plot_bgcolor == UNREACHED
 
 
 def test_a_sweep_without_any_effect_is_all_grey() -> None:
     figure = views.sweep_heatmap(a_sweep(["a9.h1.q"], "YY"))
-    cells, grey = figure.data
-    assert np.isnan(np.array(cells.z, dtype=float)).all() and (np.array(grey.z) == 1).all()
-    assert not cells.showscale
+    (cells,) = figure.data
+    assert cells.opacity == 0 and not cells.showscale and figure.layout.plot_bgcolor == UNREACHED
+    assert {words for _, words in np.array(cells.customdata).reshape(-1, 2)} <= {
+        *("cannot reach", "no effect (exactly 0)")
+    }
     assert "nan" not in figure.to_json().lower()
     assert figure.layout.xaxis.title.text == "head at YY"
 
@@ -82,7 +86,7 @@ def test_effects_heatmap_scales_every_row() -> None:
     effects = pd.DataFrame([[-0.2, 0.1], [0.0, 0.0]], index=["one", "two"], columns=["m8", "m9"])
     (drawn,) = views.effects_heatmap(effects, "title").data
     assert drawn.z.tolist() == [[-1.0, 0.5], [0.0, 0.0]]
-    assert (drawn.zmin, drawn.zmax) == (-1, 1) and drawn.customdata[0][0] == "−20.000"
+    assert (drawn.zmin, drawn.zmax) == (-1, 1) and drawn.customdata[0][0] == "−20.000 pp"
     assert drawn.colorscale[0][1] == "rgb(103,0,31)"  # red for negative
 
 

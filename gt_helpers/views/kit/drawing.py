@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, Template
@@ -18,16 +19,16 @@ from jinja2 import Environment, PackageLoader, Template
 from ...dataset.prompts import PAPER_POSITIONS
 from ...edges.graph import EdgeGraph, Edges
 from ...formatting import in_words
-from ...model.components import END, Component, component, edges
+from ...model.components import END, Component, Edge, component, edges
 from ...patching.circuits import Circuit
 from .html import Html
+from .style import BETTER, QUIET, WORSE
 
 _BOX, _TALL = 56, 24  # a component's box, in pixels
 _ROW, _GAP, _MARGIN = 50, 12, 70
 _SLOTS = 12  # heads of different layers stand beside, not above each other, up to this many
 _FILLS = {"head": "#dbe8f6", "mlp": "#d9eee4", "embed": "#f6e7cf", "all": "#f6e7cf"}
 _KINDS = {"head": "head", "mlp": "MLP", "embed": "embedding", "all": "all: whole stream"}
-_WORSE, _BETTER, _NEUTRAL = "#b2182b", "#2166ac", "#8d97a3"
 
 Link = tuple[Component, Component]
 Place = tuple[float, float]
@@ -50,11 +51,13 @@ def circuit_svg(
     circuit at END stands for all positions at once, and names none.
     """
     nodes = [component(name) for name in circuit.components]
-    parts = _parts_by_link(circuit)
-    live = {(edge.sender, edge.receiver.component) for edge in circuit.live}
+    parts: dict[Link, list[str]] = {}  # q, k and v that a drawn edge enters
+    for one in circuit.edges:
+        parts.setdefault(_link(one), []).append(one.receiver.part)
+    live = {_link(one) for one in circuit.live}
     drawn = _Effects.of(effects or {}, {*nodes, *parts})
-    plan = _plan(nodes, list(positions), "all positions" if summed else "")
-    paths = _paths(parts, plan.places)
+    places, plan = _plan(nodes, list(positions), "all positions" if summed else "")
+    paths = _paths(parts, places)
     ids = {node: f"n{i}" for i, node in enumerate(nodes)}
 
     def name(node: Component) -> str:
@@ -75,7 +78,7 @@ def circuit_svg(
         }
 
     def box(node: Component) -> dict[str, Any]:
-        x, y = plan.places[node]
+        x, y = places[node]
         return {
             "id": ids[node],
             "x": x,
@@ -95,13 +98,13 @@ def circuit_svg(
         title=title,
         plan=plan,
         top=-34 if title else 0,
-        bottom=plan.height + 10 + 24 * len(legend),
+        bottom=plan["height"] + 10 + 24 * len(legend),
         edges=[edge(link) for link in sorted(parts, key=drawn.size)],  # the strongest on top
         nodes=[box(node) for node in nodes],
         legend=legend,
         box=_BOX,
         tall=_TALL,
-        neutral=_NEUTRAL,
+        neutral=QUIET,
     )
     return Html(svg)
 
@@ -136,12 +139,9 @@ def edges_svg(
 # ---- what is drawn ----------------------------------------------------------------------------
 
 
-def _parts_by_link(circuit: Circuit) -> dict[Link, list[str]]:
-    """The pairs that edges join, one drawn edge each, with the parts q, k and v that it enters."""
-    parts: dict[Link, list[str]] = {}
-    for edge in circuit.edges:
-        parts.setdefault((edge.sender, edge.receiver.component), []).append(edge.receiver.part)
-    return parts
+def _link(edge: Edge) -> Link:
+    """The pair that an edge joins; edges that differ in q, k and v are drawn as one."""
+    return edge.sender, edge.receiver.component
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class _Effects:
         """The strongest effect on each; NaN and names of what is not drawn are left out."""
         found: dict[Link | Component, float] = {}
         for name, effect in effects.items():
-            key = _key(name)
+            key = _link(edges(name)[0]) if "->" in name else component(name)
             strongest = abs(effect) >= abs(found.get(key, 0.0))  # False for NaN
             if key in drawn and strongest:
                 found[key] = float(effect)
@@ -172,7 +172,7 @@ class _Effects:
     def colour(self, key: Link | Component) -> str:
         """Red for what the circuit needs, blue for what it is better without."""
         effect = self.effects.get(key, 0.0)
-        return _WORSE if effect < 0 else _BETTER if effect > 0 else _NEUTRAL
+        return WORSE if effect < 0 else BETTER if effect > 0 else QUIET
 
     def words(self, key: Link | Component) -> str:
         """The effect for a hover text, or nothing."""
@@ -180,32 +180,16 @@ class _Effects:
         return "" if effect is None else f": {in_words(effect, 'points')} without it"
 
 
-def _key(name: str) -> Link | Component:
-    """What a name's effect is drawn on: a component, or the pair that an edge joins."""
-    if "->" not in name:
-        return component(name)
-    edge = edges(name)[0]
-    return edge.sender, edge.receiver.component
-
-
 # ---- where it is drawn ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Where everything is: the centres of the boxes, and what lies behind them."""
+def _plan(
+    nodes: Sequence[Component], positions: list[str], label: str
+) -> tuple[dict[Component, Place], dict[str, Any]]:
+    """The centres of the boxes, and what lies behind them, as the template takes it.
 
-    places: dict[Component, Place]
-    width: float
-    height: float
-    bands: list[dict[str, Any]]
-    columns: list[dict[str, Any]]
-
-
-def _plan(nodes: Sequence[Component], positions: list[str], label: str) -> _Plan:
-    """Rows by depth from the bottom, columns by position from the left.
-
-    The label, if there is one, takes the place of the positions' names.
+    Rows go by depth from the bottom, columns by position from the left. The label, if there is one,
+    takes the place of the positions' names.
     """
     depths = sorted({node.depth for node in nodes})
     height = 30.0 + _ROW * max(1, len(depths))
@@ -222,7 +206,8 @@ def _plan(nodes: Sequence[Component], positions: list[str], label: str) -> _Plan
         places |= {node: (x[node], y[node.depth]) for node in here}
         columns.append({"middle": (left + right) / 2, "right": right, "text": label or position})
         left = right
-    return _Plan(places, max(left + 10, 640.0), height + 4, _bands(y), columns)
+    width = max(left + 10, 640.0)
+    return places, {"width": width, "height": height + 4, "bands": _bands(y), "columns": columns}
 
 
 def _lanes(here: Sequence[Component], left: float) -> tuple[dict[Component, float], float]:
@@ -245,11 +230,9 @@ def _lanes(here: Sequence[Component], left: float) -> tuple[dict[Component, floa
 
 def _bands(y: Mapping[int, float]) -> list[dict[str, Any]]:
     """The rows of each layer, by name; every second band is shaded."""
-    layers: dict[int, list[float]] = {}
-    for depth, row in y.items():
-        layers.setdefault(depth // 2, []).append(row)
     found = []
-    for i, (layer, rows) in enumerate(layers.items()):
+    for i, (layer, depths) in enumerate(groupby(y, key=lambda depth: depth // 2)):
+        rows = [y[depth] for depth in depths]
         is_output = layer >= 1000  # the logits'
         found.append(
             {
@@ -334,13 +317,13 @@ def _legend(kinds: set[str], drawn: _Effects, dashed: bool) -> list[list[dict[st
         {"fill": _FILLS[kind], "text": text} for kind, text in _KINDS.items() if kind in kinds
     ]
     if dashed:
-        row.append({"colour": _NEUTRAL, "idle": True, "text": "changes nothing"})
+        row.append({"colour": QUIET, "idle": True, "text": "changes nothing"})
     rows = [row]
     widest = {"edge": drawn.widest(tuple), "border": drawn.widest(Component)}
     if any(widest.values()):
         sizes = {kind: in_words(size, "points", 1).lstrip("+") for kind, size in widest.items()}
         text = ", ".join(f"widest {kind} {sizes[kind]}" for kind in sizes if widest[kind])
-        signs = ((_WORSE, "worse without it"), (_BETTER, "better without it"), ("", text))
+        signs = ((WORSE, "worse without it"), (BETTER, "better without it"), ("", text))
         rows.append([{"colour": colour, "text": words} for colour, words in signs])
     for items in rows:
         x = 14

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import count
@@ -17,10 +17,13 @@ from typing import Any
 
 import ipywidgets as widgets
 import plotly.graph_objects as go
+import torch
 from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
+from ...dataset.year_dataset import YearDataset
 from ...environment import in_colab
 
+FEW = 32  # prompts that are enough to look at without a GPU
 _DELAY = 0.15  # seconds without a further change before a figure is drawn anew
 _numbers = count(1)
 
@@ -37,12 +40,12 @@ class Explorer(widgets.VBox):
     """Controls, a line that says what is going on, a figure and a text, redrawn on every change.
 
     ``draw`` takes the controls' values by name and returns a `View`. A list of options stands for a
-    dropdown; what has no description is called by its name; sliders and texts answer when they are
-    let go. An exception is shown as one sentence, and what was drawn last stays. Changes that
-    arrive while a figure is computed are answered once, with the newest values.
+    dropdown, a tuple for buttons; what has no description is called by its name; sliders and texts
+    answer when they are let go. An exception is shown as one sentence, and what was drawn last
+    stays. Changes that arrive while a figure is computed are answered once, with the newest values.
     """
 
-    def __init__(self, draw: Callable[..., View], controls: Mapping[str, Any]) -> None:
+    def __init__(self, draw: Callable[..., View], **controls: Any) -> None:
         self.draw = draw
         self.controls = {name: _control(name, given) for name, given in controls.items()}
         self.state, self.text, self.figure = widgets.HTML(), widgets.HTML(), FigureFrame()
@@ -91,17 +94,29 @@ class Explorer(widgets.VBox):
 
 
 def _control(name: str, given: Any) -> widgets.Widget:
-    control = widgets.Dropdown(options=given) if isinstance(given, (list, tuple)) else given
-    control.description = control.description or name.replace("_", " ")
-    if hasattr(control, "continuous_update"):
-        control.continuous_update = False
-    return control
+    if isinstance(given, (list, tuple)):
+        kind = widgets.Dropdown if isinstance(given, list) else widgets.ToggleButtons
+        given = kind(options=given)
+    given.description = given.description or name.replace("_", " ")
+    if hasattr(given, "continuous_update"):
+        given.continuous_update = False
+    return given
 
 
 def circuit_first(circuit: Sequence[str], others: Iterable[str]) -> list[tuple[str, str]]:
     """A dropdown's labels and values: the circuit's names, marked so, then the others."""
     marked = [(f"{name} (circuit)", name) for name in circuit]
     return [*marked, *((name, name) for name in others if name not in circuit)]
+
+
+def typed_names(text: str) -> list[str]:
+    """The names that a text control lists between commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def some_prompts(dataset: YearDataset, some: int) -> YearDataset:
+    """Some of the prompts, evenly spread, so that they cover all YY."""
+    return dataset.take(torch.linspace(0, len(dataset) - 1, some).round().long())
 
 
 class FigureFrame(widgets.VBox):

@@ -1,9 +1,14 @@
-"""What all figures share: colours, the template, sizes, heatmap cells, lines, axes of years."""
+"""What all figures share: colours, the template, sizes, heatmap cells, lines, axes of years.
+
+How they look by default is said in ``data/figures.toml``.
+"""
 
 from __future__ import annotations
 
 import math
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -15,72 +20,20 @@ from torch import Tensor
 
 from ...metrics import FIRST_YY, LAST_YY
 
-COLOURS = {
-    "clean": "#1f5fa8",
-    "corrupted": "#c0392b",
-    "partial": "#2a8a6a",
-    "full": "#7a4fa0",
-    "reverse": "#d17f1f",
-}
-OTHERS = ("#4d4d4d", "#8c6d31", "#17869e", "#b0578d", "#6f9a2a", "#e07f66", "#8089d6")
+_LOOK = tomllib.loads(
+    files("gt_helpers").joinpath("data", "figures.toml").read_text(encoding="utf-8")
+)
+COLOURS: dict[str, str] = _LOOK["colours"]
+OTHERS: list[str] = _LOOK["others"]
 INK, LINES, UNREACHED, QUIET = "#25292e", "#c9ced4", "#e9ebee", "#8d97a3"
-MINUS = str.maketrans("-", "−")
-AXIS = {
-    "showline": True,
-    "linecolor": LINES,
-    "ticks": "outside",
-    "tickcolor": LINES,
-    "ticklen": 4,
-    "gridcolor": "#eceff2",
-    "zeroline": False,
-    "title": {"standoff": 8, "font": {"size": 14}},
-    "automargin": True,
-}
-COLOUR_BAR = {
-    "title": {"side": "right", "font": {"size": 13}},
-    "thickness": 13,
-    "outlinewidth": 0,
-    "exponentformat": "none",
-    "nticks": 9,
-    "xpad": 8,
-    "tickfont": {"size": 12},
-}
-ERROR_BARS = {"thickness": 1.6, "width": 4}
-NAMES = {"textposition": "top center", "textfont": {"size": 11}}  # of points that have a text
+WORSE, BETTER = "#b2182b", "#2166ac"  # without something
 TEMPLATE = go.layout.Template(
-    layout={
-        "font": {
-            "family": "Inter, 'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif",
-            "size": 13,
-            "color": INK,
-        },
-        "title": {
-            "font": {"size": 16},
-            "x": 0,
-            "xref": "paper",
-            "xanchor": "left",
-            "yref": "container",
-        },
-        "paper_bgcolor": "white",
-        "plot_bgcolor": "white",
-        "colorway": [*COLOURS.values(), *OTHERS],
-        "margin": {"l": 64, "r": 24, "t": 64, "b": 56},
-        "modebar": {
-            "bgcolor": "rgba(255,255,255,0)",
-            "remove": [
-                *("select", "lasso", "zoomIn", "zoomOut", "pan", "autoScale"),
-                *("sendChartToCloud", "sendDataToCloud"),
-            ],
-        },
-        "hoverlabel": {"bgcolor": "white", "bordercolor": LINES, "font": {"color": INK}},
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
-        "coloraxis": {"colorbar": COLOUR_BAR},
-        "xaxis": AXIS,
-        "yaxis": AXIS,
-    },
+    layout=_LOOK["layout"]
+    | {"xaxis": _LOOK["axis"], "yaxis": _LOOK["axis"], "colorway": [*COLOURS.values(), *OTHERS]}
+    | {"coloraxis": {"colorbar": _LOOK["colour_bar"]}},
     data={
-        "heatmap": [{"xgap": 1, "ygap": 1, "hoverongaps": False, "colorbar": COLOUR_BAR}],
-        "scatter": [{"error_x": ERROR_BARS, "error_y": ERROR_BARS, **NAMES}],
+        "heatmap": [_LOOK["heatmap"] | {"colorbar": _LOOK["colour_bar"]}],
+        "scatter": [_LOOK["scatter"]],
     },
 )
 
@@ -97,18 +50,16 @@ def lay_out(
     y: str | None = None,
     *,
     legend: bool = False,
-    top: int | None = None,
     **more: Any,
 ) -> None:
     """Template, titles and size; ``height`` is that without a title, which adds its own.
 
-    ``x`` and ``y`` are the axes' titles. ``legend`` makes room for a row of names above the plot;
-    ``top`` is the margin in pixels, if it needs more.
+    ``x`` and ``y`` are the axes' titles. ``legend`` makes room for a row of names above the plot.
     """
-    top = top or (40 if legend else 36)
     room = 0 if not title else 40 if legend else 28
-    size = {"width": width, "height": height + room, "margin": {"t": top + room}}
-    figure.update_layout(template=TEMPLATE, title=title, **size, **more)
+    size = {"width": width, "height": height + room, "margin": {"t": room + (40 if legend else 36)}}
+    figure.update_layout(template=TEMPLATE, title=title, showlegend=legend, **size)
+    figure.update_layout(**more)  # by itself, for it may name what is set above
     if x:
         figure.update_xaxes(title={"text": x})
     if y:
@@ -119,12 +70,6 @@ def zero_line(figure: go.Figure, *values: float, colour: str = LINES) -> None:
     """Thin horizontal lines below the data, by default one at 0."""
     for value in values or (0,):
         figure.add_hline(value, line={"color": colour, "width": 1}, layer="below")
-
-
-def zero_cross(figure: go.Figure) -> None:
-    """Both axes through 0, below the data."""
-    zero_line(figure, colour=INK)
-    figure.add_vline(0, line={"color": INK, "width": 1}, layer="below")
 
 
 def name_rows(figure: go.Figure, labels: Sequence[str]) -> None:
@@ -192,13 +137,6 @@ def squares(
     )
 
 
-def grey_squares(where: np.ndarray, **more: Any) -> go.Heatmap:
-    """Grey squares where there is nothing to colour."""
-    z = np.where(where, 1.0, np.nan)
-    grey = [[0, UNREACHED], [1, UNREACHED]]
-    return go.Heatmap(z=z, colorscale=grey, showscale=False, **more)
-
-
 def outline_cells(
     figure: go.Figure, cells: np.ndarray, colour: str = "#111111", half: float = 0.5
 ) -> None:
@@ -238,26 +176,6 @@ def year_cells(
     )
 
 
-def year_axes(figure: go.Figure, step: int = 10) -> None:
-    """Axes of all `panels` of `year_cells`: years to the right, YY 02 on top as in the paper."""
-    years_down = years_axis(LAST_YY, step) | {"range": [LAST_YY + 0.5, FIRST_YY - 0.5]}
-    figure.update_xaxes(years_axis(99, step), showgrid=False)
-    figure.update_yaxes(years_down, showgrid=False)
-    figure.update_yaxes(title={"text": "start year YY"}, col=1)
-
-
-def check_year_tables(tables: Mapping[str, Tensor]) -> None:
-    """Raise ValueError unless there are tables, all [97, 100]."""
-    if not tables:
-        raise ValueError("There is nothing to draw; give tables by name, e.g. {'clean': probs}.")
-    for name, table in tables.items():
-        if table.shape != (LAST_YY - FIRST_YY + 1, 100):
-            raise ValueError(
-                f"The table {name!r} has the shape {list(table.shape)}; it must be [97, 100], rows "
-                "YY 02 to 98, columns years 00 to 99, e.g. per_YY_probs(log_probs, YY)."
-            )
-
-
 def years_axis(last: int, step: int = 10) -> dict[str, Any]:
     """Ticks of an axis of two-digit years, from 00, or from 02 where YY ends it."""
     first = FIRST_YY if last == LAST_YY else 0
@@ -265,17 +183,61 @@ def years_axis(last: int, step: int = 10) -> dict[str, Any]:
     return {"tickvals": values, "ticktext": [f"{value:02d}" for value in values], "tickangle": 0}
 
 
-def panels(names: Iterable[str], columns: int, **spacing: Any) -> tuple[go.Figure, list[dict]]:
-    """A figure with a panel per name, and their places, as plotly's methods take them."""
+def year_panels(
+    tables: Mapping[str, Tensor], x: str, columns: int, panel: Pair, between: Pair, **more: Any
+) -> tuple[go.Figure, list[dict]]:
+    """`panels` for `year_cells`: years (``x``) to the right, YY 02 on top as in the paper.
+
+    Raises ValueError unless there are tables, all [97, 100].
+    """
+    if not tables:
+        raise ValueError("There is nothing to draw; give tables by name, e.g. {'clean': probs}.")
+    wanted = "rows YY 02 to 98, columns years 00 to 99, e.g. per_YY_probs(log_probs, YY)"
+    for name, table in tables.items():
+        check_shape(f"The table {name!r}", table, [LAST_YY - FIRST_YY + 1, 100], wanted)
+    figure, places = panels(tables, columns, panel, between, **more)
+    step = 10 if panel[0] > 250 else 20
+    years_down = years_axis(LAST_YY, step) | {"range": [LAST_YY + 0.5, FIRST_YY - 0.5]}
+    figure.update_xaxes(years_axis(99, step), showgrid=False)
+    figure.update_yaxes(years_down, showgrid=False)
+    figure.update_yaxes(title={"text": "start year YY"}, col=1)
+    for place in places[-columns:]:  # the lowest of every column
+        figure.update_xaxes(title={"text": x}, **place)
+    return figure, places
+
+
+def check_shape(what: str, table: Tensor, shape: list[int], wanted: str) -> None:
+    """Raise ValueError unless a table has this shape; ``wanted`` says of what."""
+    if list(table.shape) != shape:
+        raise ValueError(f"{what} has the shape {list(table.shape)}; it must be {shape}, {wanted}.")
+
+
+Pair = tuple[int, int]  # to the right and down, in pixels
+
+
+def panels(
+    names: Iterable[str], columns: int, panel: Pair, between: Pair, **more: Any
+) -> tuple[go.Figure, list[dict]]:
+    """A figure with a panel per name, and their places, as plotly's methods take them.
+
+    ``panel`` is the size of one, and ``between`` the room between two; at the right is room for a
+    colour bar.
+    """
     names = list(names)
     columns = min(columns, len(names))
+    rows = math.ceil(len(names) / columns)
+    width = columns * (panel[0] + between[0]) - between[0]
+    height = rows * (panel[1] + between[1]) - between[1]
     figure = make_subplots(
-        rows=math.ceil(len(names) / columns),
+        rows=rows,
         cols=columns,
         subplot_titles=names if any(names) else None,
-        **spacing,
+        horizontal_spacing=between[0] / width,
+        vertical_spacing=between[1] / height,
+        **more,
     )
     figure.update_annotations(font_size=14)
+    lay_out(figure, None, width + 154, height + 92, margin_r=90)
     return figure, [{"row": i // columns + 1, "col": i % columns + 1} for i in range(len(names))]
 
 
@@ -296,6 +258,38 @@ def lines(
             line={"color": colour_of(name, curves), "width": 2},
             hovertemplate=f"{name}<br>{hover}<extra></extra>",
         )
+    return figure
+
+
+def points_against(
+    groups: Mapping[str, tuple[str, pd.DataFrame]], x: str, y: str, equal: bool = True
+) -> go.Figure:
+    """One quantity, called ``y`` in hover texts, over another, ``x``, for groups of named points.
+
+    A group has a colour and a frame of the columns x, y, name and perhaps text, which stands beside
+    the point. On the dotted line both are ``equal``.
+    """
+    figure = go.Figure()
+    for group, (colour, rows) in groups.items():
+        figure.add_scatter(
+            x=rows["x"],
+            y=rows["y"],
+            mode="markers+text" if "text" in rows else "markers",
+            text=rows.get("text"),
+            customdata=rows["name"],
+            name=group,
+            marker={"size": 7, "color": colour, "opacity": 0.75},
+            hovertemplate=f"<b>%{{customdata}}</b><br>{x} %{{x:+.3f}}<br>{y} %{{y:+.3f}}"
+            "<extra></extra>",
+        )
+    if equal:
+        # As far as both axes reach, so that it stretches neither.
+        every = pd.concat([rows[["x", "y"]] for _, rows in groups.values()])
+        low, high = every.min().max(), every.max().min()
+        line = {"color": INK, "width": 1, "dash": "dot"}
+        figure.add_shape(type="line", x0=low, y0=low, x1=high, y1=high, line=line, layer="below")
+    zero_line(figure, colour=INK)
+    figure.add_vline(0, line={"color": INK, "width": 1}, layer="below")
     return figure
 
 
@@ -337,13 +331,7 @@ def with_room(values: Iterable[float], share: float = 0.03) -> list[float]:
 
 
 def counts_axis(largest: int) -> dict[str, Any]:
-    """A log axis from 1 to a largest count, with plain numbers at its ticks."""
+    """A log axis of counts up to a largest one, with plain numbers at its ticks."""
     ticks = [digit * 10**power for power in range(len(str(largest))) for digit in (1, 3)]
     ticks = [tick for tick in ticks if tick < largest / 1.5] + [largest]
-    end = math.log10(largest)
-    return {
-        "type": "log",
-        "range": [-0.03 * end, 1.03 * end],
-        "tickvals": ticks,
-        "ticktext": [str(tick) for tick in ticks],
-    }
+    return {"type": "log", "tickvals": ticks, "ticktext": [str(tick) for tick in ticks]}
