@@ -1,4 +1,4 @@
-"""Unit: circuits that are written down, ACDC's version of it."""
+"""Unit: the circuit as other studies take it: ACDC's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gt_helpers.dataset.prompts import ACDC_TEMPLATE
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.model.transformer import Transformer
 from gt_helpers.patching.engine import PathPatching
-from gt_helpers.patching.paper import acdc_circuit
+from gt_helpers.patching.published import acdc_circuit
 
 
 def test_acdc_has_its_edges_and_its_prompts(mini: Transformer) -> None:
