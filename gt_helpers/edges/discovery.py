@@ -237,19 +237,15 @@ def agreement(graph: EdgeGraph, found: Circuit | Edges, reference: Circuit | Edg
     as `EdgeGraph.mask` does.
     """
     ours, theirs = (_parts(graph, graph.edges_of(one)) for one in (found, reference))
-    rows = {}
-    for kind, every in ours.items():
-        others = theirs[kind]
-        shared = len(every & others)
-        rows[kind] = {
-            "found": len(every),
-            "reference": len(others),
-            "shared": shared,
-            "precision": shared / max(1, len(every)),
-            "recall": shared / max(1, len(others)),
-            "jaccard": shared / max(1, len(every | others)),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    rows = [(len(one), len(theirs[kind]), len(one & theirs[kind])) for kind, one in ours.items()]
+    table = pd.DataFrame(rows, list(ours), ["found", "reference", "shared"])
+    for name, of in (
+        ("precision", table["found"]),
+        ("recall", table["reference"]),
+        ("jaccard", table["found"] + table["reference"] - table["shared"]),
+    ):
+        table[name] = table["shared"] / of.clip(lower=1)  # of nothing, nothing is shared
+    return table
 
 
 def _parts(graph: EdgeGraph, mask: Bool[Tensor, " edge"]) -> dict[str, set[Hashable]]:

@@ -7,7 +7,7 @@ that all later queries read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -214,26 +214,23 @@ class EdgeGraph:
         if not isinstance(circuit, Circuit):
             return self.mask(circuit)
         sent = [edge for edge in circuit.edges if edge.sender.kind != "all"]
-        own = {"embed", *(edge.sender.label for edge in sent)}
         found = [(edge.sender.label, edge.receiver, edge.sender.position) for edge in sent]
-        found += [(label, *read) for read in self._held_whole(circuit) for label in own]
+        held = [(e.receiver, e.sender.position) for e in circuit.edges if e.sender.kind == "all"]
+        sources = (source.name for source in circuit.sources if source.kind in ("head", "mlp"))
+        held += [
+            (one, row)
+            for one in inputs(sources)
+            for row in self.positions
+            if self.shape.reaches(Component("embed", position=row), one)
+        ]
+        own = {"embed", *(label for label, _, _ in found)}
+        found += [(label, *read) for read in held for label in own]
         names = {
             f"{label}{'' if self.summed else f'@{row}'} -> {one.name.partition('@')[0]}"
             for label, one, row in found
             if row in self.positions
         }
         return self.mask(names & self._number.keys())
-
-    def _held_whole(self, circuit: Circuit) -> Iterator[tuple[Input, str]]:
-        """The inputs that a circuit has on the patch run whole, with the row that each reads."""
-        for edge in circuit.edges:
-            if edge.sender.kind == "all":
-                yield edge.receiver, edge.sender.position
-        for source in circuit.sources:
-            for one in inputs(source.name) if source.kind in ("head", "mlp") else ():
-                for row in self.positions:
-                    if self.shape.reaches(Component("embed", position=row), one):
-                        yield one, row
 
     def circuit(self, edges: Edges) -> Circuit:
         """The chosen edges as a `Circuit` whose only source is the embedding.

@@ -59,10 +59,7 @@ def faithfulness(patching: PathPatching, graph: EdgeGraph, circuits: Circuits) -
 
 
 def paired_differences(
-    patching: PathPatching,
-    graph: EdgeGraph,
-    circuit: Circuit | Edges,
-    others: Circuits,
+    patching: PathPatching, graph: EdgeGraph, circuit: Circuit | Edges, others: Circuits
 ) -> pd.DataFrame:
     """How much more than a circuit others show alone, on the same prompts, one row each.
 
