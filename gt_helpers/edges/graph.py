@@ -181,7 +181,7 @@ class EdgeGraph:
         """
         numbers = self.mask(edges).nonzero().flatten().tolist()
         chosen = [(number, *self.ends[number]) for number in numbers]  # upstream first
-        fed = {(row, 0) for row in range(len(self.rows))}
+        fed = {(row, 0) for row in range(len(self.rows))}  # node 0 is the embedding
         for _, sender, entered in chosen:
             if sender in fed:
                 fed.update(entered)
