@@ -131,7 +131,6 @@ from .patching.engine import Evaluation as Evaluation, PathPatching as PathPatch
 from .patching.paper import (
     PAPER as PAPER,
     CircuitParts as CircuitParts,
-    acdc_circuit as acdc_circuit,
     attention_sweeps as attention_sweeps,
     circuit_parts as circuit_parts,
     circuit_senders as circuit_senders,
@@ -141,6 +140,7 @@ from .patching.paper import (
     partial_circuit as partial_circuit,
     with_components as with_components,
 )
+from .patching.published import acdc_circuit as acdc_circuit
 from .analysis.preview import Preview as Preview
 from .reproduce import run_scorecard as run_scorecard
 from .scorecard.claims import (

@@ -124,8 +124,7 @@ def _summary_row(study: FamilyStudy) -> dict[str, object]:
         "recovered": recovered(partial, clean),
         "above_corrupted": recovered(partial, clean, corrupted),
     }
-    row: dict[str, object] = {"family": family.name, "asks": family.asks}
-    row["prompts"] = len(study.dataset)
+    row = {"family": family.name, "asks": family.asks, "prompts": len(study.dataset)}
     for name, value in measured.items():
         row |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
     top, YY = study.log_probs["clean"].argmax(-1), study.dataset.YY

@@ -145,16 +145,13 @@ def fit_probe(x: Vectors, YY: YYs) -> Probe:
     mean, mean_YY = x.mean(0), z.mean()
     U, S, Vh = torch.linalg.svd(x - mean, full_matrices=False)
     rotated = U.T @ (z - mean_YY)
-    fits = []
-    for penalty in _PENALTIES * S.square().mean().clamp(min=1e-30):
-        shrunk = S.square() / (S.square() + penalty)
-        # Leaving a prompt out divides its residual by 1 - leverage: no second fit is needed.
-        residual = z - mean_YY - U @ (shrunk * rotated)
-        left_out = residual / (1 - 1 / len(x) - U.square() @ shrunk).clamp(min=1e-9)
-        weights = Vh.T @ (S / (S.square() + penalty) * rotated)
-        fits.append((float(left_out.square().mean()), weights))
-    _, weights = min(fits, key=lambda fit: fit[0])
-    return Probe(mean, weights, mean_YY)
+    penalties = _PENALTIES * S.square().mean().clamp(min=1e-30)
+    shrunk = S.square() / (S.square() + penalties[:, None])  # [penalty, direction]
+    # Leaving a prompt out divides its residual by 1 - leverage: no second fit is needed.
+    residuals = z - mean_YY - shrunk * rotated @ U.T  # [penalty, prompt]
+    left_out = residuals / (1 - 1 / len(x) - shrunk @ U.T.square()).clamp(min=1e-9)
+    best = penalties[left_out.square().mean(-1).argmin()]
+    return Probe(mean, Vh.T @ (S / (S.square() + best) * rotated), mean_YY)
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ class Neurons:
 
     ``base`` and ``patch`` are caches of the same prompts, e.g. clean and corrupted; ``change``
     [prompt, neuron] is the patch less the base activation (what W_out is applied to: after the
-    nonlinearity, and the gate if there is one). Raises
-    ValueError for what is no MLP at END of the model, or caches of other prompts.
+    nonlinearity, and the gate if there is one). Raises ValueError for what is no MLP at END of the
+    model, or caches of other prompts.
     """
 
     def __init__(

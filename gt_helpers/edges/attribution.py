@@ -66,8 +66,7 @@ def _attribute(
 
     def score(batch: Batch) -> Tensor:
         def of_logits(logits: Tensor) -> Tensor:
-            probs = logits.softmax(-1)[..., data.year_tokens].cpu()
-            return metric(probs, data.YY[batch.prompts])
+            return metric(logits.softmax(-1)[:, data.year_tokens].cpu(), data.YY[batch.prompts])
 
         changes = sender_changes(batch.base, batch.patch)
         embedding, total = Rerun(batch.base).base_stream(0), torch.zeros(())

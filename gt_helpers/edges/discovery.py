@@ -59,11 +59,8 @@ class FoundCircuit(Circuit):
 
         Raises ValueError for a number below 1.
         """
-        entering: dict[Component, list[int]] = {}
-        for number, edge in enumerate(self.edges):
-            entering.setdefault(edge.receiver.component, []).append(number)
-        strengths = (-self.effects.mean(-1)).tolist()
-        order = _grown(strengths, [edge.sender for edge in self.edges], entering, LOGITS.component)
+        ends = {n: (edge.sender, [edge.receiver.component]) for n, edge in enumerate(self.edges)}
+        order = _grown((-self.effects.mean(-1)).tolist(), ends, LOGITS.component)
 
         def first(length: int) -> FoundCircuit:
             return _live({self.edges[n]: self.effects[n] for n in order[:length]})
@@ -108,7 +105,10 @@ def discover_circuit(
         onward = list(dict.fromkeys(_onward(edge) for edge in found if edge.receiver != LOGITS))
         effects: dict[Edge, Tensor] = {}
         for entry, row in _entries(receiver, patching, moved):
-            effects |= _needed_edges(sweep([entry.name], onward, row, metric), entry)
+            swept = sweep([entry.name], onward, row, metric)
+            values = dict(zip(swept.senders, swept.values, strict=True))
+            lowering = needed(swept.to_frame())["component"]
+            effects |= {Edge(component(name), entry): values[name] for name in lowering}
             bar.update()
         kept = _strong(effects, least)
         found |= kept
@@ -153,13 +153,6 @@ def _onward(edge: Edge) -> str:
     return replace(edge.receiver, row=row).name
 
 
-def _needed_edges(swept: Sweep, receiver: Input) -> dict[Edge, Tensor]:
-    """The edges into a receiver whose patching lowers the metric, with their effects [prompt]."""
-    values = dict(zip(swept.senders, swept.values, strict=True))
-    names = needed(swept.to_frame())["component"]
-    return {Edge(component(name), receiver): values[name] for name in names}
-
-
 def _strong(effects: Mapping[Edge, Tensor], least: float) -> dict[Edge, Tensor]:
     """Those edges that lower the metric by so much, or else the strongest of them."""
     sizes = {edge: -float(values.mean()) for edge, values in effects.items()}
@@ -182,16 +175,8 @@ def greedy_order(scores: EdgeScores, signed: bool = False) -> Int[Tensor, " edge
     """
     graph, mean = scores.graph, scores.mean.double()
     strengths = (mean if scores.gap > 0 else -mean) if signed else mean.abs()
-    rows, index = range(len(graph.rows)), graph.index.tolist()
-    entering: dict[Hashable, list[int]] = {}
-    for number in scores.measured.nonzero().flatten().tolist():
-        row, _, receiver = index[number]
-        one = graph.inputs[receiver]
-        for later in rows[row:] if one.part in ("k", "v") else [row]:
-            entering.setdefault((later, one.component), []).append(number)
-    senders = [(row, graph.nodes[sender]) for row, sender, _ in index]
-    order = _grown(strengths.tolist(), senders, entering, (rows[-1], LOGITS.component))
-    return torch.tensor(order, dtype=torch.long)
+    ends = {number: graph.ends[number] for number in scores.measured.nonzero().flatten().tolist()}
+    return torch.tensor(_grown(strengths.tolist(), ends, graph.root), dtype=torch.long)
 
 
 def greedy_edges(scores: EdgeScores, n_edges: int) -> Bool[Tensor, " edge"]:
@@ -207,32 +192,31 @@ def greedy_edges(scores: EdgeScores, n_edges: int) -> Bool[Tensor, " edge"]:
 
 
 def _grown(
-    strengths: Sequence[float],
-    senders: Sequence[Node],
-    entering: Mapping[Node, Iterable[int]],
-    root: Node,
+    strengths: Sequence[float], ends: Mapping[int, tuple[Node, Iterable[Node]]], root: Node
 ) -> list[int]:
     """Edges, by number, strongest first of those that enter the root or an earlier edge's sender.
 
-    Each has a strength and a sender; ``entering`` has the edges that enter a node.
+    ``ends`` are the edges' senders and all that each of them enters.
     """
+    entering: dict[Node, list[int]] = {}
+    for number, (_, entered) in ends.items():
+        for node in entered:
+            entering.setdefault(node, []).append(number)
     order: list[int] = []
     choices: list[tuple[float, int]] = []  # a heap, the strongest first
     offered: set[int] = set()  # an edge into a key enters the head at several positions
-    joined: set[Node] = set()
 
     def join(node: Node) -> None:
-        for number in () if node in joined else entering.get(node, ()):
+        for number in entering.pop(node, ()):  # a node joins once
             if number not in offered:
                 offered.add(number)
                 heappush(choices, (-strengths[number], number))
-        joined.add(node)
 
     join(root)
     while choices:
         _, number = heappop(choices)
         order.append(number)
-        join(senders[number])
+        join(ends[number][0])
     return order
 
 
@@ -252,29 +236,23 @@ def agreement(graph: EdgeGraph, found: Circuit | Edges, reference: Circuit | Edg
     found), ``recall`` (shared of the reference's), ``jaccard`` (shared of all). Raises ValueError
     as `EdgeGraph.mask` does.
     """
-    ours, theirs = (graph.edges_of(one) for one in (found, reference))
-    rows = {
-        "components": _shared(graph.components(ours), graph.components(theirs)),
-        "links": _shared(_links(graph, ours), _links(graph, theirs)),
-        "edges": _shared(ours.nonzero().flatten().tolist(), theirs.nonzero().flatten().tolist()),
-    }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    ours, theirs = (_parts(graph, graph.edges_of(one)) for one in (found, reference))
+    rows = [(len(one), len(theirs[kind]), len(one & theirs[kind])) for kind, one in ours.items()]
+    table = pd.DataFrame(rows, list(ours), ["found", "reference", "shared"])
+    for name, of in (
+        ("precision", table["found"]),
+        ("recall", table["reference"]),
+        ("jaccard", table["found"] + table["reference"] - table["shared"]),
+    ):
+        table[name] = table["shared"] / of.clip(lower=1)  # of nothing, nothing is shared
+    return table
 
 
-def _shared(found: Iterable[Hashable], reference: Iterable[Hashable]) -> dict[str, float]:
-    """A row of `agreement`."""
-    ours, theirs = set(found), set(reference)
-    shared = len(ours & theirs)
+def _parts(graph: EdgeGraph, mask: Bool[Tensor, " edge"]) -> dict[str, set[Hashable]]:
+    """What chosen edges consist of, by the rows of `agreement`."""
+    chosen = graph.index[mask].tolist()
     return {
-        "found": len(ours),
-        "reference": len(theirs),
-        "shared": shared,
-        "precision": shared / max(1, len(ours)),
-        "recall": shared / max(1, len(theirs)),
-        "jaccard": shared / max(1, len(ours | theirs)),
+        "components": set(graph.components(mask)),
+        "links": {(row, sender, graph.inputs[one].component) for row, sender, one in chosen},
+        "edges": {tuple(edge) for edge in chosen},
     }
-
-
-def _links(graph: EdgeGraph, mask: Tensor) -> Iterator[tuple[int, int, Component]]:
-    for row, sender, receiver in graph.index[mask].tolist():
-        yield row, sender, graph.inputs[receiver].component

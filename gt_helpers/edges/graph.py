@@ -7,11 +7,10 @@ that all later queries read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from ..model.cache import PROMPTS_AT_ONCE, ActivationCache
 from ..model.components import END, Component, Edge, Input, Shape, inputs
-from ..patching.circuits import Circuit
+from ..patching.circuits import Circuit, everywhere
 from ..patching.engine import LOGITS, Evaluation, PathPatching
 from .rerun import Rerun
 
@@ -28,12 +27,8 @@ from .rerun import Rerun
 Edges = str | Iterable[str] | Iterable[int] | Tensor
 
 
-class _Stage(NamedTuple):
-    """A layer's heads, or its MLP: inputs and nodes by number, and which inputs are k or v."""
-
-    receivers: Int[Tensor, " receiver"]
-    nodes: Int[Tensor, " node"]
-    read_later: Bool[Tensor, " receiver"]
+# A component at a row, both by number: an edge's sender, or its receiver where the output changes.
+Place = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -157,48 +152,48 @@ class EdgeGraph:
         chosen[self.index[self.mask(edges)].unbind(1)] = True
         return chosen
 
+    @cached_property
+    def ends(self) -> list[tuple[Place, list[Place]]]:
+        """Where each edge starts, and every place that it enters.
+
+        What changes a head's key or value at a row changes the head at all later rows, too.
+        """
+        rows = range(len(self.rows))
+        number = {node: n for n, node in enumerate((*self.nodes, LOGITS.component))}
+
+        def entered(row: int, one: Input) -> list[Place]:
+            changed = rows[row:] if one.part in ("k", "v") else [row]
+            return [(place, number[one.component]) for place in changed]
+
+        places = [[entered(row, one) for one in self.inputs] for row in rows]
+        index = self.index.tolist()
+        return [((row, sender), places[row][receiver]) for row, sender, receiver in index]
+
+    @property
+    def root(self) -> Place:
+        """The logits at END, where every path ends."""
+        return len(self.rows) - 1, len(self.nodes)
+
     def pruned(self, edges: Edges) -> Bool[Tensor, " edge"]:
         """The chosen edges on a path of chosen edges from the embedding to the logits.
 
         The others change nothing. Raises ValueError as `mask` does.
         """
-        chosen = self.grid(edges)
-        fed, useful = self._fed(chosen)[:, :, None], self._useful(chosen)[:, None]
-        return (chosen & fed & useful)[self.index.unbind(1)]
-
-    def _fed(self, chosen: Bool[Tensor, "row sender receiver"]) -> Bool[Tensor, "row sender"]:
-        """Which senders the embedding arrives at along the chosen edges."""
-        fed = torch.zeros(chosen.shape[:2], dtype=torch.bool)
-        fed[:, 0] = True
-        for layer in self._layers:
-            brought = (chosen[:, :, layer.receivers] & fed[:, :, None]).any(1)
-            later = brought.cummax(0).values  # a key or value is read by later rows too
-            brought = torch.where(layer.read_later, later, brought)
-            fed[:, layer.nodes] |= brought.unflatten(1, (len(layer.nodes), -1)).any(2)
-        return fed
-
-    def _useful(self, chosen: Bool[Tensor, "row sender receiver"]) -> Bool[Tensor, "row receiver"]:
-        """Which inputs, read at a row, lead on to the logits along the chosen edges."""
-        useful = torch.zeros(chosen.shape[::2], dtype=torch.bool)
-        useful[-1, -1] = True
-        for layer in reversed(self._layers):
-            sends = (chosen[:, layer.nodes] & useful[:, None]).any(2)
-            sends = sends.repeat_interleave(len(layer.receivers) // len(layer.nodes), dim=1)
-            later = sends.flip(0).cummax(0).values.flip(0)  # an earlier key or value is of use
-            useful[:, layer.receivers] = torch.where(layer.read_later, later, sends)
-        return useful
-
-    @cached_property
-    def _layers(self) -> list[_Stage]:
-        """Heads and MLPs in turn, upstream first."""
-        found = []
-        numbered = enumerate(self.inputs[:-1])
-        for _, layer in groupby(numbered, key=lambda one: one[1].component.depth):
-            numbers, receivers = zip(*layer, strict=True)
-            nodes = dict.fromkeys(self.nodes.index(one.component) for one in receivers)
-            read_later = torch.tensor([one.part in ("k", "v") for one in receivers])
-            found.append(_Stage(torch.tensor(numbers), torch.tensor(list(nodes)), read_later))
-        return found
+        numbers = self.mask(edges).nonzero().flatten().tolist()
+        chosen = [(number, *self.ends[number]) for number in numbers]  # upstream first
+        fed = {(row, 0) for row in range(len(self.rows))}  # node 0 is the embedding
+        for _, sender, entered in chosen:
+            if sender in fed:
+                fed.update(entered)
+        useful = {self.root}
+        for _, sender, entered in reversed(chosen):
+            if not useful.isdisjoint(entered):
+                useful.add(sender)
+        return self.mask(
+            number
+            for number, sender, entered in chosen
+            if sender in fed and not useful.isdisjoint(entered)
+        )
 
     def components(self, edges: Edges) -> tuple[str, ...]:
         """Names of the heads and MLPs that the chosen edges join, upstream first.
@@ -219,9 +214,17 @@ class EdgeGraph:
         if not isinstance(circuit, Circuit):
             return self.mask(circuit)
         sent = [edge for edge in circuit.edges if edge.sender.kind != "all"]
-        own = {"embed", *(edge.sender.label for edge in sent)}
         found = [(edge.sender.label, edge.receiver, edge.sender.position) for edge in sent]
-        found += [(label, *read) for read in self._held_whole(circuit) for label in own]
+        held = [(e.receiver, e.sender.position) for e in circuit.edges if e.sender.kind == "all"]
+        sources = (source.name for source in circuit.sources if source.kind in ("head", "mlp"))
+        held += [
+            (one, row)
+            for one in inputs(sources)
+            for row in self.positions
+            if self.shape.reaches(Component("embed", position=row), one)
+        ]
+        own = {"embed", *(label for label, _, _ in found)}
+        found += [(label, *read) for read in held for label in own]
         names = {
             f"{label}{'' if self.summed else f'@{row}'} -> {one.name.partition('@')[0]}"
             for label, one, row in found
@@ -229,41 +232,23 @@ class EdgeGraph:
         }
         return self.mask(names & self._number.keys())
 
-    def _held_whole(self, circuit: Circuit) -> Iterator[tuple[Input, str]]:
-        """The inputs that a circuit has on the patch run whole, with the row that each reads."""
-        for edge in circuit.edges:
-            if edge.sender.kind == "all":
-                yield edge.receiver, edge.sender.position
-        for source in circuit.sources:
-            for one in inputs(source.name) if source.kind in ("head", "mlp") else ():
-                for row in self.positions:
-                    if self.shape.reaches(Component("embed", position=row), one):
-                        yield one, row
-
     def circuit(self, edges: Edges) -> Circuit:
         """The chosen edges as a `Circuit` whose only source is the embedding.
 
         Each is written out for every position at which it changes something that can arrive at the
         logits. Raises ValueError as `mask` does.
         """
-        found = [
-            edge
-            for row, sender, receiver in self.index[self.mask(edges)].tolist()
-            for edge in self._expanded(self.nodes[sender], self.inputs[receiver], self.rows[row])
-        ]
+        found = []
+        for row, sender, receiver in self.index[self.mask(edges)].tolist():
+            one = Edge(self.nodes[sender], self.inputs[receiver])
+            whole = Input(one.receiver.component)  # a head's output goes on as an MLP's does
+            found += [
+                edge
+                for edge in everywhere(one, self.positions)
+                if self.rows[row] in ("", edge.sender.position)
+                and self.arrives(whole, edge.receiver.component.position)
+            ]
         return Circuit(found, sources=embeddings(found))
-
-    def _expanded(self, sender: Component, receiver: Input, row: str) -> Iterator[Edge]:
-        """The edges from a sender's row, or all of them, to every output that they change."""
-        whole = Input(receiver.component)  # a head's output goes on as an MLP's does
-        for position in [row] if row else self.positions:
-            later = self.positions[self.positions.index(position) :]
-            for output in later if receiver.part in ("k", "v") else [position]:
-                if self.arrives(whole, output):
-                    node = replace(receiver.component, position=output)
-                    yield Edge(
-                        replace(sender, position=position), replace(receiver, component=node)
-                    )
 
 
 def embeddings(edges: Iterable[Edge]) -> list[Component]:
@@ -333,17 +318,17 @@ def _final_stream(
     n_prompts, n_positions, d_model = rerun.base_stream(0).shape
     sent = weights.new_zeros(n_positions, len(sending), n_prompts, d_model)
 
-    def arriving(receivers: Tensor) -> Float[Tensor, "receiver prompt position d_model"]:
+    def arriving(receivers: list[int]) -> Float[Tensor, "receiver prompt position d_model"]:
         brought = weights[:, :, receivers].mT @ sent.flatten(2)
         return brought.unflatten(2, (n_prompts, d_model)).permute(1, 2, 0, 3)
 
     if sending:  # of a pruned grid the embedding is always one
         sent[:, 0] = (patch.stream[0] - base.stream[0])[:, base.start :].transpose(0, 1)
-    entered = live.any(1).any(0)
-    for layer in graph._layers:
-        numbers = layer.receivers[entered[layer.receivers]]
+    entered = live[:, :, :-1].any(1).any(0).nonzero().flatten().tolist()  # but for the logits
+    for _, layer in groupby(entered, key=lambda number: graph.inputs[number].component.depth):
+        numbers = list(layer)
         changed = zip((graph.inputs[n] for n in numbers), arriving(numbers), strict=True)
         for node, its_inputs in groupby(changed, key=lambda one: one[0].component):
             changes = {one.part: change for one, change in its_inputs}
             sent[:, place[node]] = rerun.output_change(node, changes).transpose(0, 1)
-    return rerun.base_stream(-1)[:, -1] + arriving(torch.tensor([-1]))[0, :, -1]
+    return rerun.base_stream(-1)[:, -1] + arriving([-1])[0, :, -1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import pandas as pd
@@ -47,23 +48,18 @@ def faithfulness(patching: PathPatching, graph: EdgeGraph, circuits: Circuits) -
     rows = []
     for (name, circuit), diff in zip(circuits.items(), diffs, strict=True):
         live = graph.pruned(graph.edges_of(circuit))
-        row = {
-            "name": name,
-            "edges": int(live.sum()),
-            "components": len(graph.components(live)),
-            **_with_ends("prob_diff", average(diff)),
-            **_with_ends("recovered", recovered(diff, clean)),
-            **_with_ends("above_corrupted", recovered(diff, clean, corrupted)),
-        }
-        rows.append(row)
+        row = {"name": name, "edges": int(live.sum()), "components": len(graph.components(live))}
+        scores = _columns(
+            prob_diff=average(diff),
+            recovered=recovered(diff, clean),
+            above_corrupted=recovered(diff, clean, corrupted),
+        )
+        rows.append(row | scores)
     return pd.DataFrame(rows)
 
 
 def paired_differences(
-    patching: PathPatching,
-    graph: EdgeGraph,
-    circuit: Circuit | Edges,
-    others: Circuits,
+    patching: PathPatching, graph: EdgeGraph, circuit: Circuit | Edges, others: Circuits
 ) -> pd.DataFrame:
     """How much more than a circuit others show alone, on the same prompts, one row each.
 
@@ -113,7 +109,7 @@ def dealt_out(scores: EdgeScores, seed: int = 0) -> EdgeScores:
     generator = torch.Generator().manual_seed(seed)
     values = scores.values.clone()
     values[numbers] = values[numbers[torch.randperm(len(numbers), generator=generator)]]
-    return EdgeScores(f"random, seed {seed}", scores.graph, values, scores.gap)
+    return replace(scores, method=f"random, seed {seed}", values=values)
 
 
 def curve_areas(curves: pd.DataFrame) -> pd.DataFrame:
@@ -146,18 +142,11 @@ def necessity(patching: PathPatching, graph: EdgeGraph, circuits: Circuits) -> p
     """
     masks = [graph.edges_of(circuit) for circuit in circuits.values()]
     reverse = _diffs(_on(patching, "clean"), graph, circuits.values())
-    without = _diffs(_on(patching, "corrupted"), graph, [~mask for mask in masks])
-    rows = [
-        {
-            "name": name,
-            "edges": int(graph.pruned(mask).sum()),
-            **_with_ends("reverse", average(corrupted)),
-            **_with_ends("without", average(knocked_out)),
-        }
-        for name, mask, corrupted, knocked_out in zip(
-            circuits, masks, reverse, without, strict=True
-        )
-    ]
+    knocked_out = _diffs(_on(patching, "corrupted"), graph, [~mask for mask in masks])
+    rows = []
+    for name, mask, corrupted, without in zip(circuits, masks, reverse, knocked_out, strict=True):
+        row = {"name": name, "edges": int(graph.pruned(mask).sum())}
+        rows.append(row | _columns(reverse=average(corrupted), without=average(without)))
     return pd.DataFrame(rows)
 
 
@@ -186,17 +175,11 @@ def completeness(
     of_models = _diffs(denoising, graph, left)
     rows = []
     for part, of_circuit, of_model in zip(parts, of_circuits, of_models, strict=True):
-        difference = average(of_model - of_circuit)
-        row = {
-            "removed": ", ".join(part),
-            "circuit": float(of_circuit.mean()),
-            "model": float(of_model.mean()),
-            "difference": difference.value,
-            "low": difference.low,
-            "high": difference.high,
-        }
-        rows.append(row)
-    return pd.DataFrame(rows)
+        means = float(of_circuit.mean()), float(of_model.mean())
+        less = average(of_model - of_circuit)
+        rows.append((", ".join(part), *means, less.value, less.low, less.high))
+    columns = ["removed", "circuit", "model", "difference", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def minimality(patching: PathPatching, graph: EdgeGraph, edges: Edges) -> pd.DataFrame:
@@ -276,5 +259,9 @@ def _at(graph: EdgeGraph, names: Iterable[str]) -> Bool[Tensor, " edge"]:
     return sends[graph.index[:, 1]] | receives[graph.index[:, 2]]
 
 
-def _with_ends(name: str, one: Measurement) -> dict[str, float]:
-    return {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
+def _columns(**measured: Measurement) -> dict[str, float]:
+    """What was measured and, in columns ``..._low`` and ``..._high``, the ends of its interval."""
+    row: dict[str, float] = {}
+    for name, one in measured.items():
+        row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
+    return row

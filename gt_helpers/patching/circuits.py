@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
 
 from ..model.components import Component, Edge, Input, below, component, inputs
 from ..model.components import edges as parse_edges
@@ -130,3 +131,12 @@ def connect(
             ):
                 found.append(Edge(sender, receiver))
     return Circuit(found)
+
+
+def everywhere(edge: Edge, positions: Iterable[str]) -> Iterator[Edge]:
+    """The edge between its two components wherever they may stand, of positions in their order."""
+    for sender_at, receiver_at in combinations_with_replacement(positions, 2):
+        if sender_at == receiver_at or edge.receiver.part in ("k", "v"):  # read from before, too
+            node = replace(edge.receiver.component, position=receiver_at)
+            sender = replace(edge.sender, position=sender_at)
+            yield Edge(sender, replace(edge.receiver, component=node))

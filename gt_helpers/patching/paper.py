@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, TypeVar
 
 from ..metrics import prob_diff
-from ..model.components import Edge, at, component, inputs
+from ..model.components import at, component, inputs
 from ..model.load import is_gpt2_small
 from .circuits import Circuit, connect
 from .engine import PathPatching, Sweep
@@ -202,46 +201,6 @@ def circuit_parts(
 def _order(name: str) -> tuple[int, int]:
     node = component(name)
     return node.depth, node.head
-
-
-# ---- the circuit on the prompts of ACDC -------------------------------------------------------
-
-_ACDC_HEADS = ("a5.h5", "a6.h1", "a6.h9", "a7.h10", "a8.h11", "a9.h1")
-
-
-def acdc_circuit(positions: Iterable[str]) -> Circuit:
-    """The circuit that the paper on ACDC takes for this paper's, at all of the given positions.
-
-    Six heads instead of seven, the early heads and MLPs, and every MLP below layer 9 into the
-    heads' queries. Its 262 edges are these 235, which count all positions as one, and the 27
-    between a head and its own q, k and v. Positions are given in order.
-    """
-    early_heads, early_mlps = ["a0.h1", "a0.h3", "a0.h5"], ["m0", "m1", "m2", "m3"]
-    lower, late = [f"m{layer}" for layer in range(9)], ["m8", "m9", "m10", "m11"]
-    links = [
-        *connect(["embed"], [*early_heads, *early_mlps]).edges,
-        *connect(["a0.h1"], early_mlps).edges,
-        *connect([*early_heads, *early_mlps], _ACDC_HEADS).edges,
-        *connect(lower, [*lower, *(f"{head}.q" for head in _ACDC_HEADS)]).edges,
-        *connect([*_ACDC_HEADS, *late], late).edges,
-    ]
-    positions = list(positions)
-    everywhere = [_moved(link, *places) for link in links for places in _places(link, positions)]
-    to_logits = connect([*_ACDC_HEADS, *late], ["logits"]).edges
-    return Circuit([*to_logits, *everywhere], "ACDC's circuit", [f"embed@{p}" for p in positions])
-
-
-def _places(link: Edge, positions: Iterable[str]) -> list[tuple[str, str]]:
-    """Where the link's sender and receiver may stand: keys and values are read from before, too."""
-    pairs = combinations_with_replacement(positions, 2)
-    return [(a, b) for a, b in pairs if a == b or link.receiver.part in ("k", "v")]
-
-
-def _moved(link: Edge, sender_at: str, receiver_at: str) -> Edge:
-    receiver = replace(link.receiver.component, position=receiver_at)
-    return Edge(
-        replace(link.sender, position=sender_at), replace(link.receiver, component=receiver)
-    )
 
 
 SEQUENCE_EXTRA = ("a6.h1", "a7.h11", "m7")  # what the paper adds for the sequence family

@@ -15,7 +15,8 @@ from ..dataset.published import acdc_years, eap_ig_prompts
 from ..dataset.year_dataset import YearDataset
 from ..formatting import in_words
 from ..metrics import Measurement, average, prob_diff, prob_diff_below, recovered
-from ..patching.paper import acdc_circuit, full_circuit, partial_circuit, with_components
+from ..patching.paper import full_circuit, partial_circuit, with_components
+from ..patching.published import acdc_circuit
 from ..processes import Tensors
 from .registry import Bench, Evidence, NotMeasured, Topic, circuit_log_probs, share_of, smallest
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -20,9 +18,8 @@ from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.metrics import prob_diff, prob_diff_below
 from gt_helpers.model.cache import end_logits
 from gt_helpers.model.load import load_model
-from gt_helpers.patching import paper
 from gt_helpers.patching.engine import PathPatching
-from gt_helpers.patching.paper import PAPER, CircuitParts, full_circuit, partial_circuit
+from gt_helpers.patching.paper import CircuitParts, partial_circuit
 
 Tokenizer = PreTrainedTokenizerBase
 PARTS = CircuitParts(("a5.h1", "a7.h10", "a9.h1"), ("m8", "m9", "m10"), ("m0",), ("embed",))
@@ -73,25 +70,6 @@ def test_no_ratio_without_a_behaviour(tokenizer: Tokenizer) -> None:
     assert abs(row["clean"]) < 0.01
     if row["clean_low"] <= 0 <= row["clean_high"]:
         assert row["recovered"] != row["recovered"]
-
-
-def test_the_sequence_circuit_has_every_chain_of_its_five_mlps() -> None:
-    parts = paper.with_components(PAPER)
-    assert parts.heads == tuple(sorted((*PAPER.heads, "a6.h1", "a7.h11"), key=_place))
-    assert parts.mlps == ("m7", "m8", "m9", "m10", "m11")
-    links = set(partial_circuit(parts).links)
-    chain = ["a6.h1@END", *(f"{mlp}@END" for mlp in parts.mlps), "logits"]
-    assert {f"{a} -> {b}" for a, b in pairwise(chain)} <= links
-    assert "a7.h11@END -> m7@END" in links and "a8.h8@END -> m7@END" not in links
-    assert paper.with_components(PAPER, []) == PAPER
-    assert len(full_circuit(parts)) > len(full_circuit(PAPER))
-    with pytest.raises(ValueError, match="no head and no MLP"):
-        paper.with_components(PAPER, ["embed"])
-
-
-def _place(name: str) -> tuple[int, int]:
-    layer, head = name[1:].split(".h")
-    return int(layer), int(head)
 
 
 def test_effects_of_several_sweeps_beside_each_other(patching: PathPatching) -> None:

@@ -27,7 +27,8 @@ from gt_helpers.model.components import Shape, edges
 from gt_helpers.model.load import load_model
 from gt_helpers.patching.circuits import Circuit
 from gt_helpers.patching.engine import PathPatching, Sweep
-from gt_helpers.patching.paper import acdc_circuit, full_circuit, partial_circuit
+from gt_helpers.patching.paper import full_circuit, partial_circuit
+from gt_helpers.patching.published import acdc_circuit
 
 PLANTED = ("embed", "a0.h1", "m1", "a2.h2")
 

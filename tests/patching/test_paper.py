@@ -1,24 +1,28 @@
-"""Unit: circuits that are written down, ACDC's version of it."""
+"""Unit: the paper's circuit, and its larger one for the sequence family."""
 
 from __future__ import annotations
 
-import torch
+from itertools import pairwise
 
-from gt_helpers.dataset.prompts import ACDC_TEMPLATE
-from gt_helpers.dataset.year_dataset import YearDataset
-from gt_helpers.model.transformer import Transformer
-from gt_helpers.patching.engine import PathPatching
-from gt_helpers.patching.paper import acdc_circuit
+import pytest
+
+from gt_helpers.patching.paper import PAPER, full_circuit, partial_circuit, with_components
 
 
-def test_acdc_has_its_edges_and_its_prompts(mini: Transformer) -> None:
-    assert len(acdc_circuit(["YY"])) == 235  # and 27 from heads to their own q, k and v make 262
-    dataset = YearDataset(mini.tokenizer, 4, template=ACDC_TEMPLATE)
-    assert list(dataset.positions).index("YY") == 7 and dataset.clean.shape == (4, 10)
-    circuit = acdc_circuit(["YY", "to", "END"])
-    assert {source.name for source in circuit.sources} == {"embed@YY", "embed@to", "embed@END"}
-    every = acdc_circuit(list(dataset.positions))
-    back = PathPatching(mini, dataset).reversed()
-    # Positions before YY are the same in both runs.
-    some, all_of_it = (back.evaluate(one).log_probs for one in (circuit, every))
-    torch.testing.assert_close(some, all_of_it, atol=1e-5, rtol=1e-4)
+def test_the_sequence_circuit_has_every_chain_of_its_five_mlps() -> None:
+    parts = with_components(PAPER)
+    assert parts.heads == tuple(sorted((*PAPER.heads, "a6.h1", "a7.h11"), key=_place))
+    assert parts.mlps == ("m7", "m8", "m9", "m10", "m11")
+    links = set(partial_circuit(parts).links)
+    chain = ["a6.h1@END", *(f"{mlp}@END" for mlp in parts.mlps), "logits"]
+    assert {f"{a} -> {b}" for a, b in pairwise(chain)} <= links
+    assert "a7.h11@END -> m7@END" in links and "a8.h8@END -> m7@END" not in links
+    assert with_components(PAPER, []) == PAPER
+    assert len(full_circuit(parts)) > len(full_circuit(PAPER))
+    with pytest.raises(ValueError, match="no head and no MLP"):
+        with_components(PAPER, ["embed"])
+
+
+def _place(name: str) -> tuple[int, int]:
+    layer, head = name[1:].split(".h")
+    return int(layer), int(head)
