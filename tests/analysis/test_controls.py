@@ -8,16 +8,15 @@ import torch
 from gt_helpers.analysis import controls
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.metrics import prob_diff
-from gt_helpers.model.load import load_model
+from gt_helpers.model.transformer import Transformer
 from gt_helpers.patching.circuits import Circuit
 from gt_helpers.patching.engine import PathPatching
 from gt_helpers.patching.paper import PAPER, partial_circuit
 
 
 @pytest.fixture(scope="module")
-def patching() -> PathPatching:
-    model = load_model("mini", "cpu")
-    return PathPatching(model, YearDataset(model.tokenizer, 12))
+def patching(mini: Transformer) -> PathPatching:
+    return PathPatching(mini, YearDataset(mini.tokenizer, 12))
 
 
 def test_direct_and_indirect_effects_are_those_of_sweeps(patching: PathPatching) -> None:
