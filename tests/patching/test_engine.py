@@ -422,19 +422,13 @@ def test_p12_heads_feed_the_mlp_of_their_layer_and_not_its_heads(patching: PathP
     assert into_head[0].all() and not into_head[1:].any()
 
 
-def frozen_norm(layer_norm: Any, base: Tensor, stream: Tensor) -> Tensor:
-    """The norm with its mean and scale taken from the base stream."""
-    scale = (base.var(-1, unbiased=False, keepdim=True) + layer_norm.eps).sqrt()
-    return (stream - base.mean(-1, keepdim=True)) / scale * layer_norm.gain + layer_norm.bias
-
-
 def test_p13_direct_effects_add_up_under_a_frozen_norm_only(patching, model) -> None:
     (chunk,) = patching._chunks()
     base = chunk.base.at_layer(N_LAYERS, END)
     changes = [chunk.change(node, END) for node in SHAPE.senders("END")]
 
     def frozen_logits(stream: Tensor) -> Tensor:
-        return frozen_norm(model.ln_final, base, stream) @ model.W_U + model.b_U
+        return model.ln_final.frozen_at(base)(stream) @ model.W_U + model.b_U
 
     for unembed, adds_up in ((frozen_logits, True), (model.unembed, False)):
         alone = sum(unembed(base + change) - unembed(base) for change in changes)
@@ -483,10 +477,10 @@ def test_p17_norms_on_the_way_are_recomputed(patching: PathPatching, model: Tran
     direct, through = patching.sweep("logits").values, patching.sweep("m2").values
     for index, node in enumerate(SHAPE.senders("END")[:-2]):
         change = chunk.change(node, END)
-        stream = frozen_norm(model.ln_final, base, base + change)
+        stream = model.ln_final.frozen_at(base)(base + change)
         frozen_direct = year_prob_diff(stream @ model.W_U, PROMPTS) - before
         assert (frozen_direct - direct[index]).abs().max() > 1e-6
-        hidden = frozen_norm(block.ln2, mid, mid + change) @ block.W_in + block.b_in
+        hidden = block.ln2.frozen_at(mid)(mid + change) @ block.W_in + block.b_in
         stream = base + block.act(hidden) @ block.W_out - block.mlp(mid)
         frozen_through = year_prob_diff(model.unembed(stream), PROMPTS) - before
         assert (frozen_through - through[index]).abs().max() > 1e-6

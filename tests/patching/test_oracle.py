@@ -81,9 +81,7 @@ def test_both_averaging_orders(patching: PathPatching, golden: dict) -> None:
         ("results_mlp1", (["m1@YY"], [*(f"{head}.v[YY]" for head in PAPER.heads), *LATE], "YY")),
     ],
 )
-def test_sweep_cell_by_cell(
-    patching: PathPatching, golden: dict, monkeypatch: pytest.MonkeyPatch, name: str, route: tuple
-) -> None:
+def test_sweep_cell_by_cell(patching, golden, monkeypatch, name: str, route: tuple) -> None:
     if name == "ipp_logits":  # one cell would differ by 1.1e-6, all of it the recording's rounding
         monkeypatch.setattr(Transformer, "log_probs_of", recorded_softmax)
         monkeypatch.setattr(patching, "_base_log_probs", None)
