@@ -12,6 +12,9 @@ import torch
 from huggingface_hub import constants
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from gt_helpers.model.load import load_model
+from gt_helpers.model.transformer import Transformer
+
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
 TIERS = ("unit", "oracle", "notebook", "browser")
@@ -49,6 +52,32 @@ def gpt2_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokeni
     config = {"tokenizer_class": "GPT2TokenizerFast", "model_max_length": 1024}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return AutoTokenizer.from_pretrained(str(folder))
+
+
+@pytest.fixture(scope="session")
+def mini() -> Transformer:
+    """The embedded model."""
+    return load_model("mini", "cpu")
+
+
+@pytest.fixture(scope="session")
+def mini64() -> Transformer:
+    """The embedded model in float64."""
+    return load_model("mini", "cpu", torch.float64)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved random GPT-2 of 3 layers with 3 heads."""
+    from literal import save_random_gpt2  # takes seconds
+
+    return save_random_gpt2(tmp_path_factory.mktemp("gpt2"))
+
+
+@pytest.fixture(scope="session")
+def random_model(folder: Path) -> Transformer:
+    """That random GPT-2 in float64."""
+    return load_model(folder, "cpu", torch.float64)
 
 
 @pytest.fixture(scope="session")

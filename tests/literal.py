@@ -47,6 +47,11 @@ class Prompts:
         return len(self.YY)
 
 
+def close(measured: Tensor, expected: Tensor, atol: float = 1e-10) -> None:
+    """Equal to float64 precision."""
+    torch.testing.assert_close(measured, expected, atol=atol, rtol=0.0)
+
+
 def random_prompts(n: int = 5, seed: int = 0) -> Prompts:
     """Prompts of six random tokens; clean and corrupted ones differ at YY and XX, not at END."""
     generator = torch.Generator().manual_seed(seed)

@@ -14,11 +14,6 @@ CHANGED = POSITIONS[POSITIONS.index("YY") :]
 BASES = ("clean", "corrupted")
 
 
-def close(measured: Tensor, expected: Tensor, atol: float = 1e-10) -> None:
-    """Equal to float64 precision; NaN where the other is."""
-    torch.testing.assert_close(measured, expected, atol=atol, rtol=0.0, equal_nan=True)
-
-
 def random_mask(graph: EdgeGraph, share: float, seed: int) -> Tensor:
     """Random edges, with half of those at the two ends so that many lie on a path."""
     draws = torch.rand(len(graph), generator=torch.Generator().manual_seed(seed))

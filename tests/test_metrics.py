@@ -54,23 +54,7 @@ def test_metrics_equal_their_loops(probs: Tensor, YY: Tensor) -> None:
             assert below[sender, prompt] == pytest.approx(float(expected), abs=1e-12)
     assert torch.equal(prob_diff(probs[1], YY), difference[1])
     assert difference.abs().max() <= 1
-
-
-def test_identities(probs: Tensor, YY: Tensor) -> None:
-    up_to_YY = (probs * (torch.arange(100) <= YY[:, None])).sum(-1)
-    torch.testing.assert_close(prob_diff(probs, YY) + 2 * up_to_YY, probs.sum(-1))
-    mirrored = prob_diff_below(probs.flip(-1), 99 - YY.clamp(max=97))
-    torch.testing.assert_close(mirrored, prob_diff(probs, YY.clamp(max=97)))
-    own = probs[:, torch.arange(97), YY]  # YY itself is wrong in both
-    torch.testing.assert_close(prob_diff(probs, YY) + prob_diff_below(probs, YY), -2 * own)
-
-
-def test_uniform_and_certain_probabilities() -> None:
-    YY = torch.arange(1, 99)
-    probs = torch.full((98, 100), 0.9 / 100, dtype=DOUBLE)
-    assert torch.allclose(prob_diff(probs, YY), 0.9 * (98 - 2 * YY.double()) / 100)
-    assert (cutoff_sharpness(probs, YY) == 0).all()
-    certain = torch.eye(100)
+    certain = torch.eye(100)  # at the ends there are years on one side only
     for boundary in (0, 40, 99):
         found = prob_diff(certain, torch.full((100,), boundary)).tolist()
         assert found == [-1] * (boundary + 1) + [1] * (99 - boundary)
@@ -135,14 +119,12 @@ def test_both_orders_of_averaging() -> None:
     logits[1, year_tokens[50]], logits[1, year_tokens[60]] = 0.0, 2.0
     YY = torch.tensor([40, 40])
     sigmoid = torch.sigmoid(torch.tensor([6.0, -2.0]))
-
     mean_of_softmax = per_YY_probs(logits.log_softmax(-1)[:, year_tokens], YY)
     assert mean_of_softmax.shape == (97, 100)
     assert mean_of_softmax[38, 50] == pytest.approx(float(sigmoid.mean()), abs=1e-5)
     softmax_of_mean = mean_by_YY(logits, YY).softmax(-1)[:, year_tokens]
     # the mean logits are 3 and 1
     assert softmax_of_mean[38, 50] == pytest.approx(float(torch.sigmoid(torch.tensor(2.0))), 1e-5)
-    assert softmax_of_mean[0].isnan().all()
 
 
 @pytest.mark.parametrize(
@@ -180,18 +162,6 @@ def test_correlation() -> None:
     assert correlation(a, 1e6 + a).tolist() == pytest.approx([1, 1, 1])
 
 
-def test_bootstrap_of_a_normal_sample() -> None:
-    values = torch.randn(4, 400, generator=torch.Generator().manual_seed(1))
-    mean, low, high = bootstrap_ci(values)
-    assert mean.shape == low.shape == high.shape == (4,)
-    assert mean.dtype == values.dtype
-    assert torch.allclose(mean, values.mean(-1), atol=1e-6)
-    error = values.std(-1) / 20
-    atol = 0.15 * float(error.max())  # 2,000 resamples: a quantile's own error is 0.06 of these
-    assert torch.allclose(low, mean - 1.96 * error, atol=atol)
-    assert torch.allclose(high, mean + 1.96 * error, atol=atol)
-
-
 def test_bootstrap_covers_the_true_mean() -> None:
     _, low, high = bootstrap_ci(random(1000, 60, seed=2) + 0.3, level=0.9)
     covered = ((low <= 0.3) & (high >= 0.3)).float().mean()
@@ -202,23 +172,21 @@ def test_bootstrap_equals_its_loop() -> None:
     values = torch.tensor([[0.0, 1.0, 5.0], [2.0, 2.5, 4.0]], dtype=DOUBLE)
     drawn = torch.randint(3, (2000, 3), generator=torch.Generator().manual_seed(0))
     means = torch.stack([values[:, row].mean(-1) for row in drawn])
-    _, low, high = bootstrap_ci(values, level=0.8)
-    assert torch.allclose(
-        torch.stack([low, high]), means.quantile(torch.tensor([0.1, 0.9]).to(means), dim=0)
-    )
+    for level, tails in (({"level": 0.8}, [0.1, 0.9]), ({}, [0.025, 0.975])):
+        mean, *ends = bootstrap_ci(values, **level)
+        assert torch.allclose(torch.stack(ends), means.quantile(torch.tensor(tails).to(means), 0))
+    assert torch.allclose(mean, values.mean(-1))
 
 
 def test_bootstrap_is_exact_where_nothing_varies() -> None:
     values = torch.full((2, 3, 7), 0.1)
     values[0] = 0
     for found in bootstrap_ci(values):
-        assert torch.equal(found, values[..., 0])
+        assert torch.equal(found, values[..., 0])  # in shape and precision, too
     assert bootstrap_ci(torch.tensor([0.25]))[1].item() == 0.25
 
 
-def test_bootstrap_repeats_and_does_not_depend_on_the_pieces(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_bootstrap_repeats_and_does_not_depend_on_the_pieces(monkeypatch) -> None:
     values = random(5, 31, seed=3)
     whole = torch.stack(bootstrap_ci(values))
     assert torch.equal(torch.stack(bootstrap_ci(values)), whole)

@@ -1,30 +1,23 @@
-"""Unit: attention against TransformerLens' own patterns, the cached heads, and the key axis."""
+"""Unit: attention against the cached heads, and its key axis; tests/model: against transformers."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from literal import random_prompts, save_random_gpt2
+from literal import close, random_prompts
 
 from gt_helpers.analysis import attention
 from gt_helpers.analysis.attention import attention_map, attention_pattern, by_head
 from gt_helpers.model.cache import ActivationCache, cache_activations
-from gt_helpers.model.load import load_model
+from gt_helpers.model.transformer import Transformer
 
-EXACT = {"atol": 1e-10, "rtol": 0.0}
 HEADS = [(layer, head) for layer in range(3) for head in range(3)]
 N_PROMPTS, N_POSITIONS = 5, 6
 
 
 @pytest.fixture(scope="module")
-def tokens() -> torch.Tensor:
-    return random_prompts(N_PROMPTS).clean
-
-
-@pytest.fixture(scope="module")
-def cache(tokens: torch.Tensor, tmp_path_factory: pytest.TempPathFactory) -> ActivationCache:
-    folder = save_random_gpt2(tmp_path_factory.mktemp("random"))
-    return cache_activations(load_model(folder, "cpu", torch.float64), tokens)
+def cache(random_model: Transformer) -> ActivationCache:
+    return cache_activations(random_model, random_prompts(N_PROMPTS).clean)
 
 
 def moved(cache: ActivationCache, layer: int, head: int) -> torch.Tensor:
@@ -38,23 +31,10 @@ def moved(cache: ActivationCache, layer: int, head: int) -> torch.Tensor:
 def test_rows_sum_to_1_and_what_they_move_is_the_heads_output(cache: ActivationCache) -> None:
     for layer, head in HEADS:
         pattern = attention_pattern(cache, f"a{layer}.h{head}")
-        ones = torch.ones(N_PROMPTS, N_POSITIONS, dtype=pattern.dtype)
-        torch.testing.assert_close(pattern.sum(-1), ones, **EXACT)
+        close(pattern.sum(-1), torch.ones(N_PROMPTS, N_POSITIONS, dtype=pattern.dtype))
         assert (pattern.triu(1) == 0).all() and (pattern.tril() >= 0).all()
         cached = cache.z[layer, :, :, head] @ cache.model.blocks[layer].W_O[head]
-        torch.testing.assert_close(pattern @ moved(cache, layer, head), cached, **EXACT)
-
-
-def test_patterns_of_mini_are_transformer_lens_own(tokens: torch.Tensor) -> None:
-    model = load_model("mini", "cpu")
-    cache = cache_activations(model, tokens)
-    _, theirs = model.bridge.run_with_cache(
-        tokens, names_filter=lambda name: name.endswith("hook_pattern")
-    )
-    for layer, head in ((0, 3), (5, 1), (11, 11)):
-        own = theirs[f"blocks.{layer}.attn.hook_pattern"][:, head]
-        pattern = attention_pattern(cache, f"a{layer}.h{head}")
-        torch.testing.assert_close(pattern, own, atol=1e-5, rtol=0)
+        close(pattern @ moved(cache, layer, head), cached)
 
 
 def test_value_weighting_multiplies_the_keys_columns(cache: ActivationCache) -> None:
@@ -83,7 +63,7 @@ def test_map_is_one_cell_of_every_heads_pattern(
     assert found.shape == (3, 3, N_PROMPTS)
     for layer, head in HEADS:
         pattern = attention_pattern(cache, f"a{layer}.h{head}", value_weighted)
-        torch.testing.assert_close(found[layer, head], pattern[:, query, key], **EXACT)
+        close(found[layer, head], pattern[:, query, key])
 
 
 def test_by_head_names_the_entries() -> None:
@@ -100,8 +80,6 @@ def test_refuses_what_is_no_head(cache: ActivationCache, name: str) -> None:
 
 
 @pytest.mark.parametrize(("query", "key"), [(2, 3), (6, 0), (3, -1)])
-def test_refuses_positions_that_no_head_looks_between(
-    cache: ActivationCache, query: int, key: int
-) -> None:
+def test_refuses_positions_that_no_head_looks_between(cache, query: int, key: int) -> None:
     with pytest.raises(ValueError, match=f"No head looks from position {query} to position {key}"):
         attention_map(cache, query, key)

@@ -10,7 +10,7 @@ from gt_helpers.analysis.controls import leave_out, random_circuits, random_part
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.metrics import bootstrap_ci, prob_diff
 from gt_helpers.model.components import Shape, component
-from gt_helpers.model.load import load_model
+from gt_helpers.model.transformer import Transformer
 from gt_helpers.patching.circuits import Circuit
 from gt_helpers.patching.engine import PathPatching
 from gt_helpers.patching.paper import PAPER, CircuitParts, full_circuit, partial_circuit
@@ -20,9 +20,8 @@ SEVEN = tuple(f"a3.h{h}" for h in range(7))
 
 
 @pytest.fixture(scope="module")
-def patching() -> PathPatching:
-    model = load_model("mini", "cpu")
-    return PathPatching(model, YearDataset(model.tokenizer, 12))
+def patching(mini: Transformer) -> PathPatching:
+    return PathPatching(mini, YearDataset(mini.tokenizer, 12))
 
 
 @pytest.fixture(scope="module")

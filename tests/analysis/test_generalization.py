@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from gt_helpers.analysis.generalization import (
     compare_effects,
@@ -17,17 +17,16 @@ from gt_helpers.dataset.families import FAMILIES, PromptFamily
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.metrics import prob_diff, prob_diff_below
 from gt_helpers.model.cache import end_logits
-from gt_helpers.model.load import load_model
+from gt_helpers.model.transformer import Transformer
 from gt_helpers.patching.engine import PathPatching
 from gt_helpers.patching.paper import CircuitParts, partial_circuit
 
-Tokenizer = PreTrainedTokenizerBase
 PARTS = CircuitParts(("a5.h1", "a7.h10", "a9.h1"), ("m8", "m9", "m10"), ("m0",), ("embed",))
 
 
 @pytest.fixture(scope="module")
-def patching(tokenizer: Tokenizer) -> PathPatching:
-    return PathPatching(load_model("mini", "cpu"), FAMILIES["ended"].dataset(tokenizer, 12))
+def patching(mini: Transformer) -> PathPatching:
+    return PathPatching(mini, FAMILIES["ended"].dataset(mini.tokenizer, 12))
 
 
 def test_study_and_summary_use_the_familys_own_metric(patching: PathPatching) -> None:
@@ -63,9 +62,9 @@ def test_study_refuses_what_it_cannot_do(patching: PathPatching) -> None:
         study_family(FAMILIES["ended"], patching, CircuitParts((), ("m8",), (), ()))
 
 
-def test_no_ratio_without_a_behaviour(tokenizer: Tokenizer) -> None:
+def test_no_ratio_without_a_behaviour(mini: Transformer) -> None:
     # mini answers no year at all after "BC": nothing to recover.
-    patching = PathPatching(load_model("mini", "cpu"), FAMILIES["BC"].dataset(tokenizer, 12))
+    patching = PathPatching(mini, FAMILIES["BC"].dataset(mini.tokenizer, 12))
     (row,) = family_summary([study_family(FAMILIES["BC"], patching, PARTS)]).to_dict("records")
     assert abs(row["clean"]) < 0.01
     if row["clean_low"] <= 0 <= row["clean_high"]:

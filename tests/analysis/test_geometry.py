@@ -1,4 +1,4 @@
-"""Oracle: PCA, probe and LEACE on planted data, erasing against Hugging Face's modules."""
+"""Unit: PCA, probe and LEACE on planted data, erasing; against hooks: test_model_families.py."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from literal import close
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -29,24 +30,18 @@ from gt_helpers.dataset.prompts import load_nouns
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.model.cache import ActivationCache, cache_activations
 from gt_helpers.model.components import Shape, component
-from gt_helpers.model.load import load_model
 from gt_helpers.model.transformer import Transformer
 from gt_helpers.patching.paper import PAPER, CircuitParts
 
 
 @pytest.fixture(scope="module")
-def model() -> Transformer:
-    return load_model("mini", device="cpu", dtype=torch.float64)
+def dataset(mini64: Transformer) -> YearDataset:
+    return YearDataset(mini64.tokenizer, 388, nouns=load_nouns()[::2])
 
 
 @pytest.fixture(scope="module")
-def dataset(model: Transformer) -> YearDataset:
-    return YearDataset(model.tokenizer, 388, nouns=load_nouns()[::2])
-
-
-@pytest.fixture(scope="module")
-def cache(model: Transformer, dataset: YearDataset) -> ActivationCache:
-    return cache_activations(model, dataset.clean)
+def cache(mini64: Transformer, dataset: YearDataset) -> ActivationCache:
+    return cache_activations(mini64, dataset.clean)
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -64,9 +59,7 @@ def planted(n: int, seed: int, width: int = 20) -> tuple[Tensor, Tensor]:
 # ---- places -----------------------------------------------------------------------------------
 
 
-def test_places_are_what_components_write_and_read(
-    cache: ActivationCache, dataset: YearDataset
-) -> None:
+def test_places_are_what_components_write_and_read(cache, dataset) -> None:
     positions = dataset.positions
     END, YY = positions["END"], positions["YY"]
     expected = {
@@ -82,9 +75,7 @@ def test_places_are_what_components_write_and_read(
 
 
 @pytest.mark.parametrize("place", ["logits", "m8 output", "embed input", "m12", "m8@YEAR", "x"])
-def test_what_is_no_place_is_refused(
-    cache: ActivationCache, dataset: YearDataset, place: str
-) -> None:
+def test_what_is_no_place_is_refused(cache, dataset, place: str) -> None:
     with pytest.raises(ValueError, match="e.g|allowed"):
         read_stream(cache, place, dataset.positions)
 
@@ -239,46 +230,7 @@ def test_erasing_nothing_is_the_run(cache: ActivationCache, dataset: YearDataset
     torch.testing.assert_close(edited_log_probs(cache, {}, dataset.year_tokens), log_probs)
 
 
-@torch.no_grad()
-def test_an_edit_is_a_hook_on_the_residual_stream(
-    cache: ActivationCache, dataset: YearDataset
-) -> None:
-    model = cache.model
-    hf = model.bridge.original_model
-    edits = {
-        name: erase_directions(randn(96, seed=seed), random_directions(4, 96, seed))
-        for seed, name in enumerate(("m3", "m8", "m9"))
-    }
-    hooks, before = [], {}
-    for name, eraser in edits.items():
-        layer = component(name).layer
-        block = hf.transformer.h[layer]
-
-        def keep(_: object, args: tuple, layer: int = layer) -> None:
-            before[layer] = args[0]
-
-        def edit(
-            _: object, args: tuple, output: tuple, layer: int = layer, eraser: Eraser = eraser
-        ) -> tuple:
-            written = output[0].clone()
-            stream = before[layer][:, -1] + written[:, -1]
-            written[:, -1] = eraser(stream) - before[layer][:, -1]
-            return (written, *output[1:])
-
-        hooks += [block.register_forward_pre_hook(keep), block.attn.register_forward_hook(edit)]
-    expected = hf(dataset.clean[:20]).logits[:, -1].log_softmax(-1)[:, dataset.year_tokens]
-    for hook in hooks:
-        hook.remove()
-    some = cache_activations(model, dataset.clean[:20], start=12)
-    found = edited_log_probs(some, edits, dataset.year_tokens)
-    torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
-    plain = edited_log_probs(some, {}, dataset.year_tokens)
-    assert (found - plain).abs().max() > 0.1
-
-
-def test_every_edit_is_fitted_on_what_the_ones_below_leave(
-    cache: ActivationCache, dataset: YearDataset
-) -> None:
+def test_every_edit_is_fitted_on_what_the_ones_below_leave(cache, dataset) -> None:
     YY = dataset.YY
     edits = fit_edits(cache, ["m10", "m8"], lambda x: fit_leace(x, YY))
     assert list(edits) == ["m8", "m10"]
@@ -287,13 +239,15 @@ def test_every_edit_is_fitted_on_what_the_ones_below_leave(
         size = covariance(read_stream(cache, f"{name} input", dataset.positions), YY).abs().max()
         assert covariance(streams[name], YY).abs().max() < 1e-9 * size
     assert covariance(streams["m9"], YY).abs().max() > 1e-3  # later heads bring YY back
+    some = cache_activations(cache.model, dataset.clean[:20], start=12)  # END is enough
+    found = edited_log_probs(some, edits, dataset.year_tokens)
+    close(found, cache.model.log_probs(streams["logits"][:20], dataset.year_tokens))
+    assert (found - edited_log_probs(some, {}, dataset.year_tokens)).abs().max() > 0.1
 
 
-def test_erased_years_are_gone_for_a_new_probe_on_other_prompts(
-    model: Transformer, cache: ActivationCache, dataset: YearDataset
-) -> None:
-    data = YearDataset(model.tokenizer, 388, nouns=load_nouns()[1::2], seed=1)
-    others, YY = cache_activations(model, data.clean), data.YY
+def test_erased_years_are_gone_for_a_new_probe_on_other_prompts(mini64, cache, dataset) -> None:
+    data = YearDataset(mini64.tokenizer, 388, nouns=load_nouns()[1::2], seed=1)
+    others, YY = cache_activations(mini64, data.clean), data.YY
     edits = fit_edits(cache, ["m8"], lambda x: fit_leace(x, dataset.YY))
     for streams, low, high in (
         (read_stream(others, "m8 input", data.positions), 0.9, 1.0),

@@ -18,7 +18,6 @@ from gt_helpers.analysis.neurons import (
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.metrics import cutoff_sharpness, prob_diff
 from gt_helpers.model.cache import ActivationCache, cache_activations
-from gt_helpers.model.load import load_model
 from gt_helpers.model.transformer import Transformer
 from gt_helpers.patching.engine import PathPatching
 from gt_helpers.patching.paper import PAPER, CircuitParts
@@ -27,34 +26,24 @@ SOME = [0, 7, 100, 255, 383]
 
 
 @pytest.fixture(scope="module")
-def model() -> Transformer:
-    return load_model("mini", device="cpu", dtype=torch.float64)
+def dataset(mini64: Transformer) -> YearDataset:
+    return YearDataset(mini64.tokenizer, 10)
 
 
 @pytest.fixture(scope="module")
-def dataset(model: Transformer) -> YearDataset:
-    return YearDataset(model.tokenizer, 10)
+def caches(mini64: Transformer, dataset: YearDataset) -> list[ActivationCache]:
+    return [cache_activations(mini64, tokens) for tokens in (dataset.clean, dataset.corrupted)]
 
 
 @pytest.fixture(scope="module")
-def caches(model: Transformer, dataset: YearDataset) -> tuple[ActivationCache, ActivationCache]:
-    return cache_activations(model, dataset.clean), cache_activations(model, dataset.corrupted)
-
-
-@pytest.fixture(scope="module")
-def m10(caches: tuple[ActivationCache, ActivationCache], dataset: YearDataset) -> Neurons:
+def m10(caches: list[ActivationCache], dataset: YearDataset) -> Neurons:
     return Neurons(*caches, dataset, "m10")
 
 
 @pytest.mark.parametrize("mlp", ["m0", "m9", "m10", "m11"])
-def test_all_neurons_together_are_the_mlp(
-    model: Transformer,
-    caches: tuple[ActivationCache, ActivationCache],
-    dataset: YearDataset,
-    mlp: str,
-) -> None:
+def test_all_neurons_together_are_the_mlp(mini64, caches, dataset, mlp: str) -> None:
     neurons = Neurons(*caches, dataset, mlp)
-    sweep = PathPatching(model, dataset).sweep("logits")
+    sweep = PathPatching(mini64, dataset).sweep("logits")
     expected = sweep.values[sweep.senders.index(f"{mlp}@END")]
     found = neurons.joint_effect(range(len(neurons)))
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
@@ -80,12 +69,10 @@ def activations(model: Transformer, tokens: Tensor, layer: int) -> tuple[Tensor,
 
 
 @torch.no_grad()
-def test_one_neuron_is_one_vector_in_the_final_stream(
-    model: Transformer, dataset: YearDataset, m10: Neurons
-) -> None:
-    hf = model.bridge.original_model
-    clean, final = activations(model, dataset.clean, 10)
-    corrupted, _ = activations(model, dataset.corrupted, 10)
+def test_one_neuron_is_one_vector_in_the_final_stream(mini64, dataset, m10: Neurons) -> None:
+    hf = mini64.bridge.original_model
+    clean, final = activations(mini64, dataset.clean, 10)
+    corrupted, _ = activations(mini64, dataset.corrupted, 10)
     torch.testing.assert_close(m10.activations, clean, atol=1e-12, rtol=0)
 
     def answer(stream: Tensor) -> Tensor:
@@ -102,12 +89,10 @@ def test_one_neuron_is_one_vector_in_the_final_stream(
 
 
 @torch.no_grad()
-def test_in_the_last_mlp_a_direct_effect_is_the_whole_effect(
-    model: Transformer, caches: tuple[ActivationCache, ActivationCache], dataset: YearDataset
-) -> None:
+def test_in_the_last_mlp_a_direct_effect_is_the_whole_effect(mini64, caches, dataset) -> None:
     neurons = Neurons(*caches, dataset, "m11")
-    hf, chosen = model.bridge.original_model, [3, 200]
-    corrupted, _ = activations(model, dataset.corrupted, 11)
+    hf, chosen = mini64.bridge.original_model, [3, 200]
+    corrupted, _ = activations(mini64, dataset.corrupted, 11)
 
     def patch(_: object, args: tuple) -> tuple[Tensor]:
         act = args[0].clone()
@@ -134,17 +119,14 @@ def test_effects_are_the_joint_effects_of_groups_of_one(m10: Neurons) -> None:
         torch.testing.assert_close(effects[SOME], singles, atol=1e-12, rtol=0)
 
 
-def test_float32_is_as_exact_as_float32_can_be(m10: Neurons) -> None:
-    model = load_model("mini", device="cpu")
-    data = YearDataset(model.tokenizer, 10)
-    caches = [cache_activations(model, tokens, start=12) for tokens in (data.clean, data.corrupted)]
+def test_float32_is_as_exact_as_float32_can_be(m10: Neurons, mini: Transformer) -> None:
+    data = m10.dataset
+    caches = [cache_activations(mini, tokens, start=12) for tokens in (data.clean, data.corrupted)]
     effects = Neurons(*caches, data, "m10").effects()
     torch.testing.assert_close(effects.double(), m10.effects(), atol=2e-6, rtol=0)
 
 
-def test_blocks_change_nothing_and_the_bar_ends_full(
-    m10: Neurons, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocks_change_nothing_and_the_bar_ends_full(m10, monkeypatch) -> None:
     whole = m10.effects()
     monkeypatch.setattr(module, "PROMPTS_AT_ONCE", 6)
     monkeypatch.setattr(module, "_CPU_BLOCK", (3 * 501 * 5, 501))
@@ -169,9 +151,9 @@ def test_large_changes_do_not_overflow(m10: Neurons, monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(effects[strongest], expected, atol=1e-9, rtol=0)
 
 
-def test_the_lens_is_a_plain_product_and_adds_up(m10: Neurons, model: Transformer) -> None:
+def test_the_lens_is_a_plain_product_and_adds_up(m10: Neurons, mini64: Transformer) -> None:
     years = m10.dataset.year_tokens
-    one = m10.activations[:, 7, None] * (m10.W_out[7] @ model.W_U[:, years])
+    one = m10.activations[:, 7, None] * (m10.W_out[7] @ mini64.W_U[:, years])
     torch.testing.assert_close(m10.lens([7]), one - one[:, :1])
     torch.testing.assert_close(m10.lens([7, 9]), m10.lens([7]) + m10.lens([9]))
     assert not m10.year_effect([7])[:, 0].any() and not m10.lens([7])[:, 0].any()
@@ -205,9 +187,7 @@ def test_the_mlp_to_look_into() -> None:
         last_but_one(CircuitParts((), (), (), ()))
 
 
-def test_mistakes_are_named(
-    m10: Neurons, caches: tuple[ActivationCache, ActivationCache], dataset: YearDataset
-) -> None:
+def test_mistakes_are_named(m10, caches, dataset) -> None:
     for name, message in (
         ("a7.h10", "no MLP"),
         ("m10@YY", "'YY'.*END"),

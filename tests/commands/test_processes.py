@@ -83,18 +83,14 @@ def test_one_process_measures_everything_at_once() -> None:
 
 
 @pytest.mark.parametrize(("n", "size"), [(10, 2), (10, 3), (2, 3), (490, 8)])
-def test_each_prompt_is_measured_by_one_process(
-    n: int, size: int, lost: Callable[..., list[tuple[int, int]]]
-) -> None:
+def test_each_prompt_is_measured_by_one_process(n: int, size: int, lost) -> None:
     slices = [one for rank in range(size) for one in lost(rank, size, n)]
     assert [number for one in slices for number in range(*one)] == list(range(n))
     lengths = [end - first for first, end in slices]
     assert max(lengths) - min(lengths) <= 1
 
 
-def test_within_a_part_a_process_is_on_its_own(
-    lost: Callable[..., list[tuple[int, int]]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_within_a_part_a_process_is_on_its_own(lost, monkeypatch) -> None:
     inner: list[list[tuple[int, int]]] = []
     outer = Squares.__call__
 
@@ -107,9 +103,7 @@ def test_within_a_part_a_process_is_on_its_own(
     assert lost(1, 2, 10) == [(5, 10)] and inner == [[(0, 5)]]
 
 
-def test_what_was_finished_is_kept_for_any_number_of_processes(
-    tmp_path: Path, lost: Callable[..., list[tuple[int, int]]]
-) -> None:
+def test_what_was_finished_is_kept_for_any_number_of_processes(tmp_path, lost) -> None:
     with pytest.raises(KeyboardInterrupt), resumable("a step", tmp_path):
         assert lost(1, 3, 12) == [(4, 8)]  # of three processes only the second one finishes
         raise KeyboardInterrupt
@@ -149,9 +143,7 @@ def test_processes_at_different_places_are_not_joined(monkeypatch: pytest.Monkey
         measure(4)
 
 
-def test_a_mistake_is_named_by_the_main_process_alone(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
-) -> None:
+def test_a_mistake_is_named_by_the_main_process_alone(monkeypatch, capfd) -> None:
     monkeypatch.setattr(module, "_group", module._Group(1, 2))
     monkeypatch.setattr(module, "_gather", lambda place, value: [False, value])
     monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
@@ -168,9 +160,7 @@ def torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def test_more_processes_than_gpus_get_one_sentence(
-    torchrun: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_more_processes_than_gpus_get_one_sentence(torchrun, monkeypatch, capsys) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert main(["reproduce", "--model", "mini"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -188,13 +178,7 @@ def test_more_processes_than_gpus_get_one_sentence(
         (None, 0, None),
     ],
 )
-def test_each_process_takes_its_own_gpu(
-    asked: str | None,
-    gpus: int,
-    device: str | None,
-    torchrun: None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_each_process_takes_its_own_gpu(asked, gpus, device, torchrun, monkeypatch) -> None:
     current: list[str] = []
     monkeypatch.setenv("LOCAL_RANK", "3")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)

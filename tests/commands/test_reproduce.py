@@ -16,7 +16,7 @@ from gt_helpers import reproduce as module
 from gt_helpers.__main__ import main
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.model import cache
-from gt_helpers.model.load import load_model
+from gt_helpers.model.transformer import Transformer
 from gt_helpers.patching.engine import PathPatching
 from gt_helpers.patching.paper import PAPER
 from gt_helpers.reproduce import open_run, reproduce
@@ -61,9 +61,7 @@ def test_the_circuit_is_the_models_own_and_works(folder: Path) -> None:
     assert value["reverse"] < value["partial"]
 
 
-def test_a_finished_run_is_not_computed_again(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_run_is_not_computed_again(folder, monkeypatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("computed again")
 
@@ -111,9 +109,8 @@ def test_a_run_interrupted_at_once_still_knows_its_prompts(tmp_path: Path) -> No
         assert torch.equal(run.results.YY, run.dataset.YY)
 
 
-def test_attention_and_lens_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = load_model("mini", device="cpu")
-    patching = PathPatching(model, YearDataset(model.tokenizer, PROMPTS))
+def test_attention_and_lens_do_not_depend_on_the_chunks(mini: Transformer, monkeypatch) -> None:
+    patching = PathPatching(mini, YearDataset(mini.tokenizer, PROMPTS))
     attention, lens = sweeps.looks_and_writes(patching, ["a7.h10", "m10"])
     monkeypatch.setattr(cache, "PROMPTS_AT_ONCE", 7)
     in_chunks = sweeps.looks_and_writes(patching, ["a7.h10", "m10"])
@@ -129,9 +126,7 @@ def test_tensors_of_an_unknown_run_are_not_mixed_in(folder: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("changed", ["weights", "prompts"])
-def test_a_folder_of_other_settings_is_not_overwritten(
-    changed: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_folder_of_other_settings_is_not_overwritten(changed, folder, tmp_path, capsys) -> None:
     shutil.copytree(folder, tmp_path / "run")
     text = json.loads((folder / "results.json").read_text())
     text["settings"][changed] = "others"
@@ -141,9 +136,7 @@ def test_a_folder_of_other_settings_is_not_overwritten(
     assert (tmp_path / "run" / "results.json").read_text() == before
 
 
-def test_without_a_model_it_says_which_it_takes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_model_it_says_which_it_takes(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(module, "hub_reachable", lambda: False)
     monkeypatch.setattr(module, "discover", lambda *_: None)
     lines: list[str] = []
@@ -160,10 +153,8 @@ def test_a_cached_gpt2_small_is_taken_and_judged_by_the_papers_circuit(
     assert lines[0] == "Model: gpt2-small"
     results = load_results(tmp_path / "out")
     assert results.parts == PAPER and results.settings["gpt2_small"]
-    assert list(results.sweeps) == [
-        *("logits", "m11", "m10", "m9", "m8"),
-        *("q", "k", "v", "m3@YY", "m2@YY", "m1@YY", "m0@YY"),
-    ]
+    names = "logits m11 m10 m9 m8 q k v m3@YY m2@YY m1@YY m0@YY"
+    assert list(results.sweeps) == names.split()
     verdicts = pd.read_csv(tmp_path / "out" / "scorecard.csv")["verdict"]
     assert {"agrees", "disagrees"} <= set(verdicts) and "not comparable" not in set(verdicts)
 
@@ -187,9 +178,7 @@ def test_both_averaging_orders_agree_when_each_YY_has_one_prompt(folder: Path) -
         (["--model", "mini", "--device", "tpu"], "no device 'tpu' here; allowed: cpu"),
     ],
 )
-def test_settings_that_cannot_be_get_one_sentence(
-    arguments: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_settings_that_cannot_be_get_one_sentence(arguments, sentence, tmp_path, capsys) -> None:
     assert main(["reproduce", *arguments, "--out", str(tmp_path / "new")]) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
@@ -201,9 +190,7 @@ def test_prompts_that_are_no_number(capsys: pytest.CaptureFixture) -> None:
     assert "e.g. 490" in capsys.readouterr().err
 
 
-def test_a_folder_from_before_experiments_and_parallel_models_loads(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_folder_from_before_experiments_and_parallel_models_loads(folder, tmp_path) -> None:
     shutil.copytree(folder, tmp_path / "run")
     text = json.loads((folder / "results.json").read_text())
     del text["experiments"]

@@ -114,9 +114,7 @@ def test_lines_for_colab_markers_and_comments(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("colab", [True, False])
-def test_a_changed_package_is_named_in_colab(
-    colab: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_changed_package_is_named_in_colab(colab: bool, tmp_path, monkeypatch, capsys) -> None:
     (tmp_path / "r.txt").write_text("new>=1\n")
     snapshots = iter([{"numpy": "2.1.3"}, {"numpy": "2.4.6", "new": "1.0"}])
     monkeypatch.setattr(install, "in_colab", lambda: colab)
@@ -237,9 +235,7 @@ def test_a_python_that_is_too_old_is_refused_in_one_sentence(tmp_path: Path) -> 
     assert not checkout.environment.exists()
 
 
-def test_missing_packages_come_in_the_tested_versions_and_then_pip_rests(
-    checkout: Checkout,
-) -> None:
+def test_missing_packages_come_in_the_tested_versions_and_then_pip_rests(checkout) -> None:
     for version in ("1.0", "1.1", "1.2"):
         make_wheel(checkout.wheels, "alpha", version)
     checkout.write("requirements.txt", "alpha>=1.0")
@@ -291,9 +287,7 @@ def test_reproduce_passes_arguments_and_status_on(checkout: Checkout) -> None:
 # --- gt_helpers.environment ----------------------------------------------------------------------
 
 
-def test_check_environment_reports_what_notebooks_need(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_environment_reports_what_notebooks_need(monkeypatch, capsys) -> None:
     named = ["Python", "torch", "transformer_lens", "plotly", "ipywidgets"]
     for reachable, verdict in ((True, "OK"), (False, "FAIL")):
         monkeypatch.setattr(environment, "hub_reachable", lambda answer=reachable: answer)
@@ -309,9 +303,7 @@ def test_check_environment_reports_what_notebooks_need(
     assert re.search(r"plotly: \d\S+, renderer \w+", "\n".join(lines))
 
 
-def test_check_environment_names_what_is_wrong(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_environment_names_what_is_wrong(monkeypatch, capsys) -> None:
     wrong = [Requirement("no-such-package>=1"), Requirement("numpy>=99")]
     monkeypatch.setattr(environment, "_requirements", lambda: wrong)
     assert not check_environment()
@@ -321,9 +313,7 @@ def test_check_environment_names_what_is_wrong(
     assert "bash setup_colab.sh" in output
 
 
-def test_set_up_installs_into_the_running_python(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_set_up_installs_into_the_running_python(monkeypatch, capsys) -> None:
     monkeypatch.setattr(environment, "in_colab", lambda: False)
     monkeypatch.setattr(environment, "check_environment", lambda: print("checked") or True)
     before = list(ROOT.glob(".venv"))
@@ -332,9 +322,7 @@ def test_set_up_installs_into_the_running_python(
     assert list(ROOT.glob(".venv")) == before
 
 
-def test_set_up_runs_the_script_in_colab(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_set_up_runs_the_script_in_colab(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(environment, "in_colab", lambda: True)
     monkeypatch.setattr(environment, "check_environment", lambda: print("checked") or True)
     monkeypatch.setattr(environment, "_ROOT", tmp_path)

@@ -6,13 +6,11 @@ import random
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from gt_helpers.dataset import families
 from gt_helpers.dataset.families import FAMILIES, ITEMS, PromptFamily, arithmetic_step
 from gt_helpers.dataset.prompts import tokenize
-
-Tokenizer = PreTrainedTokenizerBase
 
 HAPPENED = "The {} happened in 17{}. Some years later, it is now the year 17"
 # The paper's options in order: tokens, prompts, right end years, the clean text after eos.
@@ -58,23 +56,23 @@ def test_the_families_are_in_the_papers_order(gpt2_tokenizer: Tokenizer) -> None
     assert {len(ids) for ids in tokenize(gpt2_tokenizer, [f" {item}" for item in ITEMS])} == {1}
 
 
-def test_mini_splits_every_family_as_gpt2_does(
-    tokenizer: Tokenizer, gpt2_tokenizer: Tokenizer
-) -> None:
-    for family in FAMILIES.values():
-        ours, theirs = family.dataset(tokenizer, seed=3), family.dataset(gpt2_tokenizer, seed=3)
-        assert ours.clean_text == theirs.clean_text
-        assert ours.positions == theirs.positions
-        assert ours.changed_positions == theirs.changed_positions
+@pytest.mark.parametrize("name", OPTIONS)
+def test_mini_splits_every_family_as_gpt2_does(name: str, tokenizer, gpt2_tokenizer) -> None:
+    n = 970 if "{noun}" in FAMILIES[name].template else None
+    ours, theirs = (FAMILIES[name].dataset(one, n, seed=3) for one in (tokenizer, gpt2_tokenizer))
+    assert ours.clean_text == theirs.clean_text
+    assert len(set(ours.nouns)) in (1, 20, 120)  # none or all that there are
+    assert ours.positions == theirs.positions
+    assert ours.changed_positions == theirs.changed_positions
+    tokens = tokenizer.convert_ids_to_tokens, gpt2_tokenizer.convert_ids_to_tokens
+    for side in ("clean", "corrupted"):
+        for ids in zip(getattr(ours, side).tolist(), getattr(theirs, side).tolist(), strict=True):
+            assert tokens[0](ids[0]) == tokens[1](ids[1])
 
 
-def test_ten_years_BC_are_one_token_and_are_left_out_with_their_labels(
-    gpt2_tokenizer: Tokenizer,
-) -> None:
+def test_years_BC_of_one_token_are_left_out_with_their_labels(gpt2_tokenizer: Tokenizer) -> None:
     ids = tokenize(gpt2_tokenizer, [f" {700 + YY}" for YY in range(2, 99)])
-    assert {YY for YY, tokens in zip(range(2, 99), ids, strict=True) if len(tokens) == 1} == (
-        ONE_TOKEN_BC
-    )
+    assert {YY for YY, tokens in enumerate(ids, 2) if len(tokens) == 1} == ONE_TOKEN_BC
     dataset = FAMILIES["BC"].dataset(gpt2_tokenizer, 200)
     for text, YY in zip(dataset.clean_text, dataset.YY.tolist(), strict=True):
         assert f" 7{YY:02d} BC" in text  # the YY that scores a prompt is the YY in it
@@ -125,19 +123,9 @@ def test_seeds_and_sizes(tokenizer: Tokenizer) -> None:
         family.dataset(tokenizer, 0)
 
 
-@pytest.mark.parametrize(
-    ("template", "message"),
-    [
-        ("{XX}{YY}, {XX}{YY}, {XX}", "start year once, as {XX}{YY}"),
-        ("{earlier}, {XX}{YY}, {XX}", "unknown field {earlier}"),
-    ],
-)
-def test_a_template_that_does_not_fit_is_refused(template: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        PromptFamily("mine", template)
-
-
-def test_a_template_that_splits_unevenly_is_refused(tokenizer: Tokenizer) -> None:
+def test_templates_that_do_not_fit_or_split_unevenly_are_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(ValueError, match="unknown field {earlier}"):
+        PromptFamily("mine", "{earlier}, {XX}{YY}, {XX}")
     family = PromptFamily("mine", "{XX}{YY} and {XX}", nouns=("war",), years=(1000, 1100))
     with pytest.raises(ValueError, match="all prompts must split alike|one token"):
         family.dataset(tokenizer)  # without a space, 1027 is one token

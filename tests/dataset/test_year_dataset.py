@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from gt_helpers.dataset.corruptions import CORRUPTIONS, Corruption
 from gt_helpers.dataset.prompts import (
@@ -23,8 +23,6 @@ from gt_helpers.dataset.prompts import (
     year_tokens,
 )
 from gt_helpers.dataset.year_dataset import YearDataset
-
-Tokenizer = PreTrainedTokenizerBase
 
 # GPT-2's ids of "00" to "99".
 YEAR_IDS = """405 486 2999 3070 3023 2713 3312 2998 2919 2931 940 1157 1065 1485 1415 1314 1433 1558
@@ -64,9 +62,7 @@ def same(a: YearDataset, b: YearDataset) -> bool:
 # ------------------------------------------------------------------------- tokens and years
 
 
-def test_year_tokens_are_the_two_digit_strings(
-    tokenizer: Tokenizer, gpt2_tokenizer: Tokenizer
-) -> None:
+def test_year_tokens_are_the_two_digit_strings(tokenizer, gpt2_tokenizer) -> None:
     assert year_tokens(gpt2_tokenizer).tolist() == [int(i) for i in YEAR_IDS.split()]
     assert tuple(tokenizer.decode([i]) for i in year_tokens(tokenizer).tolist()) == YEAR_STRINGS
 
@@ -88,23 +84,7 @@ def test_valid_years_split_as_century_and_YY(tokenizer: Tokenizer) -> None:
     assert {y % 100 for y in years} == set(range(2, 99))
 
 
-def test_years_per_YY(tokenizer: Tokenizer) -> None:
-    code = Counter(y % 100 for y in valid_years(tokenizer, *PAPER_CODE))
-    sevens = [11, *range(13, 19), 20, 24, 40, 50, 70, 89, 90, *range(93, 99)]
-    expected = {YY: 5 for YY in range(2, 10)} | {80: 6} | {YY: 7 for YY in sevens}
-    assert all(code[YY] == n for YY, n in expected.items())
-    assert all(code[YY] in (8, 9) for YY in set(range(2, 99)) - set(expected))
-    mean = sum(YY * n for YY, n in code.items()) / 768
-    assert mean == pytest.approx(51.67, abs=0.005)
-    text = Counter(y % 100 for y in valid_years(tokenizer))
-    assert all(text[YY] == 4 for YY in range(2, 10))
-    assert text[40] == text[80] == 6
-    assert all(text[YY] in (5, 6, 7) for YY in range(10, 99))
-
-
-def test_nouns_are_single_tokens_after_a_space(
-    tokenizer: Tokenizer, gpt2_tokenizer: Tokenizer
-) -> None:
+def test_nouns_are_single_tokens_after_a_space(tokenizer, gpt2_tokenizer) -> None:
     nouns = load_nouns()
     assert len(nouns) == 120 and list(nouns) == sorted(set(nouns))
     assert all(len(ids) == 1 for ids in tokenizer([f" {noun}" for noun in nouns])["input_ids"])
@@ -133,20 +113,15 @@ def test_shapes_and_positions(dataset: YearDataset, tokenizer: Tokenizer) -> Non
     assert tuple(dataset.positions) == PAPER_POSITIONS
     assert list(dataset.positions.values()) == list(range(13))
     assert (dataset.clean[:, 0] == tokenizer.eos_token_id).all()
-    assert tokenizer.decode(dataset.clean[0, 1:2]) == " The"
     assert torch.equal(dataset.clean[:, 8], dataset.year_tokens[dataset.YY])
     assert torch.equal(dataset.clean[:, 7], dataset.clean[:, 12])
     assert torch.equal(dataset.XX * 100 + dataset.YY, dataset.years)
     assert dataset.position("END") == 12
-    for i in (0, 77):
-        noun, year = dataset.nouns[i], int(dataset.years[i])
-        text = f"<|endoftext|> The {noun} lasted from the year {year} to the year {year // 100}"
-        assert dataset.clean_text[i] == text == tokenizer.decode(dataset.clean[i])
-
-
-def test_valid_mask(dataset: YearDataset) -> None:
     YYs = dataset.YY.tolist()
     assert dataset.valid.tolist() == [[year > YY for year in range(100)] for YY in YYs]
+    noun, year = dataset.nouns[77], int(dataset.years[77])
+    text = f"<|endoftext|> The {noun} lasted from the year {year} to the year {year // 100}"
+    assert dataset.clean_text[77] == text == tokenizer.decode(dataset.clean[77])
 
 
 def test_balanced_sampling_cycles_over_the_YYs(tokenizer: Tokenizer, dataset: YearDataset) -> None:
@@ -229,37 +204,30 @@ def test_01_corruption(tokenizer: Tokenizer, dataset: YearDataset) -> None:
 
 def test_random_corruptions(tokenizer: Tokenizer) -> None:
     number = {int(token): YY for YY, token in enumerate(year_tokens(tokenizer))}
-    smaller, other, century = (
-        YearDataset(tokenizer, 490, corruption=name) for name in ("smaller", "random", "century")
-    )
-    changes = [
-        torch.tensor([number[i] for i in one.corrupted[:, 8].tolist()]) - one.YY
-        for one in (smaller, other)
-    ]
-    assert (changes[0] < 0).all() and changes[1].min() < 0 < changes[1].max()
+    for name in ("smaller", "random"):
+        one = YearDataset(tokenizer, 490, corruption=name)
+        change = torch.tensor([number[i] for i in one.corrupted[:, 8].tolist()]) - one.YY
+        assert change.min() < 0 and (change.max() > 0) == (name == "random")
+    century = YearDataset(tokenizer, 490, corruption="century")
     found = {str(tokenizer.decode([i])).strip() for i in century.corrupted[:, 7].tolist()}
     assert found == {"11", "12", "13", "14", "15", "16", "17"}
-
-
-def test_random_corruption_is_uniform_over_what_fits(tokenizer: Tokenizer) -> None:
+    # all that fits is drawn equally often
     dataset = YearDataset(tokenizer, 3000, years=[1704], nouns=["war"], corruption="smaller")
     counts = Counter(text.split("year ")[1][:4] for text in dataset.corrupted_text)
     assert {"1701", "1702", "1703"} == set(counts)  # " 1700" is a single token
     assert all(abs(n - 1000) < 130 for n in counts.values())
 
 
-def test_corruption_errors(tokenizer: Tokenizer) -> None:
-    for options, message in (
-        ({"corruption": "02"}, "'02' is no corruption.*'01', 'smaller', 'random', 'noun'"),
-        ({"years": [1701]}, "'01' has no replacement for .*1701"),
-        ({"nouns": ["war"], "corruption": "noun"}, "'noun' has no replacement.*only 'NOUN'"),
-        ({"years": [1701], "corruption": "smaller"}, "has no replacement.*13 tokens.*' 1700'"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            YearDataset(tokenizer, 5, **options)  # type: ignore[arg-type]
-
-
 # --------------------------------------------------------------------- own nouns, templates
+
+TEMPLATES = {
+    "The war lasted from {XX}{YY} to {XX}": "does not have {noun} once.*for example",
+    "The {noun} lasted to {XX}": "start year once, as {XX}{YY}",
+    "The {noun} of {YY} lasted to {XX}": "start year once, as {XX}{YY}",
+    "The {noun} from {XX}{YY} to {XX}{YY} {XX}": "start year once, as {XX}{YY}",
+    "The {noun} lasted from {XX}{YY} to {XX}.": "does not end with {XX}",
+    "The {noun} in {place} from {XX}{YY} to {XX}": "unknown field {place}",
+}
 
 
 def test_own_nouns_and_template(gpt2_tokenizer: Tokenizer) -> None:
@@ -276,22 +244,6 @@ def test_own_nouns_and_template(gpt2_tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("The war lasted from {XX}{YY} to {XX}", "does not have {noun} once"),
-        ("The {noun} lasted to {XX}", "start year once, as {XX}{YY}"),
-        ("The {noun} of {YY} lasted to {XX}", "start year once, as {XX}{YY}"),
-        ("The {noun} from {XX}{YY} to {XX}{YY} {XX}", "start year once, as {XX}{YY}"),
-        ("The {noun} lasted from {XX}{YY} to {XX}.", "does not end with {XX}"),
-        ("The {noun} in {place} from {XX}{YY} to {XX}", "unknown field {place}"),
-    ],
-)
-def test_template_errors(tokenizer: Tokenizer, text: str, problem: str) -> None:
-    with pytest.raises(ValueError, match=f"the template .*{problem}.*for example"):
-        YearDataset(tokenizer, template=text)
-
-
-@pytest.mark.parametrize(
     ("options", "message"),
     [
         *(({"n": n}, f"n is {n}.*e.g. 490") for n in (0, -3, 2.5)),
@@ -302,16 +254,27 @@ def test_template_errors(tokenizer: Tokenizer, text: str, problem: str) -> None:
         ({"years": 1732}, "years is 1732"),
         ({"years": (1800, 1100)}, "1800 to 1100 is no range.*e.g. .1100, 1800"),
         *(({"nouns": n}, 'nouns is .*e.g. ."war"') for n in ("war", [], ["war", 3], [""])),
+        ({"corruption": "02"}, "'02' is no corruption.*'01', 'smaller', 'random', 'noun'"),
+        ({"years": [1701]}, "'01' has no replacement for .*1701"),
+        ({"nouns": ["war"], "corruption": "noun"}, "'noun' has no replacement.*only 'NOUN'"),
+        ({"years": [1701], "corruption": "smaller"}, "has no replacement.*13 tokens.*' 1700'"),
+        *(({"template": text}, said) for text, said in TEMPLATES.items()),
     ],
 )
-def test_argument_errors(tokenizer: Tokenizer, options: dict, message: str) -> None:
+def test_what_does_not_fit_is_refused(tokenizer: Tokenizer, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         YearDataset(tokenizer, **options)
 
 
-def test_a_noun_of_several_tokens_is_refused(gpt2_tokenizer: Tokenizer) -> None:
+def test_nouns_of_several_tokens_and_slow_tokenizers_are_refused(gpt2_tokenizer: Tokenizer) -> None:
     with pytest.raises(ValueError, match="'blitzkrieg' .*split as ' blitz' . 'k' . 'rieg'"):
         YearDataset(gpt2_tokenizer, nouns=["war", "blitzkrieg"])
+
+    class Slow:
+        is_fast = False
+
+    with pytest.raises(ValueError, match="Slow is not a fast"):
+        YearDataset(Slow())  # type: ignore[arg-type]
 
 
 def test_what_a_dataset_does_not_have(dataset: YearDataset) -> None:
@@ -322,14 +285,6 @@ def test_what_a_dataset_does_not_have(dataset: YearDataset) -> None:
     for choose in (lambda: dataset[490], lambda: dataset.take([490])):
         with pytest.raises(IndexError):
             choose()
-
-
-def test_tokenizers_that_split_otherwise_are_refused(gpt2_tokenizer: Tokenizer) -> None:
-    class Slow:
-        is_fast = False
-
-    with pytest.raises(ValueError, match="Slow is not a fast"):
-        YearDataset(Slow())  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------- given prompts and files
@@ -444,7 +399,7 @@ def test_the_papers_recorded_prompts(gpt2_tokenizer: Tokenizer, reference: Path)
     assert set(dataset.nouns) <= set(load_nouns())
 
 
-def test_year_pool_says_why_a_year_is_left_out(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_year_pool_says_why_a_year_is_left_out(tokenizer: Tokenizer) -> None:
     pool = year_pool(tokenizer, 1000, 1900)
     kept = pool[pool["status"] == "kept"]
     assert kept["year"].tolist() == valid_years(tokenizer, 1000, 1900)

@@ -379,9 +379,7 @@ def test_findings_are_measured_on_their_prompts(base: YearDataset, model: Transf
     )
 
 
-def test_a_wrong_mask_or_order_changes_their_score_only(
-    base: YearDataset, model: Transformer
-) -> None:
+def test_a_wrong_mask_or_order_changes_their_score_only(base, model) -> None:
     data = data_of(base, model)
     data.mask_of(lambda years, YY: years <= YY)
     given, paper = (run(data, model).scores.iloc[i] for i in range(2))
@@ -480,14 +478,7 @@ def test_with_gpt2s_own_tokens(gpt2_tokenizer, tmp_path: Path) -> None:
     "text",
     [
         f"{BOS} The trial lasted from the year 1732 to the year 17" * 6,
-        "",
-        "hello",
-        "\ud800",
-        BOS,
-        BOS * 3,
-        "1732",
-        "17",
-        "1" * 5000,
+        *("", "hello", "\ud800", BOS, BOS * 3, "1732", "17", "1" * 5000),
     ],
 )
 def test_nothing_is_too_faulty(text: str, model: Transformer) -> None:
@@ -510,11 +501,7 @@ def test_nothing_is_too_faulty(text: str, model: Transformer) -> None:
         ((["a"], ["b"]), {"ids": ([["x"]], [[1]])}, "no list of whole numbers"),
         ((["a"], ["b"]), {"mask": "yes"}, "the mask is no table of numbers"),
         (pd.DataFrame({"clean": ["a"]}), {}, "no column 'corrupted'"),
-        (
-            "nowhere.csv",
-            {},
-            r"nowhere.csv cannot be read .*\(No such file or directory\); give a CSV",
-        ),
+        ("nowhere.csv", {}, r"nowhere.csv cannot be read .*No such file"),
     ],
 )
 def test_unusable_input_is_refused(data: Any, labels: dict, message: str, model) -> None:

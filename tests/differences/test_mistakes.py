@@ -7,7 +7,6 @@ from explorers import drawn, state
 
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.differences.diagnosis import MISTAKES, diagnose
-from gt_helpers.model.load import load_model
 from gt_helpers.model.transformer import Transformer
 from gt_helpers.views import mistake_explorer
 
@@ -24,25 +23,18 @@ FOUND = {
 
 
 @pytest.fixture(scope="module")
-def model() -> Transformer:
-    return load_model("mini", "cpu")
-
-
-@pytest.fixture(scope="module")
-def dataset(model: Transformer) -> YearDataset:
-    return YearDataset(model.tokenizer, 97)
+def dataset(mini: Transformer) -> YearDataset:
+    return YearDataset(mini.tokenizer, 97)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_every_mistake_is_found(model: Transformer, dataset: YearDataset, mistake: str) -> None:
-    checks = [
-        finding.check for finding in diagnose(model=model, **MISTAKES[mistake](dataset)).findings
-    ]
-    assert FOUND[mistake] in checks
+def test_every_mistake_is_found(mini: Transformer, dataset: YearDataset, mistake: str) -> None:
+    findings = diagnose(model=mini, **MISTAKES[mistake](dataset)).findings
+    assert FOUND[mistake] in [finding.check for finding in findings]
 
 
-def test_the_explorer_shows_findings_and_scores(model: Transformer, dataset: YearDataset) -> None:
-    explorer = mistake_explorer(model, dataset)
+def test_the_explorer_shows_findings_and_scores(mini: Transformer, dataset: YearDataset) -> None:
+    explorer = mistake_explorer(mini, dataset)
     assert state(explorer) == "done" and "no start token" in explorer.text.value
     reported, measured = drawn(explorer).data
     assert reported.x != measured.x

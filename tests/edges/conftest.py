@@ -16,13 +16,8 @@ from gt_helpers.edges.effects import edge_effects
 from gt_helpers.edges.graph import EdgeGraph
 from gt_helpers.edges.scores import EdgeScores
 from gt_helpers.model.load import load_model
+from gt_helpers.model.transformer import Transformer
 from gt_helpers.patching.engine import PathPatching
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved model of 3 layers with 3 heads."""
-    return save_random_gpt2(tmp_path_factory.mktemp("gpt2"))
 
 
 @pytest.fixture(scope="session")
@@ -39,10 +34,9 @@ def literal(folder: Path, prompts: Prompts) -> Literal:
 
 
 @pytest.fixture(scope="session")
-def engines(folder: Path, prompts: Prompts) -> dict[str, PathPatching]:
+def engines(random_model: Transformer, prompts: Prompts) -> dict[str, PathPatching]:
     """The patching of either base."""
-    model = load_model(folder, "cpu", torch.float64)
-    return {base: PathPatching(model, prompts, base) for base in BASES}
+    return {base: PathPatching(random_model, prompts, base) for base in BASES}
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from made_edges import close
+from literal import close
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
@@ -14,8 +14,7 @@ from gt_helpers.edges.attribution import VARIANTS, eap, eap_ig
 from gt_helpers.edges.effects import edge_effects
 from gt_helpers.edges.graph import EdgeGraph
 from gt_helpers.edges.rerun import Rerun, sender_changes
-from gt_helpers.edges.scores import EdgeScores
-from gt_helpers.metrics import Metric, cutoff_sharpness, prob_diff
+from gt_helpers.metrics import cutoff_sharpness, prob_diff
 from gt_helpers.patching.engine import PathPatching
 
 
@@ -52,9 +51,7 @@ def logit_difference(probs: Tensor, YY: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("variant", ["EAP", *VARIANTS])
-def test_on_a_linear_model_every_method_is_exact(
-    linear_patching: PathPatching, variant: str, either_graph: EdgeGraph
-) -> None:
+def test_on_a_linear_model_every_method_is_exact(linear_patching, variant, either_graph) -> None:
     graph = either_graph  # every model of this shape has it
     exact = edge_effects(linear_patching, graph, logit_difference).values
     if variant == "EAP":
@@ -69,9 +66,7 @@ def test_on_a_linear_model_every_method_is_exact(
 
 
 @pytest.mark.parametrize("metric", [prob_diff, cutoff_sharpness])
-def test_eap_is_the_slope_of_the_effect_at_the_base_run(
-    either_base: PathPatching, either_graph: EdgeGraph, metric: Metric
-) -> None:
+def test_eap_is_the_slope_of_the_effect_at_the_base_run(either_base, either_graph, metric) -> None:
     patching, graph, step = either_base, either_graph, 1e-5
     scores = eap(patching, graph, metric)
     ((base_run, patch_run, _),) = patching.caches(100)
@@ -100,9 +95,7 @@ def test_the_positions_add_up(patching: PathPatching) -> None:
         close(dense.sum(0)[summed.index[:, 1], summed.index[:, 2]], whole)
 
 
-def test_the_inputs_variant_adds_up_to_the_whole_change(
-    either_base: PathPatching, graph: EdgeGraph
-) -> None:
+def test_the_inputs_variant_adds_up_to_the_whole_change(either_base, graph) -> None:
     patching, YY = either_base, either_base.dataset.YY
     from_embed = graph.index[:, 1] == 0
     whole = prob_diff(patching.patch_probs, YY) - prob_diff(patching.base_probs, YY)
@@ -120,9 +113,7 @@ def test_the_inputs_variant_adds_up_to_the_whole_change(
     assert off(found[2] + (ends - eap(patching, graph).values) / 64) < 1e-4
 
 
-def test_one_step_is_eap_and_the_ends_are_the_two_runs(
-    patching: PathPatching, estimate: EdgeScores
-) -> None:
+def test_one_step_is_eap_and_the_ends_are_the_two_runs(patching, estimate) -> None:
     graph = estimate.graph
     close(eap_ig(patching, graph, 1).values, estimate.values)
     # seen from the other run, the senders' changes have the other sign
@@ -132,9 +123,7 @@ def test_one_step_is_eap_and_the_ends_are_the_two_runs(
     assert (estimate.values + reverse.values).abs().max() > 1e-3
 
 
-def test_scores_say_what_they_are(
-    patching: PathPatching, estimate: EdgeScores, exact: EdgeScores, capsys: pytest.CaptureFixture
-) -> None:
+def test_scores_say_what_they_are(patching, estimate, exact, capsys) -> None:
     assert estimate.method == "EAP" and estimate.gap == exact.gap
     assert estimate.measured.all()
     assert not estimate.values.requires_grad
@@ -156,8 +145,6 @@ def test_scores_say_what_they_are(
         ({"metric": "prob_diff"}, r"metric is 'prob_diff'.*e\.g\. metric=prob_diff"),
     ],
 )
-def test_what_cannot_be(
-    patching: PathPatching, graph: EdgeGraph, arguments: dict, sentence: str
-) -> None:
+def test_what_cannot_be(patching, graph, arguments: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         eap_ig(patching, graph, **arguments)

@@ -6,8 +6,8 @@ import random
 
 import pytest
 import torch
-from literal import Literal, Prompts, paths_of_edges, year_prob_diff
-from made_edges import close, one_edge
+from literal import Literal, Prompts, close, paths_of_edges, year_prob_diff
+from made_edges import one_edge
 
 from gt_helpers.edges.effects import edge_effects
 from gt_helpers.edges.graph import EdgeGraph
@@ -16,9 +16,7 @@ from gt_helpers.metrics import cutoff_sharpness, prob_diff
 from gt_helpers.patching.engine import PathPatching
 
 
-def test_it_is_the_circuit_of_one_edge_and_all_downstream(
-    either_base: PathPatching, either_graph: EdgeGraph
-) -> None:
+def test_it_is_the_circuit_of_one_edge_and_all_downstream(either_base, either_graph) -> None:
     patching, graph = either_base, either_graph
     scores = edge_effects(patching, graph)
     base_diff = prob_diff(patching.base_probs, patching.dataset.YY)
@@ -44,9 +42,7 @@ def test_it_is_the_literal_tree(exact: EdgeScores, literal: Literal, prompts: Pr
         close(exact.values[number], effect)
 
 
-def test_edges_of_which_one_row_is_read_are_that_row_alone(
-    patching: PathPatching, exact: EdgeScores
-) -> None:
+def test_edges_of_which_one_row_is_read_are_that_row_alone(patching, exact) -> None:
     apart = edge_effects(patching, EdgeGraph.of(patching, summed=False))
     at_END = dict(zip(apart.graph.names, apart.values, strict=True))
     sweep = patching.sweep("logits")
@@ -68,9 +64,7 @@ def test_any_metric(patching: PathPatching, graph: EdgeGraph, metric) -> None:
     close(scores.values[number], metric(patched, YY) - metric(patching.base_probs, YY))
 
 
-def test_a_budget_measures_a_drawn_part(
-    patching: PathPatching, exact: EdgeScores, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_budget_measures_a_drawn_part(patching, exact, capsys) -> None:
     loud = PathPatching(patching.model, patching.dataset, progress=True)
     part = edge_effects(loud, exact.graph, budget=20)
     assert "exact: " in capsys.readouterr().err
@@ -84,8 +78,6 @@ def test_a_budget_measures_a_drawn_part(
 
 
 @pytest.mark.parametrize("budget", [0, -3, 2.5])
-def test_a_budget_is_a_number_of_edges(
-    patching: PathPatching, graph: EdgeGraph, budget: float
-) -> None:
+def test_a_budget_is_a_number_of_edges(patching, graph, budget: float) -> None:
     with pytest.raises(ValueError, match=rf"{budget}.*e\.g\. budget=2000"):
         edge_effects(patching, graph, budget=budget)

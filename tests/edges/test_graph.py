@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pytest
 import torch
-from literal import POSITIONS, Literal, Prompts, below, parse, paths_of_edges, year_log_probs
-from made_edges import CHANGED, close, random_mask
+from literal import POSITIONS, below, close, parse, paths_of_edges, year_log_probs
+from made_edges import CHANGED, random_mask
 
 from gt_helpers.analysis.preview import Preview
 from gt_helpers.differences.ablations import FrozenNorms, MeanAblation
@@ -41,9 +41,7 @@ def test_the_edges_are_those_that_the_literal_tree_reads(graph: EdgeGraph) -> No
     }
 
 
-def test_with_positions_apart_each_edge_that_can_arrive_has_a_row(
-    patching: PathPatching, graph: EdgeGraph
-) -> None:
+def test_with_positions_apart_each_edge_that_can_arrive_has_a_row(patching, graph) -> None:
     found: dict[str, set[str]] = {}
     for name in EdgeGraph.of(patching, summed=False).names:
         label, row, receiver = re.fullmatch(r"(.*)@(\w+) -> (.*)", name).groups()
@@ -88,16 +86,12 @@ def test_edges_are_chosen_by_names_numbers_or_a_mask(graph: EdgeGraph) -> None:
         (torch.ones(3, dtype=torch.bool), r"3 edges.* 172.* e\.g\. graph\.mask"),
     ],
 )
-def test_edges_that_do_not_exist(
-    patching: PathPatching, graph: EdgeGraph, edges: object, sentence: str
-) -> None:
+def test_edges_that_do_not_exist(patching, graph, edges: object, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         evaluate_edges(patching, graph, edges)
 
 
-def test_graphs_of_other_prompts_and_other_norms_are_refused(
-    patching: PathPatching, graph: EdgeGraph
-) -> None:
+def test_graphs_of_other_prompts_and_other_norms_are_refused(patching, graph) -> None:
     for other in (EdgeGraph(patching.shape, "XX"), EdgeGraph(Shape(2, 3, POSITIONS), "YY")):
         for measure in (lambda: evaluate_edges(patching, other, []), lambda: eap(patching, other)):  # noqa: B023
             with pytest.raises(ValueError, match=r"EdgeGraph\.of\(patching\)"):
@@ -117,9 +111,7 @@ def test_graphs_of_other_prompts_and_other_norms_are_refused(
 # ---- circuits and their evaluation ------------------------------------------------------------
 
 
-def test_all_edges_are_the_patch_run_and_none_the_base_run(
-    either_base: PathPatching, either_graph: EdgeGraph
-) -> None:
+def test_all_edges_are_the_patch_run_and_none_the_base_run(either_base, either_graph) -> None:
     patching, graph = either_base, either_graph
     every = evaluate_edges(patching, graph, range(len(graph)))
     close(every.probs, patching.patch_probs)
@@ -129,9 +121,7 @@ def test_all_edges_are_the_patch_run_and_none_the_base_run(
 
 
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.9])
-def test_it_is_the_evaluation_of_the_circuit(
-    either_base: PathPatching, either_graph: EdgeGraph, share: float
-) -> None:
+def test_it_is_the_evaluation_of_the_circuit(either_base, either_graph, share: float) -> None:
     patching, graph = either_base, either_graph
     for seed in range(3):
         mask = random_mask(graph, share, seed)
@@ -141,9 +131,7 @@ def test_it_is_the_evaluation_of_the_circuit(
         assert (evaluated - patching.base_log_probs).abs().max() > 1e-3
 
 
-def test_it_is_the_literal_tree(
-    patching: PathPatching, literal: Literal, prompts: Prompts, either_graph: EdgeGraph
-) -> None:
+def test_it_is_the_literal_tree(patching, literal, prompts, either_graph) -> None:
     graph = either_graph
     embeds = [f"embed@{position}" for position in POSITIONS]
     for seed in range(2):
@@ -164,9 +152,7 @@ def test_a_summed_edge_is_its_rows_together(patching: PathPatching, graph: EdgeG
     close(evaluate_edges(patching, graph, mask).log_probs, one_by_one)
 
 
-def test_a_circuit_is_written_out_over_the_positions(
-    patching: PathPatching, graph: EdgeGraph
-) -> None:
+def test_a_circuit_is_written_out_over_the_positions(patching, graph) -> None:
     into_mlp = graph.circuit("m0 -> m1")
     assert [edge.name for edge in into_mlp.edges] == [f"m0@{p} -> m1@{p}" for p in CHANGED]
     assert into_mlp.sources == ()

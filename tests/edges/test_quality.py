@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -30,19 +30,19 @@ from gt_helpers.edges.quality import (
 )
 from gt_helpers.edges.scores import EdgeScores
 from gt_helpers.metrics import bootstrap_ci, prob_diff
-from gt_helpers.model.load import load_model
+from gt_helpers.model.transformer import Transformer
 from gt_helpers.patching.circuits import Circuit
 from gt_helpers.patching.engine import PathPatching
 
 
 @pytest.fixture(scope="module")
-def patching(folder: Path) -> PathPatching:
+def patching(random_model: Transformer) -> PathPatching:
     """The nine of forty prompts at which a random model has most to recover."""
-    model, drawn = load_model(folder, "cpu", torch.float64), random_prompts(40)
-    clean, corrupted = diffs(PathPatching(model, drawn))
+    drawn = random_prompts(40)
+    clean, corrupted = diffs(PathPatching(random_model, drawn))
     best = torch.where(clean > 0, clean - corrupted, -1).topk(9).indices
     parts = {name: getattr(drawn, name)[best] for name in ("clean", "corrupted", "YY")}
-    return PathPatching(model, replace(drawn, **parts))
+    return PathPatching(random_model, replace(drawn, **parts))
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +99,7 @@ def test_both_conventions_by_hand(patching: PathPatching, graph: EdgeGraph, some
     assert row.edges == int(some.sum()) and 3 < row.components <= 12
 
 
-def test_a_circuit_counts_on_the_graph_and_is_evaluated_as_it_is(
-    patching: PathPatching, graph: EdgeGraph
-) -> None:
+def test_a_circuit_counts_on_the_graph_and_is_evaluated_as_it_is(patching, graph) -> None:
     # at END only, where the edges of the graph are at all positions
     circuit = Circuit(
         ["embed@YY -> a0.h1.v@END", "a0.h1@END -> m1@END", "m1@END -> logits"], sources="embed@YY"
@@ -113,9 +111,7 @@ def test_a_circuit_counts_on_the_graph_and_is_evaluated_as_it_is(
     assert table["prob_diff"][0] != pytest.approx(table["prob_diff"][1])
 
 
-def test_edges_that_change_nothing_are_not_counted(
-    patching: PathPatching, graph: EdgeGraph, some: Tensor
-) -> None:
+def test_edges_that_change_nothing_are_not_counted(patching, graph, some) -> None:
     dangling = next(
         n for n in (~some).nonzero() if (graph.pruned(some | graph.mask(n)) == some).all()
     )
@@ -124,9 +120,7 @@ def test_edges_that_change_nothing_are_not_counted(
     assert table["prob_diff"][0] == table["prob_diff"][1]
 
 
-def test_differences_are_taken_prompt_by_prompt(
-    patching: PathPatching, graph: EdgeGraph, some: Tensor
-) -> None:
+def test_differences_are_taken_prompt_by_prompt(patching, graph, some) -> None:
     others = {"same": graph.circuit(some), "all": range(len(graph))}
     table = paired_differences(patching, graph, some, others).set_index("name")
     clean, _ = diffs(patching)
@@ -140,9 +134,7 @@ def test_differences_are_taken_prompt_by_prompt(
 # ---- curves and areas -------------------------------------------------------------------------
 
 
-def test_curves_follow_the_greedy_order(
-    patching: PathPatching, graph: EdgeGraph, scores: EdgeScores, some: Tensor
-) -> None:
+def test_curves_follow_the_greedy_order(patching, graph, scores, some) -> None:
     n = len(SHARES)
     assert SHARES == (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)  # the benchmark's
     with pytest.raises(ValueError, match=r"e\.g\. \[eap\(patching, graph\)\]"):
@@ -193,9 +185,7 @@ def test_scores_are_dealt_out_at_random(scores: EdgeScores) -> None:
 # ---- necessary and complete -------------------------------------------------------------------
 
 
-def test_reverse_and_knockout_by_hand(
-    patching: PathPatching, graph: EdgeGraph, some: Tensor
-) -> None:
+def test_reverse_and_knockout_by_hand(patching, graph, some) -> None:
     circuit = graph.circuit(some)
     table = necessity(
         patching, graph, {"some": some, "circuit": circuit, "all": range(len(graph)), "none": []}
@@ -222,12 +212,8 @@ def test_completeness_by_hand(patching: PathPatching, graph: EdgeGraph, some: Te
     assert table["removed"].nunique() == 4
     for row in table.itertuples():
         gone = row.removed.split(", ")
-        left = torch.tensor(
-            [
-                not any(f"{name} " in f"{edge} " or f" {name}." in edge for name in gone)
-                for edge in graph.names
-            ]
-        )
+        touched = [{*re.split(r" -> |\.[qkv]$", edge)} & {*gone} for edge in graph.names]
+        left = ~torch.tensor(list(map(bool, touched)))
         of_circuit, of_model = (
             evaluate_edges(patching.reversed(), graph, chosen).prob_diff
             for chosen in (left & some, left)
@@ -281,9 +267,6 @@ def test_overlap_by_hand(graph: EdgeGraph) -> None:
     one, two = torch.zeros(2, len(graph), dtype=torch.float64)
     one[:4], two[2:6] = torch.tensor([4.0, -3.0, 2.0, 1.0]), torch.tensor([9.0, 8.0, -7.0, 6.0])
     table = edge_overlap({"a": made(graph, one, 0), "b": made(graph, two, 0)}, k=(2, 4))
-    assert [tuple(row) for row in table[["first", "second", "k"]].values] == [
-        ("a", "b", 2),
-        ("a", "b", 4),
-    ]
+    assert table[["first", "second", "k"]].values.tolist() == [["a", "b", 2], ["a", "b", 4]]
     assert list(table["overlap"]) == [0, 0.5] and list(table["jaccard"]) == [0, 1 / 3]
     assert len(edge_overlap({n: made(graph, one, 0) for n in names[:3]}, k=(5,))) == 3

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
-from literal import POSITIONS
-from made_edges import close, random_mask
-from torch import Tensor
+from literal import POSITIONS, close
+from made_edges import random_mask
 
 from gt_helpers.edges import attribution, effects
 from gt_helpers.edges import graph as edge_graph
-from gt_helpers.edges.graph import EdgeGraph
 from gt_helpers.edges.rerun import Rerun, sender_changes
 from gt_helpers.patching.engine import PathPatching
 
@@ -38,9 +34,7 @@ def test_all_heads_at_once_are_the_heads_one_by_one(patching: PathPatching) -> N
         close(value[..., head, :], block.value(head, stream))
 
 
-def test_the_patch_run_is_the_base_run_with_all_changes(
-    patching: PathPatching, graph: EdgeGraph
-) -> None:
+def test_the_patch_run_is_the_base_run_with_all_changes(patching, graph) -> None:
     ((base, patch, _),) = patching.caches(100)
     rerun, changes = Rerun(base), sender_changes(base, patch)
     assert changes.shape[2] == len(POSITIONS) - base.start
@@ -63,12 +57,7 @@ def test_the_patch_run_is_the_base_run_with_all_changes(
     ],
     ids=["effects", "attribution", "answers"],
 )
-def test_batches_do_not_matter(
-    patching: PathPatching,
-    graph: EdgeGraph,
-    measure: Callable[[PathPatching, EdgeGraph], Tensor],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_batches_do_not_matter(patching, graph, measure, monkeypatch) -> None:
     whole = measure(patching, graph)
     for module in (attribution, effects, edge_graph):
         monkeypatch.setattr(module, "PROMPTS_AT_ONCE", 16)  # 1, 2 and 4 prompts

@@ -53,9 +53,7 @@ def test_worst_edges_of_made_up_scores(exact: EdgeScores) -> None:
     assert list(table["other_rank"]) == [2, 4, 1]
 
 
-def test_the_slope_is_near_the_exact_effect_but_not_equal_to_it(
-    exact: EdgeScores, estimate: EdgeScores
-) -> None:
+def test_the_slope_is_near_the_exact_effect_but_not_equal_to_it(exact, estimate) -> None:
     table = compare_scores(exact, [estimate, exact], k=(10,))
     assert list(table["method"]) == ["EAP", "exact"]
     assert list(table.iloc[1])[1:] == pytest.approx([len(exact.graph), 1, 1, 1])
@@ -83,9 +81,7 @@ def test_only_what_both_measured_is_compared(patching: PathPatching, exact: Edge
     ],
     ids=["compare_scores", "worst_edges", "faithfulness_curves", "edge_overlap"],
 )
-def test_scores_of_another_graph_are_not_compared(
-    patching: PathPatching, estimate: EdgeScores, compare: Callable
-) -> None:
+def test_scores_of_another_graph_are_not_compared(patching, estimate, compare: Callable) -> None:
     apart = eap(patching, EdgeGraph.of(patching, summed=False))
     with pytest.raises(ValueError, match=r"e\.g\. all with EdgeGraph\.of\(patching\)"):
         compare(patching, estimate, apart)

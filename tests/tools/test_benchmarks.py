@@ -28,9 +28,7 @@ def test_neurons_agree_with_full_products(capsys: pytest.CaptureFixture[str]) ->
     assert number(capsys.readouterr().out, "largest difference to patching a neuron") < 1e-6
 
 
-def test_previews_are_timed_on_a_model_for_which_they_hold(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_previews_are_timed_on_a_model_for_which_they_hold(capsys) -> None:
     # without a GPU, explorers take some of more than 32 prompts
     interactive.main(["--tiny", "--prompts", "40", "--device", "cpu"])
     printed = capsys.readouterr().out

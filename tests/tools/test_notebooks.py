@@ -81,9 +81,7 @@ def test_clean_removes_what_a_session_leaves(clean: dict[str, Any]) -> None:
         (None, {"metadata": {"widgets": {}}}, ": metadata"),
     ],
 )
-def test_problems_names_what_is_not_clean(
-    cell: int | None, change: dict[str, Any], problem: str, clean: dict[str, Any], tmp_path: Path
-) -> None:
+def test_problems_names_what_is_not_clean(cell, change, problem, clean, tmp_path) -> None:
     path = tmp_path / "01_toy.ipynb"
     path.write_text(notebooks.notebook_text(clean))
     assert notebooks.problems(path) == []

@@ -1,16 +1,11 @@
-"""The embedded model for all tests of views, and runs of it that several of them look at."""
+"""Runs of the embedded model that several tests of views look at."""
 
 from __future__ import annotations
 
 import pytest
 
-from gt_helpers import ActivationCache, PathPatching, YearDataset, cache_activations, load_model
+from gt_helpers import ActivationCache, PathPatching, YearDataset, cache_activations
 from gt_helpers.model.transformer import Transformer
-
-
-@pytest.fixture(scope="session")
-def mini() -> Transformer:
-    return load_model("mini", device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def test_pattern_heatmap_names_positions_with_end_at_the_bottom() -> None:
     low, high = figure.layout.yaxis.range
     assert low > high  # the first row is on top, END's at the bottom
     for axis in (figure.layout.xaxis, figure.layout.yaxis):
-        assert axis.ticktext == NAMES and list(axis.tickvals) == list(range(len(NAMES)))
+        assert axis.ticktext == NAMES
     drawn, kept = np.array(cells.z, dtype=float), np.tril(np.ones((6, 6), dtype=bool))
     np.testing.assert_allclose(drawn[kept], pattern.numpy()[kept], rtol=1e-6)
     # Where no head can look there is no number, only the grey ground.
@@ -68,7 +68,6 @@ def test_head_map_looks_like_a_sweep_without_mlps() -> None:
     assert (cells.zmin, cells.zmax) == (0, pytest.approx(float(values.max())))
     low, high = figure.layout.yaxis.range
     assert low > high and figure.layout.yaxis.title.text == "layer"
-    assert figure.layout.xaxis.ticktext == tuple(map(str, range(12)))
     outlined = {(round(shape.y0), round(shape.x0)) for shape in figure.layout.shapes}
     assert outlined == {(9, 1), (5, 5)}
     assert views.head_map(values, zmax=1.0).data[0].zmax == 1.0

@@ -64,9 +64,7 @@ def boxes(svg: str) -> dict[str, tuple[float, float, float, float]]:
 
 
 @pytest.mark.parametrize("circuit", CIRCUITS.values(), ids=CIRCUITS)
-def test_all_is_drawn_once_within_the_picture_and_no_boxes_overlap(
-    circuit: Circuit,
-) -> None:
+def test_all_is_drawn_once_within_the_picture_and_no_boxes_overlap(circuit: Circuit) -> None:
     svg = circuit_svg(circuit)
     assert sorted(boxes(svg)) == sorted(circuit.components)
     drawn = [re.sub(r" \(.*|;.*", "", title) for title in titles(svg, "edge")]

