@@ -93,8 +93,9 @@ def diagnose(
     """
     prompts = read_prompts(given_by(data, years, ids, mask), model)
     found = [finding for check in CHECKS for finding in check(prompts)]
-    if prompts.only_unknown_ids:  # in which nothing can be read
-        found = [finding for finding in found if finding.check == "unknown token ids"]
+    unknown = [finding for finding in found if finding.check == "unknown token ids"]
+    if unknown and not prompts.given.texts:  # such ids, of which nothing can be read, are all
+        found = unknown
     found.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Diagnosis(tuple(found), _scores(prompts), len(prompts), model.name)
 
