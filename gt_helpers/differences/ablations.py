@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -36,11 +37,7 @@ class Ablation(PathPatching):
 class MeanAblation(Ablation):
     """Every component writes its mean over all clean prompts, position by position."""
 
-    _mean: ActivationCache | None = None
-
     def _constant(self, clean: ActivationCache) -> ActivationCache:
-        if self._mean is None:
-            self._mean = self._mean_cache()
         n = clean.stream.shape[1]
         stream, z, mlp = (
             mean.expand(-1, n, *mean.shape[2:])
@@ -48,7 +45,8 @@ class MeanAblation(Ablation):
         )
         return ActivationCache(self.model, 0, stream, z, mlp)
 
-    def _mean_cache(self) -> ActivationCache:
+    @cached_property
+    def _mean(self) -> ActivationCache:
         """A cache of one prompt [.., 1, ..]: the mean over the dataset, summed chunk by chunk."""
         sums: list[Tensor | float] = [0.0, 0.0, 0.0]
         for tokens in self.dataset.clean.split(PROMPTS_AT_ONCE):

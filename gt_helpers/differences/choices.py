@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
@@ -38,6 +38,8 @@ from ..patching.paper import (
 )
 from .ablations import FrozenNorms, MeanAblation, ZeroAblation
 from .other_metrics import (
+    Logits,
+    YearTokens,
     biased_lens,
     prob_diff_of_mean_logits,
     prob_diff_or_equal,
@@ -49,8 +51,8 @@ from .other_metrics import (
 Years = tuple[int, int]
 # A tokenizer, the number of prompts, a seed and the pool of start years.
 Draw = Callable[[PreTrainedTokenizerBase, int, int, Years], YearDataset]
-# An activation cache, a component's name and the year tokens: logits per prompt and year.
-Lens = Callable[[ActivationCache, str, Int[Tensor, " year"]], Float[Tensor, "prompt year"]]
+# An activation cache, a component's name and the year tokens.
+Lens = Callable[[ActivationCache, str, YearTokens], Logits]
 
 
 def _prompts(**arguments: Any) -> Draw:
@@ -74,11 +76,9 @@ def _shuffled(tokenizer: PreTrainedTokenizerBase, n: int, seed: int, years: Year
     """Every clean prompt with another one as its corrupted prompt: the next in a random order."""
     clean = _paper(tokenizer, n, seed, years)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    partner = torch.empty_like(order)
-    partner[order] = order.roll(1)
     return YearDataset.from_prompts(
         clean.clean_text,
-        [clean.clean_text[i] for i in partner.tolist()],
+        clean.take(order.roll(1)[order.argsort()]).clean_text,
         clean.years.tolist(),
         tokenizer,
         nouns=clean.nouns,

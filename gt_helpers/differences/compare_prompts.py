@@ -84,7 +84,7 @@ def compare_tokens(
         "corrupted": (theirs_corrupted.cpu(), ours.corrupted),
     }
     frame = pd.DataFrame({"position": list(ours.positions)})
-    examples = dict.fromkeys(ours.positions, "")
+    examples = [""] * len(ours.positions)
     for kind, (theirs, own) in pairs.items():
         if theirs.shape != own.shape:
             raise ValueError(
@@ -93,12 +93,9 @@ def compare_tokens(
                 "e.g. both with <|endoftext|>"
             )
         differs = theirs != own
-        frame[kind] = [int(differs[:, column].sum()) for column in ours.positions.values()]
-        for name, column in ours.positions.items():
-            if differs[:, column].any() and not examples[name]:
-                i = int(differs[:, column].int().argmax())  # the first one
-                one, other = (
-                    repr(token_text(tokenizer, int(ids[i, column]))) for ids in (theirs, own)
-                )
-                examples[name] = f"prompt {i}, {kind}: theirs {one}, ours {other}"
-    return frame.assign(example=list(examples.values()))
+        frame[kind] = differs.sum(0).tolist()
+        for i, column in differs.nonzero().tolist():
+            if not examples[column]:
+                one, other = (token_text(tokenizer, int(ids[i, column])) for ids in (theirs, own))
+                examples[column] = f"prompt {i}, {kind}: theirs {one!r}, ours {other!r}"
+    return frame.assign(example=examples)

@@ -124,17 +124,15 @@ class Comparison:
             own = lists[lists["choice"] == choice.name]
             mean_r, lens_r = r.loc[choice.name, [ALL_SWEEPS, "lens"]]
             moved = scores["recovered"][choice.name] - scores["recovered"][REFERENCE.name]
-            row = {
-                **{"choice": choice.name, "what": choice.what},
-                "change": max(1 - mean_r, 1 - lens_r, abs(moved)),
-                **{"mean_r": mean_r, "lens_r": lens_r},
-                **{kind: list(dict.fromkeys(own[kind].sum())) for kind in ("lost", "new")},
-            }
-            table.append(row)
-        frame = pd.DataFrame(table)
+            change = max(1 - mean_r, 1 - lens_r, abs(moved))
+            lost, new = (list(dict.fromkeys(own[kind].sum())) for kind in ("lost", "new"))
+            table.append((choice.name, choice.what, change, mean_r, lens_r, lost, new))
+        columns = ["choice", "what", "change", "mean_r", "lens_r", "lost", "new"]
+        frame = pd.DataFrame(table, columns=columns)
         chance = max([_CHANCE, *frame["change"][frame["choice"] == OTHER_PROMPTS]])
         frame["words"] = [
-            _diagnosis(row, scores, r.loc[row["choice"], self.sweeps], chance) for row in table
+            _diagnosis(row, scores, r.loc[row["choice"], self.sweeps], chance)
+            for row in frame.to_dict("records")
         ]
         return frame.sort_values("change", ascending=False, kind="stable", ignore_index=True)
 
@@ -156,7 +154,8 @@ class Comparison:
                 unit = "share" if name == "recovered" else choice.unit
                 moved = abs(value - scores[name][REFERENCE.name])
                 shown = in_words(value, unit, 0 if unit == "share" else 1)
-                row[name] = (shown, moved if unit == "share" else math.nan, _seeds(low, high, unit))
+                seeds = f"seeds: {interval_in_words(low, high, unit)}"
+                row[name] = (shown, moved if unit == "share" else math.nan, seeds)
             for name in (*self.sweeps, "lens"):
                 key = (choice.name, name)
                 row[name] = (_r(1), 0.0, "") if choice is REFERENCE else ("–", math.nan, "")
@@ -164,7 +163,8 @@ class Comparison:
                     r, low, high = maps.loc[key]
                     changes = dict(lists.loc[key]) if key in lists.index else {}
                     named = [f"; {kind}: {', '.join(of)}" for kind, of in changes.items() if of]
-                    row[name] = (_r(r), 1 - r, _seeds(low, high, "number", 2) + "".join(named))
+                    seeds = f"seeds: {interval_in_words(low, high, 'number', 2)}"
+                    row[name] = (_r(r), 1 - r, seeds + "".join(named))
             cells[choice.name] = row
         frame = pd.DataFrame.from_dict(cells, orient="index")
         return frame.map(itemgetter(0)), frame.map(itemgetter(1)), frame.map(itemgetter(2))
@@ -234,10 +234,6 @@ def _diagnosis(
     return f"{text[0].upper()}{text[1:]}." if text else "Makes next to no difference."
 
 
-def _seeds(low: float, high: float, unit: str, digits: int | None = None) -> str:
-    return f"seeds: {interval_in_words(low, high, unit, digits)}"
-
-
 def _over_seeds(values: list[float]) -> tuple[float, float, float]:
     """Mean, smallest and largest."""
     return float(np.mean(values)), min(values), max(values)
@@ -250,9 +246,7 @@ def _alike(effects: Tensor, reference: Tensor) -> float:
 
 
 def _lenses_alike(lenses: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
-    a, b = (
-        torch.stack([tables[name] for name in reference]).double() for tables in (lenses, reference)
-    )
+    a, b = (torch.stack([of[name] for name in reference]).double() for of in (lenses, reference))
     present = ~(a + b).isnan().any(0).any(-1)  # a YY without a prompt has no row
     a, b = (table[:, present] - table[:, present].mean(-1, keepdim=True) for table in (a, b))
     return float(correlation(a.flatten(1), b.flatten(1)).nan_to_num(0).mean())

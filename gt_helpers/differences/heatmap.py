@@ -113,14 +113,8 @@ def _undone(given: Tensor, effect: Tensor) -> tuple[Tensor, list[str]]:
 
 
 def _table(ours: Sweep, given: Tensor, effect: Tensor, low: Tensor, high: Tensor) -> pd.DataFrame:
-    cells = {
-        "theirs": given,
-        "ours": effect,
-        "low": low,
-        "high": high,
-        "difference": given - effect,
-    }
-    cells["outside"] = _outside(given, low, high)
+    cells = {"theirs": given, "ours": effect, "low": low, "high": high}
+    cells |= {"difference": given - effect, "outside": _outside(given, low, high)}
     frame = pd.DataFrame({name: cell.flatten() for name, cell in cells.items()})
     frame.insert(0, "component", ours.senders[:-1])
     return frame.sort_values(

@@ -11,6 +11,9 @@ from ..metrics import FIRST_YY, LAST_YY, Probs, YYs, mean_by_YY, prob_diff, prob
 from ..model.cache import ActivationCache
 from ..model.components import component
 
+YearTokens = Int[Tensor, " year"]
+Logits = Float[Tensor, "prompt year"]
+
 
 def prob_diff_renormalised(probs: Probs, YY: YYs) -> Float[Tensor, "*batch prompt"]:
     """`prob_diff` of the 100 years scaled to add up to 1; the paper keeps the full softmax."""
@@ -36,23 +39,17 @@ def prob_diff_of_mean_logits(probs: Probs, YY: YYs) -> Float[Tensor, "*batch pro
     return prob_diff(means, every_YY)[..., YY - FIRST_YY]
 
 
-def processed_lens(
-    cache: ActivationCache, name: str, tokens: Int[Tensor, " year"]
-) -> Float[Tensor, "prompt year"]:
+def processed_lens(cache: ActivationCache, name: str, tokens: YearTokens) -> Logits:
     """The lens on what TransformerLens gives by default, whose weights are folded and centred."""
     return unembedded(cache.model, cache.model.ln_final(processed_output(cache, name)), tokens)
 
 
-def raw_lens(
-    cache: ActivationCache, name: str, tokens: Int[Tensor, " year"]
-) -> Float[Tensor, "prompt year"]:
+def raw_lens(cache: ActivationCache, name: str, tokens: YearTokens) -> Logits:
     """The unembedding alone, without the final norm."""
     return unembedded(cache.model, written(cache, name), tokens)
 
 
-def biased_lens(
-    cache: ActivationCache, name: str, tokens: Int[Tensor, " year"]
-) -> Float[Tensor, "prompt year"]:
+def biased_lens(cache: ActivationCache, name: str, tokens: YearTokens) -> Logits:
     """The lens of what TransformerLens gives as an MLP's output, b_out included; heads as ever."""
     node = component(name)
     output = written(cache, name)

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import math
 import textwrap
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
 from ...dataset.year_dataset import YearDataset
 from ...formatting import in_words, interval_in_words
 from ...metrics import Measurement, average
 from ...model.transformer import Transformer
-from .check import NOTE, SEVERITIES, Finding
+from .check import SEVERITIES, Finding
 from .given import SIDES, given_by
 from .pair_checks import PAIR_CHECKS
-from .prompt_checks import PROMPT_CHECKS, UNKNOWN_IDS
+from .prompt_checks import prompt_checks
 from .prompt_set import PromptSet, read_prompts
 from .set_checks import SET_CHECKS
 
 # In this order; findings of equal severity are shown in it.
-CHECKS = (*PROMPT_CHECKS, *PAIR_CHECKS, *SET_CHECKS)
-_GIVEN = "your prompts"
-_PAPER = "the paper's prompts with your nouns and start years"
-_BALANCED = "97 balanced prompts of the paper's"
+CHECKS = (prompt_checks, *PAIR_CHECKS, *SET_CHECKS)
 
 
 @dataclass(frozen=True)
@@ -96,22 +92,19 @@ def diagnose(
     given, different numbers of prompts, missing columns.
     """
     prompts = read_prompts(given_by(data, years, ids, mask), model)
-    # Of ids alone that the model does not have nothing can be read.
-    checks = (UNKNOWN_IDS,) if prompts.only_unknown_ids else CHECKS
-    found = [
-        replace(finding, measured=_measured(prompts, finding))
-        for check in checks
-        for finding in check.findings(prompts)
-    ]
+    found = [finding for check in CHECKS for finding in check(prompts)]
+    unknown = [finding for finding in found if finding.check == "unknown token ids"]
+    if unknown and not prompts.given.texts:  # such ids, of which nothing can be read, are all
+        found = unknown
     found.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Diagnosis(tuple(found), _scores(prompts), len(prompts), model.name)
 
 
 def _scores(prompts: PromptSet) -> pd.DataFrame:
     pairs = {
-        _GIVEN: prompts.scores(paper=False),
-        _PAPER: prompts.scores(paper=True),
-        _BALANCED: prompts.balanced,
+        "your prompts": prompts.scores(paper=False),
+        "the paper's prompts with your nouns and start years": prompts.scores(paper=True),
+        "97 balanced prompts of the paper's": prompts.balanced,
     }
     table: dict[str, dict[str, float]] = {}
     for name, pair in pairs.items():
@@ -121,19 +114,3 @@ def _scores(prompts: PromptSet) -> pd.DataFrame:
             found = average(values) if len(values) else Measurement(math.nan)
             table[name] |= {side: found.value, f"{side}_low": found.low, f"{side}_high": found.high}
     return pd.DataFrame.from_dict(table, orient="index")
-
-
-def _measured(prompts: PromptSet, finding: Finding) -> str:
-    """What the model answers on a finding's prompts, as given and as the paper builds them."""
-    own, paper = (
-        _in_words(prompts.scores(paper=paper)[:, list(finding.prompts)]) for paper in (False, True)
-    )
-    if finding.severity == NOTE or not own:
-        return ""
-    text = f"On these prompts, with all findings, the probability difference is {own}"
-    return text + (f"; built and scored as in the paper {paper}." if paper else ".")
-
-
-def _in_words(pair: Tensor) -> str:
-    clean, corrupted = pair[:, ~pair.isnan().any(0)].mean(-1).tolist()
-    return "" if math.isnan(clean) else f"{in_words(clean)} clean, {in_words(corrupted)} corrupted"

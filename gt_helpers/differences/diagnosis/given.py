@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, takewhile
+from itertools import accumulate, takewhile, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from ...dataset.prompts import Span, listed, token_text, tokenize
 from ...dataset.year_dataset import YearDataset
 
 SIDES = ("clean", "corrupted")
-LABEL_COLUMNS = ("YY", "year", "years")
 Ids = tuple[int, ...]
 BOS = "<|endoftext|>"
 
@@ -48,18 +47,18 @@ def given_by(data: Any, years: Any, ids: Any, mask: Any) -> Given:
             "no prompt was given; give a YearDataset, a data frame or CSV with the columns clean "
             "and corrupted, or a pair of lists: diagnose((clean, corrupted), model)"
         )
-    sides, labels, own_ids = _unpack(data)
+    pair, labels, own_ids = _unpack(data)
     own_ids = own_ids if ids is None else _pair(ids, "ids")
     labels = labels if years is None else {"years": years}
     texts, tokens = {}, {}
-    for i, side in enumerate(SIDES):
-        items = None if sides is None else _items(sides[i], side)
-        if own_ids is not None:
-            tokens[side] = [_ids(one) for one in _items(own_ids[i], f"ids, {side}")]
+    for side, items in zip(SIDES, pair or (), strict=False):
+        items = _items(items, side)
         if items and all(isinstance(item, list | tuple | np.ndarray | Tensor) for item in items):
-            tokens.setdefault(side, [_ids(one) for one in items])
-        elif items is not None:
+            tokens[side] = [_ids(one) for one in items]
+        else:
             texts[side] = [_text(item) for item in items]
+    for side, items in zip(SIDES, own_ids or (), strict=False):
+        tokens[side] = [_ids(one) for one in _items(items, f"ids, {side}")]
     columns = {name: _items(values, name) for name, values in labels.items()}
     counts = {
         **{f"{side} texts": len(many) for side, many in texts.items()},
@@ -105,7 +104,7 @@ def _unpack(data: Any) -> tuple[Any, dict[str, Any], Any]:
                 f"the table has no column {listed(missing)}; it needs the columns clean and "
                 "corrupted, and may have year or YY"
             )
-        columns = {name: data[name].tolist() for name in LABEL_COLUMNS if name in data}
+        columns = {name: data[name].tolist() for name in ("YY", "year", "years") if name in data}
         return (data["clean"], data["corrupted"]), columns, None
     return _pair(data, "data"), {}, None
 
@@ -202,8 +201,7 @@ def read(
     """
     spelled = None if texts is None else [tuple(one) for one in tokenize(tokenizer, texts)]
     prompts = []
-    for i in range(len(spelled or ids or ())):
-        given, text = (None if many is None else many[i] for many in (ids, spelled))
+    for given, text in zip_longest(ids or (), spelled or ()):  # None where there are none
         unknown = tuple(token for token in given or () if not 0 <= token < n_vocab)
         use = text if given is None or (unknown and text is not None) else given
         assert use is not None
@@ -211,8 +209,9 @@ def read(
         prompt = _read(use, pieces)
         mismatch = ""
         if given is not None and text is not None and given[: len(given) - prompt.padding] != text:
-            bos = tokenizer.eos_token_id
-            words, others = ([one for one in many if one != bos] for many in (text, given))
+            words, others = (
+                [t for t in many if t != tokenizer.eos_token_id] for many in (text, given)
+            )
             mismatch = "start token" if words == others else "other tokens"
         prompts.append(replace(prompt, unknown=unknown, mismatch=mismatch))
     return tuple(prompts)

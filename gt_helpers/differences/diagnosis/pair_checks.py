@@ -6,46 +6,24 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from .check import BREAKS, CHANGES, Found, check, shown
+from .check import BREAKS, CHANGES, Finding, count_of, findings, shown
 from .given import BOS, ReadPrompt
 from .prompt_set import PromptSet
 
 
-@check(
-    "swapped",
-    BREAKS,
-    "Clean and corrupted are swapped: the clean prompts start in 01. Everything else is checked "
-    "after changing them back.",
-    "Exchange the two: the clean prompt has the year that end years are compared with.",
-)
-def swapped(prompts: PromptSet) -> Iterator[Found]:
+def swapped(prompts: PromptSet) -> Iterator[Finding]:
     """Clean and corrupted that are named the other way round."""
-    if prompts.swapped:
-        clean, bad = prompts.pairs[0]
-        example = f"given as clean {bad.body!r}, as corrupted {clean.body!r}"
-        yield Found(range(len(prompts)), example)
-
-
-def _in_another_order(prompts: PromptSet) -> list[int]:
-    """Prompts with another one's corrupted prompt, where both lists hold the same."""
-
-    def key(prompt: ReadPrompt) -> tuple[object, ...]:
-        return prompt.noun.casefold(), prompt.XX, prompt.end
-
-    same = Counter(map(key, prompts.clean)) == Counter(map(key, prompts.corrupted))
-    return [i for i, pair in enumerate(prompts.pairs) if same and key(pair[0]) != key(pair[1])]
-
-
-@check(
-    "not in the same order",
-    BREAKS,
-    "In {who} the corrupted prompt belongs to another clean one: both lists hold the same nouns "
-    "and centuries, in different orders.",
-    "Build each corrupted prompt from its clean one, and shuffle both lists alike.",
-)
-def order(prompts: PromptSet) -> Iterator[Found]:
-    """The corrupted prompts in another order than the clean ones."""
-    yield Found(_in_another_order(prompts))
+    clean, bad = prompts.pairs[0]
+    yield from findings(
+        prompts,
+        range(len(prompts)) if prompts.swapped else (),
+        "swapped",
+        BREAKS,
+        "Clean and corrupted are swapped: the clean prompts start in 01. Everything else is "
+        "checked after changing them back.",
+        "Exchange the two: the clean prompt has the year that end years are compared with.",
+        f"given as clean {bad.body!r}, as corrupted {clean.body!r}",
+    )
 
 
 # What a corrupted prompt has in common with its clean one.
@@ -57,56 +35,76 @@ _KEPT: dict[str, Callable[[ReadPrompt], object]] = {
 }
 
 
-@check(
-    "other {what}",
-    BREAKS,
-    "In {who} the corrupted prompt has another {what} than the clean one, which is patched along.",
-    "Build the corrupted prompt from the clean one, and replace YY only.",
-)
-def more_than_YY(prompts: PromptSet) -> Iterator[Found]:
-    """Corrupted prompts that change more of their clean one than YY."""
-    if _in_another_order(prompts):  # of which this would only follow
-        return
+def more_than_YY(prompts: PromptSet) -> Iterator[Finding]:
+    """Corrupted prompts that belong to another clean one, or change more of their own than YY."""
+    clean, bad = (
+        [(p.noun.casefold(), p.XX, p.end) for p in side]
+        for side in (prompts.clean, prompts.corrupted)
+    )
+    if clean != bad and Counter(clean) == Counter(bad):
+        where = [i for i in range(len(prompts)) if clean[i] != bad[i]]
+        yield from findings(
+            prompts,
+            where,
+            "not in the same order",
+            BREAKS,
+            f"In {count_of(where, prompts)} the corrupted prompt belongs to another clean one: "
+            "both lists hold the same nouns and centuries, in different orders.",
+            "Build each corrupted prompt from its clean one, and shuffle both lists alike.",
+        )
+        return  # of which other words and nouns only follow
     readable = [(i, *pair) for i, pair in enumerate(prompts.pairs) if all(p.start for p in pair)]
     for what, part in _KEPT.items():
         where = [i for i, clean, bad in readable if part(clean) != part(bad)]
-        yield Found(where, fields={"what": what})
+        yield from findings(
+            prompts,
+            where,
+            f"other {what}",
+            BREAKS,
+            f"In {count_of(where, prompts)} the corrupted prompt has another {what} than the clean "
+            "one, which is patched along.",
+            "Build the corrupted prompt from the clean one, and replace YY only.",
+        )
 
 
-@check(
-    "lengths",
-    BREAKS,
-    "In {who} not both prompts have {usual} tokens, as most have, so one index cannot name YY or "
-    "END in all.",
-    "Mend or leave out what splits into more or fewer tokens; corrupt by two digits that are one.",
-)
-def lengths(prompts: PromptSet) -> Iterator[Found]:
+def lengths(prompts: PromptSet) -> Iterator[Finding]:
     """Prompts of unequal numbers of tokens."""
     [(usual, _)] = Counter(len(prompt.ids) for prompt in prompts.clean).most_common(1)
     where = [i for i, pair in enumerate(prompts.pairs) if {len(p.ids) for p in pair} != {usual}]
     if where:
         clean, bad = (shown(prompt.pieces) for prompt in prompts.pairs[where[0]])
-        yield Found(where, f"clean {clean}; corrupted {bad}", fields={"usual": usual})
+        yield from findings(
+            prompts,
+            where,
+            "lengths",
+            BREAKS,
+            f"In {count_of(where, prompts)} not both prompts have {usual} tokens, as most have, so "
+            "one index cannot name YY or END in all.",
+            "Mend or leave out what splits into more or fewer tokens; corrupt by two digits that "
+            "are one.",
+            f"clean {clean}; corrupted {bad}",
+        )
 
 
-@check(
-    "several start tokens",
-    CHANGES,
-    f"In {{who}} there is more than one {BOS} in front (from {{least}} to {{most}} in all), as "
-    "padding, or because the text has one and the tokenizer adds another.",
-    "Tokenize prompts of equal length with add_special_tokens=False (TransformerLens: "
-    "prepend_bos=False).",
-)
-def start_tokens(prompts: PromptSet) -> Iterator[Found]:
+def start_tokens(prompts: PromptSet) -> Iterator[Finding]:
     """Pairs with more than one start token; worse if their number differs."""
     counts = [(clean.bos, bad.bos) for clean, bad in prompts.pairs]
     numbers = {count for pair in counts for count in pair}
     where = [i for i, pair in enumerate(counts) if max(pair) > 1]
     if where:
         longest = max(prompts.pairs[where[0]], key=lambda prompt: prompt.bos)
-        fields = {"least": min(numbers), "most": max(numbers)}
-        severity = BREAKS if len(numbers) > 1 else CHANGES  # words stand at different positions
-        yield Found(where, f"{shown(longest.pieces[:4])} ...", severity=severity, fields=fields)
+        yield from findings(
+            prompts,
+            where,
+            "several start tokens",
+            BREAKS if len(numbers) > 1 else CHANGES,  # words stand at different positions
+            f"In {count_of(where, prompts)} there is more than one {BOS} in front (from "
+            f"{min(numbers)} to {max(numbers)} in all), as padding, or because the text has one "
+            "and the tokenizer adds another.",
+            "Tokenize prompts of equal length with add_special_tokens=False (TransformerLens: "
+            "prepend_bos=False).",
+            f"{shown(longest.pieces[:4])} ...",
+        )
 
 
 _WRONG_YY: dict[str, tuple[str, Callable[..., bool], str]] = {
@@ -124,18 +122,14 @@ _WRONG_YY: dict[str, tuple[str, Callable[..., bool], str]] = {
 }
 
 
-@check(
-    "{name}",
-    BREAKS,
-    "In {who} the corrupted YY is {how}.",
-    "Replace YY by 01 in the corrupted prompt, for example 1732 by 1701.",
-)
-def corrupted_YY(prompts: PromptSet) -> Iterator[Found]:
+def corrupted_YY(prompts: PromptSet) -> Iterator[Finding]:
     """Corrupted YYs that are not 01, by how they stand to the clean ones."""
     YYs = [(i, clean.YY, bad.YY) for i, (clean, bad) in enumerate(prompts.pairs)]
     for name, (severity, wrong, how) in _WRONG_YY.items():
         where = [i for i, *pair in YYs if None not in pair and wrong(*pair)]
-        yield Found(where, severity=severity, fields={"name": name, "how": how})
+        problem = f"In {count_of(where, prompts)} the corrupted YY is {how}."
+        fix = "Replace YY by 01 in the corrupted prompt, for example 1732 by 1701."
+        yield from findings(prompts, where, name, severity, problem, fix)
 
 
-PAIR_CHECKS = (swapped, order, more_than_YY, lengths, start_tokens, corrupted_YY)
+PAIR_CHECKS = (swapped, more_than_YY, lengths, start_tokens, corrupted_YY)

@@ -28,10 +28,6 @@ def _other_nouns(dataset: YearDataset) -> list[str]:
     return [text.replace(f" {old} ", f" {new} ") for text, old, new in pairs]
 
 
-def _without_bos(texts: Sequence[str]) -> list[str]:
-    return [text.removeprefix(f"{BOS} ") for text in texts]
-
-
 def _given(
     own: YearDataset, corrupted: Sequence[str] | None = None, **labels: Any
 ) -> dict[str, Any]:
@@ -41,7 +37,10 @@ def _given(
 # What `diagnose` is given, made of a correct dataset.
 MISTAKES: dict[str, Callable[[YearDataset], dict[str, Any]]] = {
     "no start token": lambda own: {
-        "data": (_without_bos(own.clean_text), _without_bos(own.corrupted_text))
+        "data": [
+            [text.removeprefix(f"{BOS} ") for text in side]
+            for side in (own.clean_text, own.corrupted_text)
+        ]
     },
     "corrupted with 00": lambda own: _given(own, [_other_YY(text, 0) for text in own.clean_text]),
     "corrupted with any YY": lambda own: _given(own, _drawn_YY(own.clean_text)),

@@ -41,11 +41,6 @@ class PromptSet:
         return len(self.clean)
 
     @property
-    def only_unknown_ids(self) -> bool:
-        """Whether nothing can be read: ids that the model does not have, and no texts."""
-        return not self.given.texts and any(one.unknown for one in (*self.clean, *self.corrupted))
-
-    @property
     def pairs(self) -> list[tuple[ReadPrompt, ReadPrompt]]:
         """Clean and corrupted, prompt by prompt."""
         return list(zip(self.clean, self.corrupted, strict=True))
@@ -90,7 +85,10 @@ def read_prompts(given: Given, model: Transformer) -> PromptSet:
     first, second = (
         read(tokenizer, n_vocab, given.texts.get(side), given.ids.get(side)) for side in SIDES
     )
-    swapped = _are_swapped(first, second)
+    # Whether most clean prompts start in 01, and their corrupted ones do not.
+    pairs = zip(first, second, strict=True)
+    turned = sum(one.YY == 1 and two.YY not in (None, 1) for one, two in pairs)
+    swapped = 2 * turned > len(first)
     clean, corrupted = (second, first) if swapped else (first, second)
     built = _as_in_the_paper(model, clean)
     paper = YearDataset(tokenizer, LAST_YY - FIRST_YY + 1)
@@ -110,31 +108,21 @@ def read_prompts(given: Given, model: Transformer) -> PromptSet:
     return PromptSet(clean, corrupted, swapped, given, answers, torch.stack(balanced))
 
 
-def _are_swapped(first: Sequence[ReadPrompt], second: Sequence[ReadPrompt]) -> bool:
-    """Whether most clean prompts start in 01, and their corrupted ones do not."""
-    pairs = zip(first, second, strict=True)
-    swapped = sum(one.YY == 1 and two.YY not in (None, 1) for one, two in pairs)
-    return 2 * swapped > len(first)
-
-
 def _as_in_the_paper(model: Transformer, prompts: Sequence[ReadPrompt]) -> list[tuple[Ids, Ids]]:
     """The paper's clean and 01 prompt with a prompt's noun and year; no tokens if there is none."""
     place = PAPER_POSITIONS.index("YY")
     years = year_tokens(model.tokenizer).tolist()
-    texts = [
-        fill(PAPER_TEMPLATE, Prompt(plain(one.noun).lower(), 100 * (one.XX or 0) + YY, one.XX or 0))
-        for one in prompts
-        for YY in (one.YY or 0, 1)
-    ]
-    tokens = [tuple(one) for one in tokenize(model.tokenizer, texts)]
     built: list[tuple[Ids, Ids]] = []
-    for one, clean, corrupted in zip(prompts, tokens[::2], tokens[1::2], strict=True):
+    for one in prompts:
+        noun, XX, YY = plain(one.noun).lower(), one.XX or 0, one.YY or 0
+        texts = [fill(PAPER_TEMPLATE, Prompt(noun, 100 * XX + end, XX)) for end in (YY, 1)]
+        clean, corrupted = map(tuple, tokenize(model.tokenizer, texts))
         fits = (
-            len(clean) == len(corrupted) == len(PAPER_POSITIONS)
-            and FIRST_YY <= (one.YY or 0) <= LAST_YY
+            noun
+            and FIRST_YY <= YY <= LAST_YY
+            and len(clean) == len(corrupted) == len(PAPER_POSITIONS)
             and clean[:place] == corrupted[:place]
-            and (clean[place], corrupted[place]) == (years[one.YY or 0], years[1])
-            and one.noun
+            and (clean[place], corrupted[place]) == (years[YY], years[1])
         )
         built.append((clean, corrupted) if fits else ((), ()))
     return built

@@ -10,7 +10,7 @@ import torch
 from ...dataset.prompts import load_nouns
 from ...formatting import in_words
 from ...metrics import FIRST_YY, LAST_YY, bootstrap_ci
-from .check import BREAKS, CHANGES, NOTE, Found, check
+from .check import BREAKS, CHANGES, NOTE, Finding, count_of, findings
 from .given import SIDES, number
 from .prompt_set import PromptSet, above
 
@@ -26,22 +26,19 @@ _BINS = 5
 # ---- labels and mask --------------------------------------------------------------------------
 
 
-@check(
-    "labels",
-    BREAKS,
-    "In {who} the {kind} given ({column}) are {cause}: what is scored by them is scored wrongly.",
-    "Take the years from the clean texts, in their order, as numbers: YY is year % 100.",
-)
-def labels(prompts: PromptSet) -> Iterator[Found]:
+def labels(prompts: PromptSet) -> Iterator[Finding]:
     """Years or YYs that were given and are not those of the clean texts, or no numbers."""
+    fix = "Take the years from the clean texts, in their order, as numbers: YY is year % 100."
     for column, values in prompts.given.labels.items():
         given = [number(value) for value in values]
         whole = any(one is not None and one > 99 for one in given)
-        fields = {"kind": "start years" if whole else "YYs", "column": column}
-        texts = [i for i, value in enumerate(values) if isinstance(value, str)]
-        if texts:
-            text = {**fields, "cause": "text, which never equals a number"}
-            yield Found(texts, repr(values[texts[0]]), severity=NOTE, fields=text)
+        kind = f"the {'start years' if whole else 'YYs'} given ({column}) are"
+        wrongly = "what is scored by them is scored wrongly."
+        if where := [i for i, value in enumerate(values) if isinstance(value, str)]:
+            text = (
+                f"In {count_of(where, prompts)} {kind} text, which never equals a number: {wrongly}"
+            )
+            yield from findings(prompts, where, "labels", NOTE, text, fix, repr(values[where[0]]))
         true, false = (
             [int(one.start) if whole and one.start else one.YY for one in side]
             for side in (prompts.clean, prompts.corrupted)
@@ -63,24 +60,23 @@ def labels(prompts: PromptSet) -> Iterator[Found]:
         cause = next(
             cause for cause, c in causes.items() if c and all(given[i] == c[i] for i in where)
         )
+        problem = f"In {count_of(where, prompts)} {kind} {cause}: {wrongly}"
         example = f"{values[where[0]]!r} is given, the clean text has {true[where[0]]}"
-        yield Found(where, example, fields={**fields, "cause": cause})
+        yield from findings(prompts, where, "labels", BREAKS, problem, fix, example)
 
 
-@check(
-    "mask",
-    BREAKS,
-    "In {who} the mask {cause}.",
-    "Right is what is strictly above the clean YY: torch.arange(100) > YY[:, None].",
-)
-def mask(prompts: PromptSet) -> Iterator[Found]:
+def mask(prompts: PromptSet) -> Iterator[Finding]:
     """A mask of right end years that is not "above the clean YY"."""
     given, n = prompts.given.mask, len(prompts)
     if given is None:
         return
+    fix = "Right is what is strictly above the clean YY: torch.arange(100) > YY[:, None]."
     if given.shape != (n, 100):
-        cause = f"has the shape {list(given.shape)} instead of {[n, 100]}, prompts by years"
-        yield Found(range(n), fields={"cause": cause})
+        problem = (
+            f"In {count_of(range(n), prompts)} the mask has the shape {list(given.shape)} instead "
+            f"of {[n, 100]}, prompts by years."
+        )
+        yield from findings(prompts, range(n), "mask", BREAKS, problem, fix)
         return
     known = [i for i, prompt in enumerate(prompts.clean) if prompt.YY is not None]
     where = [i for i in known if not torch.equal(given[i], prompts.right[i])]
@@ -104,21 +100,14 @@ def mask(prompts: PromptSet) -> Iterator[Found]:
     held = given[where[0]].nonzero().flatten().tolist()
     from_to = f"{held[0]:02d} to {held[-1]:02d}" if held else "no year"
     example = f"the start year is {prompts.clean[where[0]].start}, the mask holds {from_to}"
-    yield Found(where, example, severity=severity, fields={"cause": cause})
+    problem = f"In {count_of(where, prompts)} the mask {cause}."
+    yield from findings(prompts, where, "mask", severity, problem, fix, example)
 
 
 # ---- years and nouns --------------------------------------------------------------------------
 
 
-@check(
-    "YY not balanced",
-    CHANGES,
-    "The start years' YY run from {least:02d} to {most:02d} with a mean of {mean:.0f} (even over "
-    "02 to 98: 50), and {moved} of the prompts would need another YY; balanced prompts have a "
-    "probability difference of {clean} clean, {corrupted} corrupted.",
-    f"Draw every YY equally often, as {BALANCED} does.",
-)
-def balance(prompts: PromptSet) -> Iterator[Found]:
+def balance(prompts: PromptSet) -> Iterator[Finding]:
     """YYs that are far from even over 02 to 98."""
     where = [i for i, one in enumerate(prompts.clean) if FIRST_YY <= (one.YY or 0) <= LAST_YY]
     if not where:
@@ -134,21 +123,21 @@ def balance(prompts: PromptSet) -> Iterator[Found]:
     by_chance = _BINS / 2 * (1 / _BINS * (1 - 1 / _BINS) / len(where)) ** 0.5
     if moved > _UNEVEN + by_chance:
         clean, corrupted = map(in_words, prompts.balanced.mean(-1).tolist())
-        fields = {
-            **{"least": int(YY.min()), "most": int(YY.max()), "mean": float(YY.double().mean())},
-            **{"moved": in_words(moved, digits=0), "clean": clean, "corrupted": corrupted},
-        }
-        yield Found(where, prompts.clean[where[0]].start, fields=fields)
+        yield from findings(
+            prompts,
+            where,
+            "YY not balanced",
+            CHANGES,
+            f"The start years' YY run from {int(YY.min()):02d} to {int(YY.max()):02d} with a mean "
+            f"of {float(YY.double().mean()):.0f} (even over 02 to 98: 50), and "
+            f"{in_words(moved, digits=0)} of the prompts would need another YY; balanced prompts "
+            f"have a probability difference of {clean} clean, {corrupted} corrupted.",
+            f"Draw every YY equally often, as {BALANCED} does.",
+            prompts.clean[where[0]].start,
+        )
 
 
-@check(
-    "repeated {what}",
-    CHANGES,
-    "Only {different} of the {n} clean {what} are different: means rest on fewer prompts than "
-    "intervals assume.",
-    f"Draw nouns (of load_nouns()) and years anew for each prompt, as {BALANCED} does.",
-)
-def repeats(prompts: PromptSet) -> Iterator[Found]:
+def repeats(prompts: PromptSet) -> Iterator[Finding]:
     """The same prompt, or less than half as many nouns as drawing gives, over and over."""
     bodies = {i: prompt.body for i, prompt in enumerate(prompts.clean)}
     nouns = {i: prompt.noun.lower() for i, prompt in enumerate(prompts.clean) if prompt.noun}
@@ -159,51 +148,50 @@ def repeats(prompts: PromptSet) -> Iterator[Found]:
         counts = Counter(items.values())
         if len(counts) < least:
             where = [i for i, item in items.items() if counts[item] > 1]
-            fields = {"what": what, "different": len(counts), "n": len(items)}
-            yield Found(where, repr(items[where[0]]), severity=severity, fields=fields)
+            yield from findings(
+                prompts,
+                where,
+                f"repeated {what}",
+                severity,
+                f"Only {len(counts)} of the {len(items)} clean {what} are different: means rest on "
+                "fewer prompts than intervals assume.",
+                f"Draw nouns (of load_nouns()) and years anew for each prompt, as {BALANCED} does.",
+                repr(items[where[0]]),
+            )
 
 
 # ---- what the model answers -------------------------------------------------------------------
 
 
-def _done(prompts: PromptSet) -> tuple[list[int], bool]:
-    """The prompts that were answered, and whether the model does the task on the clean ones."""
-    clean = prompts.score("clean", prompts.right)
-    where = (~clean.isnan()).nonzero().flatten().tolist()
-    return where, not where or float(bootstrap_ci(clean[where])[2]) >= _FAILS
-
-
-@check(
-    "task not done",
-    BREAKS,
-    "The model hardly does the task on the clean prompts, so there is little to explain; {mass} of "
-    "its answers are two digits.",
-    "Mend the prompts first; if nothing else is wrong with them, the model is the reason.",
-)
-def task(prompts: PromptSet) -> Iterator[Found]:
-    """A model that does not do the task on the clean prompts."""
-    where, done = _done(prompts)
-    if not done:
-        mass = in_words(float(prompts.answers["clean"][where].sum(-1).mean()))
-        yield Found(where, fields={"mass": mass})
-
-
-@check(
-    "weak corruption",
-    BREAKS,
-    "The corrupted prompts hardly corrupt: they lower the probability difference by less than half "
-    "of what 01 does, so patching has little to show.",
-    "Corrupt with 01, and score both runs with the clean YY.",
-)
-def weak_corruption(prompts: PromptSet) -> Iterator[Found]:
-    """Corrupted prompts on which the model still does the task of the clean ones."""
+def answers(prompts: PromptSet) -> Iterator[Finding]:
+    """A model that does not do the task on the clean prompts, or still does on the corrupted."""
     clean, bad = (prompts.score(side, prompts.right) for side in SIDES)
-    own, paper = clean - bad, -prompts.scores(paper=True).diff(dim=0)[0]
-    where = (~(own + paper).isnan()).nonzero().flatten().tolist()
-    if where and _done(prompts)[1]:
-        possible = float(paper[where].mean())
-        if possible > _LITTLE and float(own[where].mean()) < possible / 2:
-            yield Found(where)
+    where = (~clean.isnan()).nonzero().flatten().tolist()
+    if where and float(bootstrap_ci(clean[where])[2]) < _FAILS:
+        mass = in_words(float(prompts.answers["clean"][where].sum(-1).mean()))
+        yield from findings(
+            prompts,
+            where,
+            "task not done",
+            BREAKS,
+            "The model hardly does the task on the clean prompts, so there is little to explain; "
+            f"{mass} of its answers are two digits.",
+            "Mend the prompts first; if nothing else is wrong with them, the model is the reason.",
+        )
+        return
+    lowered, by_01 = clean - bad, -prompts.scores(paper=True).diff(dim=0)[0]
+    where = (~(lowered + by_01).isnan()).nonzero().flatten().tolist()
+    possible = float(by_01[where].mean())  # NaN of none, which is not above anything
+    if possible > _LITTLE and float(lowered[where].mean()) < possible / 2:
+        yield from findings(
+            prompts,
+            where,
+            "weak corruption",
+            BREAKS,
+            "The corrupted prompts hardly corrupt: they lower the probability difference by less "
+            "than half of what 01 does, so patching has little to show.",
+            "Corrupt with 01, and score both runs with the clean YY.",
+        )
 
 
-SET_CHECKS = (labels, mask, balance, repeats, task, weak_corruption)
+SET_CHECKS = (labels, mask, balance, repeats, answers)
