@@ -67,7 +67,7 @@ def year_heatmaps(
     Raises ValueError for no tables, or another shape than [97, 100].
     """
     figure, places = style.year_panels(
-        probs, "predicted end year", len(probs), (285, 320), (15, 0), shared_yaxes=True
+        probs, "predicted end year", len(probs), (280, 320), (24, 0), shared_yaxes=True
     )
     if zmax is None:
         cells = torch.stack([table.detach().double().cpu() for table in probs.values()])
