@@ -95,7 +95,7 @@ class EdgeGraph:
         """Whether a change that an input reads at a row can go on to the logits at END."""
         if row == END or receiver.part in ("k", "v"):
             return True
-        # Its output stays at the row, from where only the keys and values of heads above bring on.
+        # Its output stays at the row; only keys and values of heads above carry it on from there.
         last_value = Input(Component("head", self.shape.n_layers - 1), "v")
         here = replace(receiver.component, position=row)
         return receiver != LOGITS and self.shape.reaches(here, last_value)

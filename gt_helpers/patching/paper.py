@@ -48,7 +48,7 @@ PAPER = CircuitParts(
 
 
 def partial_circuit(parts: CircuitParts = PAPER) -> Circuit:
-    """The heads and late MLPs at END: every head feeds the logits and each MLP above it (sec. 3.2).
+    """The heads and late MLPs at END, each feeding the logits and every late MLP above (sec. 3.2).
 
     The heads are its sources: they hold their patch-run output whole.
     """
@@ -185,9 +185,9 @@ def circuit_parts(
 ) -> CircuitParts:
     """The paper's circuit on GPT-2 small; on any other model the one that its own sweeps find.
 
-    A sender is found if it keeps 5 % of its sweep's strongest effect and 0.1 % of the gap between
-    clean and corrupted prompts (see `find_circuit`). ``sweep`` may stand in for the patching's own,
-    to keep what is swept. Raises ValueError unless the patching's base is "clean".
+    A sender is found if patching it hurts, by 5 % of its sweep's strongest effect or more and 0.1 %
+    of the gap between clean and corrupted prompts (see `find_circuit`). ``sweep`` may stand in for
+    the patching's own, to keep what is swept. Raises ValueError for another base than "clean".
     """
     if patching.base != "clean":
         raise ValueError("circuit_parts needs the clean base, e.g. PathPatching(model, dataset).")

@@ -10,7 +10,7 @@ _ACDC_HEADS = ("a5.h5", "a6.h1", "a6.h9", "a7.h10", "a8.h11", "a9.h1")
 
 
 def acdc_circuit(positions: Iterable[str]) -> Circuit:
-    """The circuit that the paper on ACDC takes for this paper's, at all of the given positions.
+    """The circuit that the paper on ACDC takes for Hanna et al.'s, at all of the given positions.
 
     Six heads instead of seven, the early heads and MLPs, and every MLP below layer 9 into the
     heads' queries. Its 262 edges are these 235, which count all positions as one, and the 27

@@ -1,4 +1,4 @@
-"""The scorecard: every claim of the paper that a reproduction touches, beside what it measured.
+"""The scorecard: claims of the paper and of later work, each beside what a reproduction measured.
 
 Nothing is run here: everything comes from finished results. The claims and their measures lie in
 pairs of files beside this one, a pair for a topic (see registry.py).
@@ -69,7 +69,7 @@ _BY_NAME = {name: one for topic in TOPICS for name, one in topic.experiments.ite
 EXPERIMENTS = {
     name: _BY_NAME[name]
     for name in ("discovery", *(claim["experiment"] for claim in claims()))
-    if name in _BY_NAME
+    if name in _BY_NAME  # geometry is none: notebook 6 alone measures it
 }
 
 
@@ -93,8 +93,8 @@ def scorecard(results: Results, ids: Iterable[str] | None = None) -> pd.DataFram
 
     ``ids`` are the claims, by default all. The verdict is "agrees", "disagrees", "not measured",
     or, on another model than GPT-2 small, "not comparable". Shares and points are fractions of 1;
-    ``reported`` is the paper's value where it has one, ``paper`` what it says in words; ``low`` and
-    ``high`` bound the 95 % bootstrap interval. Raises ValueError for an unknown id.
+    ``reported`` is the source's value where it has one, ``paper`` what it says in words; ``low``
+    and ``high`` bound the 95 % bootstrap interval. Raises ValueError for an unknown id.
     """
     wanted = set(known(ids))
     rows = [_row(claim, results) for claim in claims() if claim["id"] in wanted]
@@ -116,7 +116,7 @@ def _row(claim: Claim, results: Results) -> dict[str, Any]:
     else:
         verdict = "agrees" if _holds(claim, found.value) else "disagrees"
     remarks = [found.detail, *_remarks(claim, found, settings, verdict)]
-    sample = "" if math.isnan(found.value) else _in_words(settings)
+    sample = "" if math.isnan(found.value) else _prompts_in_words(settings)
     if outcome and sample and claim["experiment"] in FALLBACK:
         remarks.append(f"measured on {sample}")
     return {
@@ -200,10 +200,10 @@ def _reported_on(claim: Claim, settings: dict[str, Any]) -> str:
     """The prompts behind a reported value, if they differ from those measured, or nothing."""
     reported = claim.get("setting", {})
     same = all(settings.get(key) == value for key, value in reported.items())
-    return "" if same else f"reported on {_in_words(reported)}"
+    return "" if same else f"reported on {_prompts_in_words(reported)}"
 
 
-def _in_words(setting: dict[str, Any]) -> str:
+def _prompts_in_words(setting: dict[str, Any]) -> str:
     """Prompts in words: "490 prompts, balanced, years 1100-1799"."""
     parts = []
     if n := setting.get("prompts"):

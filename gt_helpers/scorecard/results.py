@@ -1,7 +1,7 @@
 """Results of one reproduction: kept on disk as they are finished, loaded by one call.
 
-A results folder holds ``results.json`` (settings, versions, circuit, routes) and one safetensors
-file per experiment; ``docs/results.md`` says what each holds.
+A results folder holds ``results.json`` (settings, versions, circuit, routes) and a safetensors file
+to each sweep, evaluation, experiment, ...; ``docs/results.md`` says what each holds.
 """
 
 from __future__ import annotations

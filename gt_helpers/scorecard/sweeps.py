@@ -27,7 +27,7 @@ DISCOVERY = topic.experiments["discovery"]
 
 
 def discover(run: Reproduction) -> None:
-    """Every experiment that the results do not hold yet, each saved as soon as it is finished."""
+    """Every step of the discovery that the results do not hold yet, saved once it is finished."""
     results, noising = run.results, PathPatching(run.model, run.dataset, progress=True)
     denoising = noising.reversed()
 

@@ -41,7 +41,7 @@ def pattern_heatmap(
     later = np.triu(np.ones((n, n), dtype=bool), 1)
     figure = _looks(np.where(later, np.nan, style.array(pattern)), names, names, zmax, label)
     style.lay_out(figure, title, 210 + 34 * max(n, 8), 110 + 30 * max(n, 8), y="query: looks from")
-    figure.update_layout(plot_bgcolor=style.UNREACHED)
+    figure.update_layout(plot_bgcolor=style.NO_EFFECT)
     return figure
 
 

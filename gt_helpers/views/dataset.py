@@ -92,7 +92,7 @@ def year_curve(curves: Mapping[str, Float[Tensor, " year"]], YY: int) -> go.Figu
         annotation_position="top right" if YY < 50 else "top left",
     )
     style.lay_out(figure, None, 860, 360, "predicted end year", "probability", legend=True)
-    figure.update_xaxes(style.years_axis(99), range=[-1, 100])
+    figure.update_xaxes(style.years_axis(), range=[-1, 100])
     # The label of YY needs room above the curves.
     peak = max((float(v.nan_to_num(0.0).max()) for v in curves.values()), default=0.0)
     figure.update_yaxes(range=[0, 1.15 * peak or 1.0])
@@ -107,9 +107,9 @@ def metric_by_YY(
     """A metric for YY 02 to 98, one line per name; a YY without a prompt leaves a gap."""
     hover = f"YY = %{{x:02d}}<br>{metric} %{{y:.3f}}"
     figure = style.lines(curves, range(FIRST_YY, LAST_YY + 1), hover)
-    style.zero_line(figure)
+    style.horizontal_lines(figure)
     style.lay_out(figure, title, 860, 360, "start year YY", metric, legend=True)
-    figure.update_xaxes(style.years_axis(LAST_YY), range=[0, 100])
+    figure.update_xaxes(style.years_axis(FIRST_YY, LAST_YY), range=[0, 100])
     return figure
 
 
@@ -144,7 +144,7 @@ def year_pool_map(pool: pd.DataFrame, title: str | None = None) -> go.Figure:
     style.lay_out(
         figure, title, 900, height, "last two digits of the year, YY", "century", legend=True
     )
-    figure.update_xaxes(style.years_axis(99), showgrid=False, range=[-0.5, 99.5])
+    figure.update_xaxes(style.years_axis(), showgrid=False, range=[-0.5, 99.5])
     figure.update_yaxes(type="category", showgrid=False, autorange="reversed")
     return figure
 

@@ -44,7 +44,7 @@ def choices_matrix(
         colorbar={"title": {"text": "change from the reference"}, "nticks": 6},
     )
     width = min(1100, 250 + 42 * len(axes["x"]))
-    style.lay_out(figure, title, width, 136 + 24 * len(axes["y"]), plot_bgcolor=style.UNREACHED)
+    style.lay_out(figure, title, width, 136 + 24 * len(axes["y"]), plot_bgcolor=style.NO_EFFECT)
     # The names of the columns stand above, between title and matrix.
     figure.update_layout(margin_t=84 + (40 if title else 0))
     figure.update_xaxes(side="top", showgrid=False, dtick=1, tickangle=-40, tickfont={"size": 11})

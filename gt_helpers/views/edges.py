@@ -57,7 +57,7 @@ def quality_curves(
         of_kind = shown[shown["kind"] == kind].groupby("name", sort=False)
         for i, (name, rows) in enumerate(of_kind):
             add(figure, str(name), rows, i)
-    style.zero_line(figure, colour=style.INK)
+    style.horizontal_lines(figure, colour=style.INK)
     style.lay_out(figure, title, 860, 482, "edges", _TITLES[y], showlegend=True)
     below = {"y": -0.2, "yanchor": "top"}  # many names: they need two lines
     figure.update_layout(legend=below, margin={"b": 130})

@@ -74,7 +74,7 @@ def lens_heatmaps(
             showscale=zmax is None or ends_row,
         )
         figure.add_trace(trace, **place)
-    figure.update_layout(plot_bgcolor=style.UNREACHED)
+    figure.update_layout(plot_bgcolor=style.NO_EFFECT)
     return figure
 
 
@@ -95,7 +95,7 @@ def depth_plot(
     figure.update_traces(marker={"size": 8, "symbol": shapes})
     for trace, ends in zip(figure.data, curves.values(), strict=True):
         trace.error_y = style.error_bars(*map(style.array, ends))
-    style.zero_line(figure)
+    style.horizontal_lines(figure)
     x_title = "residual stream at END after … (○ a layer’s heads, ■ its MLP)"
     y_title = "probability difference"
     style.lay_out(figure, None, 860, 380, x_title, y_title, legend=True)

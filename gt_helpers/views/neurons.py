@@ -41,7 +41,7 @@ def neuron_effects(effects: Float[Tensor, " neuron"], mlp: str) -> go.Figure:
             "points<extra></extra>",
         )
     )
-    style.zero_line(figure)
+    style.horizontal_lines(figure)
     y_title = "change in probability<br>difference (pp)"
     style.lay_out(figure, None, 860, 340, f"neurons of {mlp}, by size of effect", y_title)
     figure.update_xaxes(style.counts_axis(len(order)))
@@ -53,7 +53,7 @@ def share_curves(
 ) -> go.Figure:
     """Shares of an MLP's direct effect that its first k neurons carry, a line per way to count."""
     figure = style.lines(shares, counts, f"%{{x}} neurons<br>%{{y:.1%}} of {mlp}", "lines+markers")
-    style.zero_line(figure, 0, 1)
+    style.horizontal_lines(figure, 0, 1)
     titles = f"number of neurons of {mlp}", f"share of {mlp}’s direct effect"
     style.lay_out(figure, None, 860, 380, *titles, legend=True)
     figure.update_xaxes(style.counts_axis(counts[-1]))

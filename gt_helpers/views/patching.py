@@ -52,7 +52,7 @@ def sweep_heatmap(sweep: Sweep, title: str | None = None, marked: Iterable[str] 
             effect if nothing else np.where(silent, np.nan, effect),
             "change in probability difference",
             signed=True,
-            customdata=np.dstack([names, _in_words(sweep, names, silent)]),
+            customdata=np.dstack([names, _hover_texts(sweep, names, silent)]),
             showscale=not nothing,
             opacity=0 if nothing else 1,  # a heatmap without any number would have no hover texts
             hoverongaps=True,
@@ -66,11 +66,11 @@ def sweep_heatmap(sweep: Sweep, title: str | None = None, marked: Iterable[str] 
         x_title += "<br><span style='font-size:12px'>not in the grid: embedding at "
         x_title += f"{position}, {in_words(sweep.embed, 'points')}</span>"
     style.lay_out_grid(figure, sweep.shape.n_layers, sweep.shape.n_heads, title, x_title, mlp=True)
-    figure.update_layout(plot_bgcolor=style.UNREACHED)
+    figure.update_layout(plot_bgcolor=style.NO_EFFECT)
     return figure
 
 
-def _in_words(sweep: Sweep, names: np.ndarray, silent: np.ndarray) -> np.ndarray:
+def _hover_texts(sweep: Sweep, names: np.ndarray, silent: np.ndarray) -> np.ndarray:
     """Every sender's effect; without one, whether layers and positions allow one at all."""
     receivers = inputs(sweep.receivers)
 

@@ -10,7 +10,7 @@ import torch
 from explorers import state
 
 from gt_helpers import ActivationCache, YearDataset, attention_pattern, views
-from gt_helpers.views.kit.style import UNREACHED
+from gt_helpers.views.kit.style import NO_EFFECT
 
 NAMES = ("eos", "The", "NOUN", "XX1", "YY", "END")
 
@@ -31,7 +31,7 @@ def test_pattern_heatmap_names_positions_with_end_at_the_bottom() -> None:
     drawn, kept = np.array(cells.z, dtype=float), np.tril(np.ones((6, 6), dtype=bool))
     np.testing.assert_allclose(drawn[kept], pattern.numpy()[kept], rtol=1e-6)
     # Where no head can look there is no number, only the grey ground.
-    assert np.isnan(drawn[~kept]).all() and figure.layout.plot_bgcolor == UNREACHED
+    assert np.isnan(drawn[~kept]).all() and figure.layout.plot_bgcolor == NO_EFFECT
     assert cells.customdata[5][4] == "END → YY"
     assert (cells.zmin, cells.zmax) == (0, 1)
 

@@ -12,7 +12,7 @@ from gt_helpers import PathPatching, views
 from gt_helpers.model.components import Shape, inputs
 from gt_helpers.patching.engine import Sweep
 from gt_helpers.patching.paper import PAPER, CircuitParts, circuit_parts
-from gt_helpers.views.kit.style import UNREACHED
+from gt_helpers.views.kit.style import NO_EFFECT
 
 POSITIONS = ("eos", "The", "NOUN", "lasted", "XX1", "YY", "to", "END")
 
@@ -58,13 +58,13 @@ def test_unreachable_is_told_from_zero() -> None:
     assert blank[3:].all() and blank[2, 12] and not blank[1, 12]
     assert cells.customdata[11][0][1] == "cannot reach"
     assert cells.customdata[0][0][1] == "no effect (exactly 0)"
-    assert cells.hoverongaps and figure.layout.plot_bgcolor == UNREACHED
+    assert cells.hoverongaps and figure.layout.plot_bgcolor == NO_EFFECT
 
 
 def test_a_sweep_without_any_effect_is_all_grey() -> None:
     figure = views.sweep_heatmap(a_sweep(["a9.h1.q"], "YY"))
     (cells,) = figure.data
-    assert cells.opacity == 0 and not cells.showscale and figure.layout.plot_bgcolor == UNREACHED
+    assert cells.opacity == 0 and not cells.showscale and figure.layout.plot_bgcolor == NO_EFFECT
     assert {words for _, words in np.array(cells.customdata).reshape(-1, 2)} <= {
         *("cannot reach", "no effect (exactly 0)")
     }

@@ -68,13 +68,13 @@ def shown(pieces: Sequence[str]) -> str:
 
 def _measured(prompts: PromptSet, where: list[int]) -> str:
     """What the model answers on these prompts, as given and as the paper builds them."""
-    own, paper = (_in_words(prompts.scores(paper=paper)[:, where]) for paper in (False, True))
+    own, paper = (_both_in_words(prompts.scores(paper=paper)[:, where]) for paper in (False, True))
     if not own:
         return ""
     text = f"On these prompts, with all findings, the probability difference is {own}"
     return text + (f"; built and scored as in the paper {paper}." if paper else ".")
 
 
-def _in_words(pair: Tensor) -> str:
+def _both_in_words(pair: Tensor) -> str:
     clean, corrupted = pair[:, ~pair.isnan().any(0)].mean(-1).tolist()
     return "" if math.isnan(clean) else f"{in_words(clean)} clean, {in_words(corrupted)} corrupted"

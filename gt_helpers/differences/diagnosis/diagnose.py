@@ -86,10 +86,10 @@ def diagnose(
     ``data`` is a YearDataset, a data frame or the path of a CSV with the columns clean and
     corrupted (and year or YY, if you score by these), or a pair (clean, corrupted) of lists of
     texts, or of token ids. To be checked along with texts: ``years``, start years or YYs [prompt];
-    ``ids``, your pair of token ids, which then are what the model reads; ``mask`` [prompt, year],
-    your right end years. Prompts are read as they are and may be faulty in any way; those that
-    cannot be run are not measured. Raises ValueError only for input that cannot be used: nothing
-    given, different numbers of prompts, missing columns.
+    ``ids``, your pair of token ids, which then are what the model reads (and may be all there is,
+    with ``data`` None); ``mask`` [prompt, year], your right end years. Prompts are read as they are
+    and may be faulty in any way; those that cannot be run are not measured. Raises ValueError only
+    for input that cannot be used, such as nothing, different numbers of prompts, missing columns.
     """
     prompts = read_prompts(given_by(data, years, ids, mask), model)
     found = [finding for check in CHECKS for finding in check(prompts)]

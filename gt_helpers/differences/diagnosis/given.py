@@ -40,7 +40,7 @@ class Given:
 def given_by(data: Any, years: Any, ids: Any, mask: Any) -> Given:
     """Sort out the arguments of `diagnose`.
 
-    Raises ValueError for input that cannot be used: nothing given, unequal numbers, no columns.
+    Raises ValueError for input that cannot be used, such as nothing, unequal numbers, no columns.
     """
     if data is None and ids is None:
         raise ValueError(
@@ -201,18 +201,20 @@ def read(
     """
     spelled = None if texts is None else [tuple(one) for one in tokenize(tokenizer, texts)]
     prompts = []
-    for given, text in zip_longest(ids or (), spelled or ()):  # None where there are none
-        unknown = tuple(token for token in given or () if not 0 <= token < n_vocab)
-        use = text if given is None or (unknown and text is not None) else given
-        assert use is not None
+    for own, of_text in zip_longest(ids or (), spelled or ()):  # None where there are none
+        unknown = tuple(token for token in own or () if not 0 <= token < n_vocab)
+        use = of_text if own is None or (unknown and of_text is not None) else own
+        assert use is not None  # one of the two is there
         pieces = tuple("" if one in unknown else token_text(tokenizer, one) for one in use)
         prompt = _read(use, pieces)
         mismatch = ""
-        if given is not None and text is not None and given[: len(given) - prompt.padding] != text:
-            words, others = (
-                [t for t in many if t != tokenizer.eos_token_id] for many in (text, given)
-            )
-            mismatch = "start token" if words == others else "other tokens"
+        if own is not None and of_text is not None:
+            if own[: len(own) - prompt.padding] != of_text:
+                without_bos = [
+                    [t for t in x if t != tokenizer.eos_token_id] for x in (own, of_text)
+                ]
+                same = without_bos[0] == without_bos[1]
+                mismatch = "start token" if same else "other tokens"
         prompts.append(replace(prompt, unknown=unknown, mismatch=mismatch))
     return tuple(prompts)
 

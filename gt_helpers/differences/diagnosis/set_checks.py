@@ -21,6 +21,8 @@ _FAILS = 0.5  # a clean probability difference below this leaves little to expla
 _LITTLE = 0.1  # what 01 takes off it at least, before less than half of that is called weak
 _UNEVEN = 0.1  # share of the prompts that may need another YY, beyond what chance leaves
 _BINS = 5
+_DIFFERENT = 0.8  # share of the prompts that must differ
+_NOUNS = 0.5  # of so many nouns as drawing gives
 
 
 # ---- labels and mask --------------------------------------------------------------------------
@@ -138,12 +140,15 @@ def balance(prompts: PromptSet) -> Iterator[Finding]:
 
 
 def repeats(prompts: PromptSet) -> Iterator[Finding]:
-    """The same prompt, or less than half as many nouns as drawing gives, over and over."""
+    """Fewer than 80 % different prompts, or less than half as many nouns as drawing gives."""
     bodies = {i: prompt.body for i, prompt in enumerate(prompts.clean)}
     nouns = {i: prompt.noun.lower() for i, prompt in enumerate(prompts.clean) if prompt.noun}
     pool = len(load_nouns())
     drawn = pool * (1 - (1 - 1 / pool) ** len(nouns))  # so many of the pool, on average
-    sets = {"prompts": (CHANGES, bodies, 0.8 * len(bodies)), "nouns": (NOTE, nouns, 0.5 * drawn)}
+    sets = {
+        "prompts": (CHANGES, bodies, _DIFFERENT * len(bodies)),
+        "nouns": (NOTE, nouns, _NOUNS * drawn),
+    }
     for what, (severity, items, least) in sets.items():
         counts = Counter(items.values())
         if len(counts) < least:

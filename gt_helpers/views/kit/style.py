@@ -25,8 +25,9 @@ _LOOK = tomllib.loads(
 )
 COLOURS: dict[str, str] = _LOOK["colours"]
 OTHERS: list[str] = _LOOK["others"]
-INK, LINES, UNREACHED, QUIET = "#25292e", "#c9ced4", "#e9ebee", "#8d97a3"
-WORSE, BETTER = "#b2182b", "#2166ac"  # without something
+INK, FRAME = _LOOK["layout"]["font"]["color"], _LOOK["axis"]["linecolor"]
+NO_EFFECT, QUIET = "#e9ebee", "#8d97a3"
+WORSE, BETTER = "#b2182b", "#2166ac"  # what the model gets without a component or an edge
 TEMPLATE = go.layout.Template(
     layout=_LOOK["layout"]
     | {"xaxis": _LOOK["axis"], "yaxis": _LOOK["axis"], "colorway": [*COLOURS.values(), *OTHERS]}
@@ -36,6 +37,7 @@ TEMPLATE = go.layout.Template(
         "scatter": [_LOOK["scatter"]],
     },
 )
+Pair = tuple[int, int]  # to the right and down, in pixels
 
 
 # ---- sizes and shapes -------------------------------------------------------------------------
@@ -66,7 +68,7 @@ def lay_out(
         figure.update_yaxes(title={"text": y})
 
 
-def zero_line(figure: go.Figure, *values: float, colour: str = LINES) -> None:
+def horizontal_lines(figure: go.Figure, *values: float, colour: str = FRAME) -> None:
     """Thin horizontal lines below the data, by default one at 0."""
     for value in values or (0,):
         figure.add_hline(value, line={"color": colour, "width": 1}, layer="below")
@@ -176,9 +178,8 @@ def year_cells(
     )
 
 
-def years_axis(last: int, step: int = 10) -> dict[str, Any]:
-    """Ticks of an axis of two-digit years, from 00, or from 02 where YY ends it."""
-    first = FIRST_YY if last == LAST_YY else 0
+def years_axis(first: int = 0, last: int = 99, step: int = 10) -> dict[str, Any]:
+    """Ticks of an axis of two-digit years."""
     values = [first, *range(step, 91, step), last]
     return {"tickvals": values, "ticktext": [f"{value:02d}" for value in values], "tickangle": 0}
 
@@ -197,8 +198,8 @@ def year_panels(
         check_shape(f"The table {name!r}", table, [LAST_YY - FIRST_YY + 1, 100], wanted)
     figure, places = panels(tables, columns, panel, between, **more)
     step = 10 if panel[0] > 250 else 20
-    years_down = years_axis(LAST_YY, step) | {"range": [LAST_YY + 0.5, FIRST_YY - 0.5]}
-    figure.update_xaxes(years_axis(99, step), showgrid=False)
+    years_down = years_axis(FIRST_YY, LAST_YY, step) | {"range": [LAST_YY + 0.5, FIRST_YY - 0.5]}
+    figure.update_xaxes(years_axis(step=step), showgrid=False)
     figure.update_yaxes(years_down, showgrid=False)
     figure.update_yaxes(title={"text": "start year YY"}, col=1)
     for place in places[-columns:]:  # the lowest of every column
@@ -210,9 +211,6 @@ def check_shape(what: str, table: Tensor, shape: list[int], wanted: str) -> None
     """Raise ValueError unless a table has this shape; ``wanted`` says of what."""
     if list(table.shape) != shape:
         raise ValueError(f"{what} has the shape {list(table.shape)}; it must be {shape}, {wanted}.")
-
-
-Pair = tuple[int, int]  # to the right and down, in pixels
 
 
 def panels(
@@ -288,7 +286,7 @@ def points_against(
         low, high = every.min().max(), every.max().min()
         line = {"color": INK, "width": 1, "dash": "dot"}
         figure.add_shape(type="line", x0=low, y0=low, x1=high, y1=high, line=line, layer="below")
-    zero_line(figure, colour=INK)
+    horizontal_lines(figure, colour=INK)
     figure.add_vline(0, line={"color": INK, "width": 1}, layer="below")
     return figure
 
