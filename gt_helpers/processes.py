@@ -199,6 +199,10 @@ def processes(device: str | None = None) -> Iterator[str | None]:
     handlers = {one: signal.signal(one, _stop) for one in _SIGNALS}
     try:
         device = _own_device(device)
+        # Imported later, its functions would hold the group as their default, and with it Gloo's
+        # threads until the interpreter ends, which can then abort although the run succeeded.
+        import torch.distributed.nn.functional  # noqa: F401
+
         # What is gathered lies on the CPU. Gloo notices a lost process at once; NCCL would wait.
         dist.init_process_group("gloo", timeout=_TIMEOUT)
         members = _gather("members", (socket.gethostname(), os.getpid()))

@@ -206,6 +206,7 @@ def start_two(*program: str) -> subprocess.CompletedProcess[str]:
     """Two processes of a program on the CPU, started by torchrun on a free port of this machine."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment["PYTHONFAULTHANDLER"] = "1"  # if one aborts, it says where
     return subprocess.run(
         [*command, *program],
         cwd=ROOT,
