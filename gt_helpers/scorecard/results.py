@@ -125,8 +125,13 @@ def load_results(folder: str | Path) -> Results:
             f"{path} has format {text.get('format')!r}, this version reads {FORMAT}; run reproduce "
             "again into another folder, e.g. --out new-results."
         )
-
     files = {file.stem: load_file(file) for file in folder.glob("*.safetensors")}
+    named = [f"{kind}_{key}" for kind in ("sweep", "evaluation") for key in text[f"{kind}s"]]
+    if missing := [name for name in named if name not in files]:
+        raise FileNotFoundError(
+            f"{folder} has no {missing[0]}.safetensors, which its results.json names; give the "
+            "whole folder, or run reproduce again into another, e.g. --out new-results."
+        )
     behaviour, parts = files.get("behaviour", {}), text["parts"]
     evaluations = {
         key: Evaluation(name, **files[f"evaluation_{key}"])

@@ -207,3 +207,10 @@ def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps({"format": 0}))
     with pytest.raises(ValueError, match="format 0"):
         load_results(tmp_path)
+
+
+def test_a_folder_that_lost_a_file_says_which(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "run")
+    (tmp_path / "run" / "sweep_m10.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no sweep_m10\.safetensors"):
+        load_results(tmp_path / "run")
