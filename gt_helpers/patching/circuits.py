@@ -72,11 +72,9 @@ class Circuit:
     @property
     def live(self) -> tuple[Edge, ...]:
         """The edges on a path from a source to the logits; the others change nothing."""
-        fed, useful = set(self.sources), {Component("logits")}
+        fed, useful = set(self.sources), leading_to_logits(self.edges)
         for edge in sorted(self.edges, key=lambda edge: edge.sender.depth):
             fed |= {edge.receiver.component} if edge.sender in fed else set()
-        for edge in sorted(self.edges, key=lambda edge: -edge.sender.depth):
-            useful |= {edge.sender} if edge.receiver.component in useful else set()
         return tuple(e for e in self.edges if e.sender in fed and e.receiver.component in useful)
 
     def without(self, *names: str) -> Circuit:
@@ -105,6 +103,15 @@ class Circuit:
             name,
             [source for source in self.sources if source not in nodes],
         )
+
+
+def leading_to_logits(edges: Iterable[Edge]) -> set[Component]:
+    """The logits, and every sender from which a path of these edges ends there."""
+    leading = {Component("logits")}
+    for edge in sorted(edges, key=lambda edge: -edge.sender.depth):
+        if edge.receiver.component in leading:
+            leading.add(edge.sender)
+    return leading
 
 
 def _it_has(names: Sequence[str]) -> str:

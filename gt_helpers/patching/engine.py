@@ -26,7 +26,7 @@ from ..model.cache import PROMPTS_AT_ONCE, ActivationCache, cache_activations
 from ..model.components import END, Component, Edge, Input, inputs
 from ..model.transformer import Block, Transformer
 from ..processes import Tensors, chunks, is_main, over_prompts
-from .circuits import Circuit
+from .circuits import Circuit, leading_to_logits
 from .outcome import Evaluation, Sweep
 
 # What arrives at an input [sender, prompt, d_model], by the position that the input reads it at.
@@ -196,8 +196,8 @@ class PathPatching:
         senders = self.shape.senders(senders_at)
         self.shape.check(senders[-1])  # is there such a position?
         flow = self._flow(entered, onward)
-        leading = _leading_to_logits(flow)
-        live = [r for r in entered if r == LOGITS or r.component in leading]
+        leading = leading_to_logits(flow)
+        live = [r for r in entered if r.component in leading]
         if not live:
             raise ValueError(
                 f"No change at {entered[0].name} can arrive at the logits through via="
@@ -300,8 +300,9 @@ class PathPatching:
         changes: Changes = dict(arriving)
         nodes = {receiver.component for receiver, _ in arriving}
         nodes |= {edge.receiver.component for edge in flow}
+        nodes &= leading_to_logits(flow) - {LOGITS.component}
         # What lies deeper is final before anything above reads it.
-        for node in sorted(nodes & _leading_to_logits(flow), key=lambda n: (n.depth, n.name)):
+        for node in sorted(nodes, key=lambda n: (n.depth, n.name)):
             incoming = {
                 (receiver.part, position): change
                 for (receiver, position), change in changes.items()
@@ -461,12 +462,3 @@ def _add(changes: Changes, key: tuple[Input, str], change: Tensor) -> None:
 def _where(reached: Tensor, change: Tensor) -> Tensor:
     """The change [sender, prompt, d_model], zero for the senders that do not reach the receiver."""
     return change if reached.all() else change * reached.to(change)[:, None, None]
-
-
-def _leading_to_logits(flow: Sequence[Edge]) -> set[Component]:
-    """The senders in ``flow`` from which a path of its edges ends at the logits."""
-    leading: set[Component] = set()
-    for edge in sorted(flow, key=lambda e: -e.sender.depth):
-        if edge.receiver == LOGITS or edge.receiver.component in leading:
-            leading.add(edge.sender)
-    return leading
