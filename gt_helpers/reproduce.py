@@ -153,9 +153,10 @@ def run_scorecard(
             discover(run)
         else:
             _carry_out(experiment, wanted[experiment.name], run)
-    if is_main():  # also what is not asked for now
-        write_scorecard(run.results, scorecard(run.results), run.folder)
-    return scorecard(run.results, ids), run.folder
+    table = scorecard(run.results)  # the files hold also what is not asked for now
+    if is_main():
+        write_scorecard(run.results, table, run.folder)
+    return table[table["id"].isin(ids)].reset_index(drop=True), run.folder
 
 
 def _needed(ids: Iterable[str], skip_long: bool) -> list[Experiment]:

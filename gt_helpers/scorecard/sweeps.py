@@ -136,7 +136,7 @@ topic.measures |= {
 def _heatmap_maximum(e: Evidence) -> Measurement:
     table = _clean_table(e).nan_to_num(0.0)
     row, year = divmod(int(table.argmax()), table.shape[1])
-    return Measurement(float(table.max()), detail=f"at YY {row + 2:02d}, year {year:02d}")
+    return Measurement(float(table.max()), detail=f"at YY {row + FIRST_YY:02d}, year {year:02d}")
 
 
 @topic.measure
@@ -276,7 +276,8 @@ def _attention(e: Evidence) -> Effects:
 @topic.measure
 def _attention_to_YY(e: Evidence) -> Measurement:
     five = ("a5.h5", "a6.h9", "a7.h10", "a8.h11", "a9.h1")
-    found = {name: average(_attention(e)[name]) for name in five}
+    attention = _attention(e)
+    found = {name: average(attention[name]) for name in five}
     return smallest(found, ", ".join(f"{name} {in_words(x.value)}" for name, x in found.items()))
 
 
