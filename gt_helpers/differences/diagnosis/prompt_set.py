@@ -112,11 +112,15 @@ def _as_in_the_paper(model: Transformer, prompts: Sequence[ReadPrompt]) -> list[
     """The paper's clean and 01 prompt with a prompt's noun and year; no tokens if there is none."""
     place = PAPER_POSITIONS.index("YY")
     years = year_tokens(model.tokenizer).tolist()
+    wanted = [(plain(one.noun).lower(), one.XX or 0, one.YY or 0) for one in prompts]
+    texts = [
+        fill(PAPER_TEMPLATE, Prompt(noun, 100 * XX + end, XX))
+        for noun, XX, YY in wanted
+        for end in (YY, 1)
+    ]
+    ids = map(tuple, tokenize(model.tokenizer, texts))  # clean and corrupted by turns
     built: list[tuple[Ids, Ids]] = []
-    for one in prompts:
-        noun, XX, YY = plain(one.noun).lower(), one.XX or 0, one.YY or 0
-        texts = [fill(PAPER_TEMPLATE, Prompt(noun, 100 * XX + end, XX)) for end in (YY, 1)]
-        clean, corrupted = map(tuple, tokenize(model.tokenizer, texts))
+    for (noun, _, YY), clean, corrupted in zip(wanted, ids, ids, strict=True):
         fits = (
             noun
             and FIRST_YY <= YY <= LAST_YY
