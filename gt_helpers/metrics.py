@@ -259,7 +259,7 @@ def resamples(strata: Strata) -> Int[Tensor, "resample prompt"]:
     return _resamples(strata.numpy().tobytes())
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)  # 20 MB of 10,000 prompts
 def _resamples(strata: bytes) -> Int[Tensor, "resample prompt"]:
     order = torch.frombuffer(bytearray(strata), dtype=torch.int64).sort(stable=True)
     _, which, sizes = order.values.unique(return_inverse=True, return_counts=True)

@@ -183,7 +183,7 @@ def completeness(
     return pd.DataFrame(rows, columns=columns)
 
 
-def minimality(patching: PathPatching, graph: EdgeGraph, edges: Edges) -> pd.DataFrame:
+def leave_one_out(patching: PathPatching, graph: EdgeGraph, edges: Edges) -> pd.DataFrame:
     """What each component adds to a circuit on the graph; of a `Circuit`, see `leave_out`.
 
     The table is that of `leave_out`: ``name``, ``prob_diff`` without it, ``change``, ``low``,

@@ -28,7 +28,6 @@ from ..metrics import (
     average,
     linearised,
     prob_diff,
-    recovered,
     share,
     strata_by_YY,
 )
@@ -326,11 +325,11 @@ def recovered_share(
     whole: Float[Tensor, " prompt"],
     nothing: Float[Tensor, " prompt"] | None = None,
 ) -> Float[Tensor, " prompt"]:
-    """Values whose mean is `recovered`; NotMeasured where that is undefined."""
-    if math.isnan(recovered(part, whole, nothing).value):
-        raise NotMeasured("the model's own score cannot be told from 0")
+    """Values whose mean is `recovered`; NotMeasured where the whole cannot be told from 0."""
     if nothing is not None:
         part, whole = part - nothing, whole - nothing
+    if not whole.mean().abs() > 1.96 * whole.std() / math.sqrt(len(whole)):
+        raise NotMeasured("the model's own score cannot be told from 0")
     return linearised(part, whole)
 
 
