@@ -37,6 +37,7 @@ from .differences import (
     choice_words,
     choices_matrix,
     diagnosis_table,
+    explained_table,
     mistake_explorer,
 )
 from .edges import (

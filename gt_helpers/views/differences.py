@@ -13,6 +13,7 @@ from ..dataset.year_dataset import YearDataset
 from ..differences.choices import CHOICES, REFERENCE
 from ..differences.comparison import ALL_SWEEPS, Comparison
 from ..differences.diagnosis import MISTAKES, Diagnosis, diagnose
+from ..formatting import in_words
 from ..model.transformer import Transformer
 from .kit import style
 from .kit.explorer import Explorer, View
@@ -164,6 +165,23 @@ def diagnosis_table(diagnosis: Diagnosis) -> Html:
     return html_table(("finding", "what is wrong", "example", "what to do"), rows, note)
 
 
+def explained_table(diagnosis: Diagnosis) -> Html:
+    """How much of the way to the paper's scores each difference makes; nothing where none does."""
+    if diagnosis.explained.empty:
+        return Html("")
+    rows = []
+    for name, row in diagnosis.explained.iterrows():
+        cells = [with_interval(row, side, "points") for side in ("clean", "corrupted")]
+        alone = [in_words(row[f"{side}_alone"], "points", 1) for side in ("clean", "corrupted")]
+        rows.append((bold(name), *cells, *alone))
+    head = ("mended", "clean", "corrupted", "clean: mended alone", "corrupted: mended alone")
+    note = (
+        "From your scores to those of 97 balanced prompts. A difference's part is the mean over all "
+        "orders of mending. Small: 95 % intervals over prompts, each paired with itself mended."
+    )
+    return html_table(head, rows, note)
+
+
 def mistake_explorer(model: Transformer, dataset: YearDataset) -> Explorer:
     """Choose a mistake to plant in a correct dataset; see what `diagnose` says, and the scores."""
 
@@ -179,6 +197,6 @@ def mistake_explorer(model: Transformer, dataset: YearDataset) -> Explorer:
         figure = interval_plot(
             scores, "probability difference", f"With: {mistake}", "built as in the paper"
         )
-        return View(figure, diagnosis_table(diagnosis))
+        return View(figure, diagnosis_table(diagnosis) + explained_table(diagnosis))
 
     return Explorer(draw, mistake=[*MISTAKES, "no mistake"])
