@@ -32,6 +32,7 @@ from .dataset import (
     year_pool_map,
 )
 from .differences import (
+    choice_changes,
     choice_explorer,
     choice_scores,
     choice_words,

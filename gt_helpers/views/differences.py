@@ -17,7 +17,7 @@ from ..formatting import in_words
 from ..model.transformer import Transformer
 from .kit import style
 from .kit.explorer import Explorer, View
-from .kit.html import Html, bold, html_table, with_interval
+from .kit.html import Html, bold, html_table, interval_of, table_of, with_interval
 from .scorecard import interval_plot
 
 
@@ -92,6 +92,19 @@ def choice_scores(comparison: Comparison, names: Iterable[str] | None = None) ->
     )
     note = "Small: the lowest and the highest seed. A dash: clean and corrupted are too close."
     return html_table(head, rows, note)
+
+
+def choice_changes(comparison: Comparison) -> Html:
+    """What every choice adds to the reference's scores, worst first, with 95 % intervals."""
+    changes = comparison.changes().loc[comparison.summary()["choice"]]
+    columns = {"": lambda row: bold(row["index"])} | {
+        score: interval_of(score, "points") for score in ("clean", "corrupted", "recovered")
+    }
+    note = (
+        "Small: 95 % intervals over prompts, each paired with the reference's at its place. "
+        "A dash: the unit or the number of prompts is another."
+    )
+    return table_of(changes.reset_index().to_dict("records"), columns, note)
 
 
 def effects_against(comparison: Comparison, choice: str, sweep: str) -> go.Figure:
@@ -169,17 +182,18 @@ def explained_table(diagnosis: Diagnosis) -> Html:
     """How much of the way to the paper's scores each difference makes; nothing where none does."""
     if diagnosis.explained.empty:
         return Html("")
-    rows = []
-    for name, row in diagnosis.explained.iterrows():
-        cells = [with_interval(row, side, "points") for side in ("clean", "corrupted")]
-        alone = [in_words(row[f"{side}_alone"], "points", 1) for side in ("clean", "corrupted")]
-        rows.append((bold(name), *cells, *alone))
-    head = ("mended", "clean", "corrupted", "clean: mended alone", "corrupted: mended alone")
+    columns = {
+        "mended": lambda row: bold(row["index"]),
+        "clean": interval_of("clean", "points"),
+        "clean: mended alone": lambda row: in_words(row["clean_alone"], "points", 1),
+        "corrupted": interval_of("corrupted", "points"),
+        "corrupted: mended alone": lambda row: in_words(row["corrupted_alone"], "points", 1),
+    }
     note = (
-        "From your scores to those of 97 balanced prompts. A difference's part is the mean over all "
-        "orders of mending. Small: 95 % intervals over prompts, each paired with itself mended."
+        "From your scores to those of 97 balanced prompts. A difference's part is the mean over "
+        "all orders of mending. Small: 95 % intervals over prompts, each paired with itself mended."
     )
-    return html_table(head, rows, note)
+    return table_of(diagnosis.explained.reset_index().to_dict("records"), columns, note)
 
 
 def mistake_explorer(model: Transformer, dataset: YearDataset) -> Explorer:
