@@ -6,6 +6,7 @@ same seeds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,7 +23,7 @@ from ..dataset.corruptions import Corruption
 from ..dataset.prompts import ACDC_TEMPLATE, NO_BOS_TEMPLATE, NO_SPACE_TEMPLATE, listed
 from ..dataset.published import eap_ig_prompts
 from ..dataset.year_dataset import YearDataset
-from ..metrics import Metric, logit_diff, mean_by_YY, prob_diff, recovered
+from ..metrics import Metric, linearised, logit_diff, mean_by_YY, prob_diff, recovered
 from ..model.cache import ActivationCache, cache_activations
 from ..model.components import Shape
 from ..model.transformer import Transformer
@@ -338,6 +339,7 @@ def outcome(parts: CircuitParts, choice: Choice, run: ChoiceRun) -> Outcome:
     values = {name: choice.metric(one.exp(), YY) for name, one in run.answers.items()}
     clean, corrupted, partial = (values[name] for name in ("clean", "corrupted", "partial"))
     share = recovered(partial, clean).value
+    by_prompt = torch.full_like(clean, share) if math.isnan(share) else linearised(partial, clean)
     return Outcome(
         {
             **{name: float(one.mean()) for name, one in values.items()},
@@ -353,10 +355,7 @@ def outcome(parts: CircuitParts, choice: Choice, run: ChoiceRun) -> Outcome:
             for name in (*parts.heads, *parts.mlps)
         },
         run.error,
-        {
-            **{"clean": clean, "corrupted": corrupted},
-            "recovered": share + (partial - share * clean) / clean.mean(),  # linearised
-        },
+        {"clean": clean, "corrupted": corrupted, "recovered": by_prompt},
     )
 
 
