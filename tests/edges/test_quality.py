@@ -229,7 +229,9 @@ def test_completeness_by_hand(patching: PathPatching, graph: EdgeGraph, some: Te
         completeness(patching, graph, some, n=-1)
 
 
-def test_leave_one_out_is_leaving_out(patching: PathPatching, graph: EdgeGraph, some: Tensor) -> None:
+def test_leave_one_out_is_leaving_out(
+    patching: PathPatching, graph: EdgeGraph, some: Tensor
+) -> None:
     table = leave_one_out(patching, graph, some)
     assert sorted(table["name"]) == sorted(graph.components(some))
     assert table["change"].abs().is_monotonic_decreasing
