@@ -26,9 +26,10 @@ from gt_helpers.patching.engine import PathPatching
 from gt_helpers.patching.paper import PAPER, full_circuit, partial_circuit
 from gt_helpers.reproduce import run_scorecard
 from gt_helpers.scorecard import activation, found_circuits, neurons, registry
-from gt_helpers.scorecard.claims import EXPERIMENTS, claims
+from gt_helpers.scorecard.claims import EXPERIMENTS, claims, contradictions, scorecard
 from gt_helpers.scorecard.registry import circuit_log_probs
 from gt_helpers.scorecard.results import load_results
+from gt_helpers.scorecard.verdicts import JUDGED
 
 PROMPTS, FEW, THRESHOLD = 12, 8, 0.02
 SIZES = ["--prompts", str(PROMPTS), "--at-most", str(FEW), "--device", "cpu"]
@@ -61,6 +62,15 @@ def test_every_experiment_is_measured_and_kept(folder: Path) -> None:
     assert table["measured"].notna().sum() > 95
     assert "are about mini, not GPT-2 small" in (folder / "scorecard.txt").read_text()
     assert "<h1>mini</h1>" in (folder / "scorecard.html").read_text()
+
+
+def test_a_model_that_is_not_gpt2_small_does_not_pass_for_it(folder: Path) -> None:
+    results = load_results(folder)
+    results.settings["gpt2_small"] = True
+    table = scorecard(results)
+    verdicts = table["verdict"][table["verdict"].isin(JUDGED)]
+    assert len(verdicts) > 80 and (verdicts == "agrees").mean() < 0.3
+    assert any(why.startswith("An essential claim") for why in contradictions(table))
 
 
 def test_what_is_there_is_not_measured_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
