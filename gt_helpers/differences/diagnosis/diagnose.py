@@ -15,6 +15,7 @@ from ...formatting import in_words, interval_in_words
 from ...metrics import Measurement, average
 from ...model.transformer import Transformer
 from .check import SEVERITIES, Finding
+from .explained import explained, explained_in_words
 from .given import SIDES, given_by
 from .pair_checks import PAIR_CHECKS
 from .prompt_checks import prompt_checks
@@ -32,11 +33,13 @@ class Diagnosis:
     ``scores`` has a row for the prompts as given, scored with the labels given; one for the
     paper's prompts with the same nouns and start years; and one for 97 balanced ones: how many
     could be measured, and the mean ``clean`` and ``corrupted`` probability difference with 95 %
-    bootstrap intervals.
+    bootstrap intervals. ``explained`` says how much each difference makes of the way from the first
+    row to the last, see `explained`; without a finding it is empty.
     """
 
     findings: tuple[Finding, ...]
     scores: pd.DataFrame
+    explained: pd.DataFrame
     n_prompts: int
     model: str
 
@@ -64,7 +67,7 @@ class Diagnosis:
         return sentences
 
     def __str__(self) -> str:
-        lines = [self.headline, *self.scores_in_words]
+        lines = [self.headline, *self.scores_in_words, *explained_in_words(self.explained)]
         for finding in self.findings:
             lines += ["", f"[{finding.severity}] {finding.check}"]
             for part in filter(None, (finding.problem, finding.measured)):
@@ -97,7 +100,8 @@ def diagnose(
     if unknown and not prompts.given.texts:  # such ids, of which nothing can be read, are all
         found = unknown
     found.sort(key=lambda finding: SEVERITIES.index(finding.severity))
-    return Diagnosis(tuple(found), _scores(prompts), len(prompts), model.name)
+    table = explained(prompts, model) if found else pd.DataFrame()
+    return Diagnosis(tuple(found), _scores(prompts), table, len(prompts), model.name)
 
 
 def _scores(prompts: PromptSet) -> pd.DataFrame:
