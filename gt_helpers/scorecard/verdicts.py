@@ -82,7 +82,7 @@ def most_by_chance(judged: int) -> int:
 
 def source_in_words(claim: Claim) -> str:
     """Where a reader can check what is reported, and who quoted it if its text was not at hand."""
-    quoted = " and ".join(sources()[one]["name"] for one in claim.get("quoted", []))
+    quoted = ", ".join(sources()[one]["name"] for one in claim.get("quoted", []))
     text = f"{sources()[claim['source']]['name']}, {claim['where']}"
     return f"{text} (quoted by {quoted})" if quoted else text
 
@@ -104,7 +104,7 @@ def values_in_words(claim: Claim) -> str:
 
 def fails(claim: Claim, limits: tuple[float, float], found: Found) -> str:
     """What would contradict the claim, in a sentence, and how its limit comes about."""
-    low, high = (in_words(end, claim["unit"]) for end in limits)
+    low, high = (in_words(end, claim["unit"]).removeprefix("+") for end in limits)
     if claim.get("check"):
         return f"fails outside {low} to {high}" if limits[0] > -math.inf else f"fails above {high}"
     match claim["kind"]:
@@ -118,7 +118,7 @@ def fails(claim: Claim, limits: tuple[float, float], found: Found) -> str:
             return f"disagrees if the whole interval lies outside {low} to {high}"
         case "margin":
             part = f"{100 * claim['least']:g} % of the largest effect"
-            return f"disagrees if it is reversed by {low} or more ({part}), its whole interval"
+            return f"disagrees if it is reversed by {low} or more ({part}), with its whole interval"
     text = f"disagrees if the whole interval lies outside {low} to {high}"
     return f"{text} ({_limit_in_words(claim, found)})"
 

@@ -43,8 +43,8 @@ def beside_the_paper(results: Results, claims: Iterable[str]) -> Html:
 def _claim_row(claim: dict) -> tuple[str, ...]:
     """A scorecard's row as cells: claim and source, reported, measured, verdict and detail."""
     colour = _VERDICT_COLOURS.get(claim["verdict"], "inherit")
-    remarks = "; ".join(filter(None, (claim["fails"], claim["detail"], claim["interval"])))
-    detail = f"<br><small>{escape(remarks)}</small>"
+    remarks = filter(None, (claim["detail"], claim["fails"], claim["interval"]))
+    detail = "".join(f"<br><small>{escape(remark)}</small>" for remark in remarks)
     numbers = {"m": claim["measured"], "m_low": claim["low"], "m_high": claim["high"]}
     measured, line, interval = with_interval(numbers, "m", claim["unit"], None).partition("<br>")
     return (

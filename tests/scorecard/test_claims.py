@@ -408,7 +408,7 @@ def test_a_row_says_what_its_verdict_rests_on(
         ("denoise_m8", "outside 13.6 % to 23.6 %", "causal-interp, commit 6a9667c, results/phase6"),
         ("year_mass", "below 99.5 %", "causal-interp"),
         ("neurons_single", "above 90.0 %", "section 4"),
-        ("one_mlp", "reversed by +7.27 pp or more (10 % of the largest", "random_circuit_abl"),
+        ("one_mlp", "reversed by 7.27 pp or more (10 % of the largest", "random_circuit_abl"),
         ("unreachable", "fails above 0.00 pp", "definitions"),
         ("edges_heads", "no source gives a limit", "nobody reports"),
     ],

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from ...dataset.year_dataset import YearDataset
 from ...formatting import in_words, interval_in_words
-from ...metrics import Measurement, average
+from ...metrics import FIRST_YY, LAST_YY, Measurement, average, strata_by_YY
 from ...model.transformer import Transformer
 from .check import SEVERITIES, Finding
 from .explained import explained, explained_in_words
@@ -114,7 +115,9 @@ def _scores(prompts: PromptSet) -> pd.DataFrame:
     for name, pair in pairs.items():
         kept = pair[:, ~pair.isnan().any(0)]
         table[name] = {"prompts": kept.shape[1]}
+        balanced = strata_by_YY(torch.arange(FIRST_YY, LAST_YY + 1))
+        strata = balanced if pair is prompts.balanced and kept.shape == pair.shape else None
         for side, values in zip(SIDES, kept, strict=True):
-            found = average(values) if len(values) else Measurement(math.nan)
+            found = average(values, strata=strata) if len(values) else Measurement(math.nan)
             table[name] |= {side: found.value, f"{side}_low": found.low, f"{side}_high": found.high}
     return pd.DataFrame.from_dict(table, orient="index")
