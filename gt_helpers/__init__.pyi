@@ -24,6 +24,7 @@ from .analysis.geometry import (
     late_mlps as late_mlps,
     nearest_gap as nearest_gap,
     pca_places as pca_places,
+    probe_scores as probe_scores,
     read_stream as read_stream,
     ways_to_erase as ways_to_erase,
 )

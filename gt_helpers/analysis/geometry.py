@@ -154,6 +154,23 @@ def fit_probe(x: Vectors, YY: YYs) -> Probe:
     return Probe(mean, Vh.T @ (S / (S.square() + best) * rotated), mean_YY)
 
 
+def probe_scores(x: Vectors, YY: YYs, others: Vectors, YY_others: YYs) -> dict[str, float]:
+    """R² of probes that are fitted on x and judged on others, each beside that of permuted YYs.
+
+    A probe of YYs that others have too can learn them one by one. So the baseline gives every YY
+    another's value, in all its prompts, and held-out YYs are the odd ones of a fit on the even.
+    """
+    permuted = torch.randperm(100, generator=torch.Generator().manual_seed(0))
+    even, odd = YY % 2 == 0, YY_others % 2 == 1
+    found, held_out = {}, {}
+    for suffix, value in (("", torch.arange(100)), (", permuted", permuted)):
+        z, z_others = value[YY], value[YY_others]
+        found[f"same YYs{suffix}"] = fit_probe(x, z).r2(others, z_others)
+        probe = fit_probe(x[even], z[even])
+        held_out[f"held-out YYs{suffix}"] = probe.r2(others[odd], z_others[odd])
+    return found | held_out
+
+
 @dataclass(frozen=True)
 class Eraser:
     """Takes a few directions out of vectors: x - (x - mean) @ read @ write."""

@@ -22,6 +22,7 @@ from gt_helpers.analysis.geometry import (
     late_mlps,
     nearest_gap,
     pca_places,
+    probe_scores,
     random_directions,
     read_stream,
     ways_to_erase,
@@ -137,6 +138,22 @@ def test_the_probe_is_judged_on_others() -> None:
     assert fit_probe(x, YY).r2(others, YY_others) > 0.3
     noise = fit_probe(randn(60, 200), YY)
     assert noise.r2(randn(300, 200, seed=1), YY_others) < 0.1
+
+
+def test_probe_scores_tell_an_order_from_years_learned_one_by_one() -> None:
+    (_, YY), (_, YY_others) = planted(970, 0), planted(970, 50)
+    places = randn(100, 200, seed=7)  # of every YY: anywhere, or along a line
+    for of_YY, ordered in ((places, False), (torch.arange(100)[:, None] / 30 * places[:1], True)):
+        x, others = (
+            of_YY[years] + randn(970, 200, seed=i) / 10 for i, years in enumerate((YY, YY_others))
+        )
+        found = probe_scores(x, YY, others, YY_others)
+        assert list(found) == [
+            "same YYs", "same YYs, permuted", "held-out YYs", "held-out YYs, permuted"
+        ]  # fmt: skip
+        same, permuted, held_out, both = found.values()
+        assert same > 0.9 and both < 0.1
+        assert (held_out > 0.9, permuted < 0.1) == (ordered, ordered)
 
 
 # ---- LEACE ------------------------------------------------------------------------------------
