@@ -24,6 +24,7 @@ from dataclasses import replace
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -197,8 +198,16 @@ def reported(generator: torch.Generator) -> tuple[Claim, ...]:
 Fault = Callable[[Results], None]
 
 
-def judged(seed: int, fault: Fault | None = None) -> tuple[list[str], list[str]]:
-    """Why a simulated run is contradicted, and the claims that disagree."""
+class Judgement(NamedTuple):
+    """Why a simulated run is contradicted, and the claims that disagree or stay open."""
+
+    why: list[str]
+    disagree: list[str]
+    open: list[str]
+
+
+def judged(seed: int, fault: Fault | None = None) -> Judgement:
+    """One simulated run, judged."""
     generator = torch.Generator().manual_seed(seed)
     theirs, ours = reported(generator), run(generator, SIZES)
     if fault:
@@ -208,7 +217,8 @@ def judged(seed: int, fault: Fault | None = None) -> tuple[list[str], list[str]]
         table = card.scorecard(ours)
     if not fault:
         assert table["verdict"].isin(JUDGED).sum() > 90
-    return card.contradictions(table), list(table["id"][table["verdict"] == "disagrees"])
+    ids = table.groupby("verdict")["id"].agg(list)
+    return Judgement(card.contradictions(table), ids.get("disagrees", []), ids.get("open", []))
 
 
 # ---- faults, and what is known of their effect ------------------------------------------------
@@ -354,7 +364,7 @@ def _by_design(values: Tensor, with_YY: list[Tensor], YY: Tensor) -> float:
 # ---- the command ------------------------------------------------------------------------------
 
 
-def replicate(n: int, label: str, fault: Fault | None = None) -> list[tuple[list[str], list[str]]]:
+def replicate(n: int, label: str, fault: Fault | None = None) -> list[Judgement]:
     """``n`` runs, on all cores."""
     first = 0 if fault is None else 10_000
     with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
@@ -389,19 +399,21 @@ def main(arguments: list[str] | None = None) -> None:
     if options.json:
         print(json.dumps(shares))
         return
-    mean = sum(len(claims) for _, claims in correct) / len(correct)
     print(
-        f"Of {len(correct)} correct runs {shares['correct_failed']:.1%} are contradicted; in one,"
+        f"Of {len(correct)} correct runs {shares['correct_failed']:.1%} are contradicted. In one,"
     )
-    print(f"{mean:.2f} claims disagree on average.\n\n| fault | caught | by |\n|---|---|---|")
+    disagree, is_open = (sum(len(one[i]) for one in correct) / len(correct) for i in (1, 2))
+    print(f"{disagree:.2f} claims disagree and {is_open:.1f} are open on average; most often open:")
+    print(Counter(claim for one in correct for claim in one.open).most_common(8))
+    print("\n| fault | caught | by |\n|---|---|---|")
     for name, found in faulty.items():
-        claims = Counter(claim for _, claims in found for claim in claims)
+        claims = Counter(claim for one in found for claim in one.disagree)
         by = ", ".join(f"`{c}`" for c, k in claims.most_common() if k >= 0.95 * len(found))
         print(f"| {name} | {caught[name]:.0%} | {by} |")
 
 
-def _share(found: list[tuple[list[str], list[str]]]) -> float:
-    return sum(bool(why) for why, _ in found) / len(found)
+def _share(found: list[Judgement]) -> float:
+    return sum(bool(one.why) for one in found) / len(found)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import ast
 from importlib import import_module
 from pathlib import Path
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 # Lazy, so that importing the package is quick and needs nothing installed: the setup cell of the
 # notebooks does it before torch is there.

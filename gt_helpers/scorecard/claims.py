@@ -256,8 +256,8 @@ def summary(table: pd.DataFrame) -> str:
     judged = sum(counts.get(verdict, 0) for verdict in JUDGED)
     if judged:
         said.append(
-            f"Of {judged} claims of a correct run {LEVEL * judged:.0f} may disagree by chance, "
-            f"and hardly ever more than {most_by_chance(judged)}."
+            f"Of {judged} claims a correct run may have {LEVEL * judged:.0f} that disagree by "
+            f"chance, and hardly ever more than {most_by_chance(judged)}."
         )
     return " ".join(said + contradictions(table))
 

@@ -9,7 +9,7 @@ from html import escape
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..scorecard.claims import VERDICTS, sample_of, scorecard
+from ..scorecard.claims import VERDICTS, sample_of, scorecard, summary
 from ..scorecard.results import Results
 from .kit import style
 from .kit.explorer import Explorer, View
@@ -56,14 +56,14 @@ def _claim_row(claim: dict) -> tuple[str, ...]:
 
 
 def verdict_counts(card: pd.DataFrame) -> Html:
-    """How many claims of a `scorecard` have which verdict, by theme, and in all."""
+    """How many claims of a `scorecard` have which verdict, and what follows."""
     counts = pd.crosstab(card["theme"], card["verdict"], margins=True, margins_name="all")
     counts = counts.reindex(
         index=[*card["theme"].unique(), "all"],
         columns=[name for name in VERDICTS if name in counts],
     )
     rows = [(bold(theme), *map(str, row)) for theme, row in counts.iterrows()]
-    return html_table(("", *counts), rows)
+    return html_table(("", *counts), rows, escape(summary(card)))
 
 
 def interval_plot(
