@@ -88,7 +88,7 @@ case "${1:-}" in
         shift
         setup "$root/requirements.txt" "$root/requirements-results.txt"
         export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-        exec "$python" "$root/tools/results.py" "$@"
+        exec "$python" "$root/tools/run_all.py" "$@"
         ;;
     test)
         shift

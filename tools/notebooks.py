@@ -12,10 +12,12 @@ from __future__ import annotations
 import copy
 import os
 import re
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -195,7 +197,13 @@ def run_cells(
         client = NotebookClient(
             notebook, timeout=timeout, kernel_name="python3", resources=resources
         )
-        client.execute(env={**os.environ, **(variables or {})})
+        with ThreadPoolExecutor(1) as thread:  # not the main one: there nbclient swallows Ctrl-C
+            running = thread.submit(client.execute, env={**os.environ, **(variables or {})})
+            try:
+                running.result()
+            except KeyboardInterrupt:
+                os.kill(client.km.provisioner.pid, signal.SIGKILL)  # which ends the thread
+                raise
 
 
 def keep_picture(notebook: Any, path: Path) -> None:

@@ -279,7 +279,7 @@ def test_colab_keeps_everything_preinstalled(checkout: Checkout) -> None:
 
 @pytest.mark.parametrize(
     ("command", "script"),
-    [("reproduce", "gt_helpers/__main__.py"), ("results", "tools/results.py")],
+    [("reproduce", "gt_helpers/__main__.py"), ("results", "tools/run_all.py")],
 )
 def test_a_command_passes_arguments_and_status_on(command: str, script: str, checkout) -> None:
     checkout.write("requirements.txt", "")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import results
+import run_all
 import yaml
 from packaging.specifiers import SpecifierSet
 
@@ -104,7 +104,7 @@ def test_results_asks_for_what_it_uses_and_publishes_in_any_case() -> None:
     after = [*job["steps"][at + 1 :], publish]
     assert {one["if"] for one in after} == {"${{ !cancelled() }}"}
     kept = {step["with"]["path"] for step in job["steps"] if "path" in step.get("with", {})}
-    assert kept == {str(results.parser().get_default("out"))}
+    assert kept == {str(run_all.parser().get_default("out"))}
     assert publish["needs"] == "results"
     assert publish["permissions"] == {"pages": "write", "id-token": "write"}
 
@@ -117,12 +117,12 @@ def test_results_by_default_are_those_of_the_command(tmp_path: Path) -> None:
     said = run_step(step, tmp_path, {name: one["default"] for name, one in inputs.items()}).stdout
     command, *arguments = said.splitlines()
     assert command == "results"
-    assert vars(results.parser().parse_args(arguments)) == {
-        **vars(results.parser().parse_args([])),
+    assert vars(run_all.parser().parse_args(arguments)) == {
+        **vars(run_all.parser().parse_args([])),
         "model": "gpt2-small",  # never quietly another
     }
     _, *arguments = run_step(step, tmp_path, INPUTS).stdout.splitlines()
-    chosen = results.parser().parse_args(arguments)
+    chosen = run_all.parser().parse_args(arguments)
     assert (chosen.model, chosen.prompts, chosen.seed) == ("mini", 12, 1)
     assert chosen.only == ["01", "04"]
 

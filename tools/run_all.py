@@ -1,4 +1,4 @@
-"""Everything about one model in one folder: python tools/results.py [arguments].
+"""Everything about one model in one folder: python tools/run_all.py [arguments].
 
 Runs reproduce, the scorecard and the notebooks, and writes index.html over their pages. What is
 finished is kept: the same command continues. The exit code is 1 if a claim disagrees or a notebook

@@ -9,7 +9,7 @@ from typing import Any
 import nbformat
 import plotly.graph_objects as go
 import pytest
-import results
+import run_all
 from nbclient.exceptions import DeadKernelError
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
@@ -56,15 +56,15 @@ class Commands:
 @pytest.fixture
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
     made = Commands(tmp_path / "out")
-    monkeypatch.setattr(results, "command", made.command)
-    monkeypatch.setattr(results, "run_cells", made.run_cells)
-    monkeypatch.setattr(results, "plotly_script", lambda: "plotly")
+    monkeypatch.setattr(run_all, "command", made.command)
+    monkeypatch.setattr(run_all, "run_cells", made.run_cells)
+    monkeypatch.setattr(run_all, "plotly_script", lambda: "plotly")
     return made
 
 
 def run(commands: Commands, *more: str) -> int:
     commands.ran.clear()
-    return results.main(["--prompts", "12", "--seed", "3", "--out", str(commands.out), *more])
+    return run_all.main(["--prompts", "12", "--seed", "3", "--out", str(commands.out), *more])
 
 
 FIRST, SECOND = "# 1. Dataset inspection", "# 2. Path patching"
@@ -119,7 +119,7 @@ def test_an_interruption_is_one_sentence(commands: Commands, monkeypatch, capsys
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(results, "run_cells", interrupted)
+    monkeypatch.setattr(run_all, "run_cells", interrupted)
     assert run(commands) == 130
     assert capsys.readouterr().out.endswith("the same command continues.\n")
     assert not list(commands.out.rglob("*.ipynb*")) and (commands.out / "index.html").exists()
@@ -129,7 +129,7 @@ def test_an_interruption_is_one_sentence(commands: Commands, monkeypatch, capsys
 def test_parameters_fit_every_notebook(path: Path) -> None:
     own = {"08": 194, "09": 97}.get(path.name[:2], 2000)
     for prompts in (12, 2000):
-        values = results.parameters(path, "mini", prompts, 3)
+        values = run_all.parameters(path, "mini", prompts, 3)
         assert values["N_PROMPTS"] == min(own, prompts)
         cell = notebooks.prepare(path, **values).cells[2].source
         assert "MODEL = 'mini' " in cell and "SEED = 3 " in cell
@@ -145,7 +145,7 @@ def children(*names: str) -> list[str]:
 
 
 def test_a_page_shows_figures_and_explorers_and_loads_nothing_else() -> None:
-    inlined = f"&lt;script&gt;{results.escape(results.plotly_script())}&lt;/script&gt;"
+    inlined = f"&lt;script&gt;{run_all.escape(run_all.plotly_script())}&lt;/script&gt;"
     states = widgets(
         explorer={"_model_name": "VBoxModel", "children": children("row", "frame")},
         row={"_model_name": "BoxModel", "children": children("choice", "many", "slider")},
@@ -167,13 +167,13 @@ def test_a_page_shows_figures_and_explorers_and_loads_nothing_else() -> None:
         progress={"_model_name": "FloatProgressModel", "description": "sweep to m11", "value": 1},
     )
     figure = json.loads(go.Figure(go.Bar(y=[1234567])).to_json())
-    shown = [{results.PLOTLY: figure}]
-    shown += [{results.WIDGET: {"model_id": name}} for name in ("bar", "explorer")]
+    shown = [{run_all.PLOTLY: figure}]
+    shown += [{run_all.WIDGET: {"model_id": name}} for name in ("bar", "explorer")]
     cell = new_code_cell("x", outputs=[new_output("display_data", data) for data in shown])
     setup = new_code_cell("the setup", metadata={"tags": ["setup"]})
     notebook = new_notebook(cells=[setup, cell], metadata={"widgets": {"mime": states}})
     before = nbformat.writes(notebook)
-    page = results.notebook_page(notebook, "01_x")
+    page = run_all.notebook_page(notebook, "01_x")
     assert nbformat.writes(notebook) == before
     for text in ("1234567", "head: <b>a&lt;2</b>", "MLPs: <b>m1, m3</b>", "prompts: <b>32</b>"):
         assert text in page
