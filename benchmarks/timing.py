@@ -40,6 +40,7 @@ class RandomPrompts:
     YY: Tensor
     positions: dict[str, int]
     year_tokens: Tensor
+    strata = None
 
     def __len__(self) -> int:
         return len(self.YY)

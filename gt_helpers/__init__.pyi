@@ -92,7 +92,7 @@ from .edges.quality import (
     edge_overlap as edge_overlap,
     faithfulness as faithfulness,
     faithfulness_curves as faithfulness_curves,
-    minimality as minimality,
+    leave_one_out as leave_one_out,
     necessity as necessity,
     paired_differences as paired_differences,
     stability as stability,

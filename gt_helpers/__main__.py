@@ -39,12 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, options: dict[str, Any]) -> int:
-    """Run a command that needs a model; of scorecard the code is 1 if a claim fails."""
+    """Run a command that needs a model; the code is 1 if a scorecard contradicts the paper."""
     # imported only now, so that --help comes at once
     from .dataset.prompts import year_range
     from .processes import main_only
     from .reproduce import open_run, reproduce, run_scorecard
-    from .scorecard.claims import to_text
+    from .scorecard.claims import contradictions, to_text
 
     if "years" in options:
         options["years"] = year_range(options["years"])
@@ -53,7 +53,7 @@ def _run(command: str, options: dict[str, Any]) -> int:
         return 0
     table, folder = run_scorecard(**options)
     main_only(print)(f"{to_text(table)}\nScorecard: {(folder / 'scorecard.html').resolve()}")
-    return int("disagrees" in set(table["verdict"]))
+    return int(bool(contradictions(table)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 _COMMANDS = {
     "reproduce": "the paper's circuit discovery, into a report",
-    "scorecard": "every claim, measured; the exit code is 1 if one fails",
+    "scorecard": "every claim, measured; the exit code is 1 if they contradict the paper",
     "check": "is everything installed that the notebooks need?",
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,6 +23,7 @@ _RESAMPLES = 2000
 
 Probs = Float[Tensor, "*batch prompt year"]
 YYs = Int[Tensor, " prompt"]
+Strata = Int[Tensor, " prompt"]  # numbers; prompts of equal number are exchangeable
 Metric = Callable[[Tensor, Tensor], Tensor]
 
 # ------------------------------------------------------------------------------------ metrics
@@ -124,27 +126,47 @@ class Measurement:
     detail: str = ""
 
 
-def average(values: Float[Tensor, " prompt"], detail: str = "") -> Measurement:
-    """Mean over prompts."""
-    mean, low, high = bootstrap_ci(values)
+def average(
+    values: Float[Tensor, " prompt"], detail: str = "", strata: Strata | None = None
+) -> Measurement:
+    """Mean over prompts, with the interval of `bootstrap_ci`."""
+    mean, low, high = bootstrap_ci(values, strata=strata)
     return Measurement(float(mean), float(low), float(high), detail)
 
 
-def ratio(
+def share(hits: Bool[Tensor, " prompt"], detail: str = "") -> Measurement:
+    """Share of prompts, with Wilson's interval, which stays sound next to 0 and 1."""
+    n, p, z = len(hits), float(hits.double().mean()), 1.959964
+    middle, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
+    low, high = ((middle + side) / (1 + z * z / n) for side in (-spread, spread))
+    return Measurement(p, min(low, p), max(high, p), detail)  # rounding must not cut p off
+
+
+def linearised(
     numerator: Float[Tensor, " prompt"], denominator: Float[Tensor, " prompt"]
+) -> Float[Tensor, " prompt"]:
+    """Values whose mean is the ratio of two means, and whose spread is the ratio's."""
+    bottom = denominator.mean()
+    value = numerator.mean() / bottom
+    return value + (numerator - value * denominator) / bottom
+
+
+def ratio(
+    numerator: Float[Tensor, " prompt"],
+    denominator: Float[Tensor, " prompt"],
+    strata: Strata | None = None,
 ) -> Measurement:
     """Ratio of two means over the same prompts; the interval is that of its linearisation."""
-    bottom = denominator.mean()
-    if bottom == 0:
+    if denominator.mean() == 0:
         return Measurement(math.nan)
-    value = numerator.mean() / bottom
-    return average(value + (numerator - value * denominator) / bottom)
+    return average(linearised(numerator, denominator), strata=strata)
 
 
 def recovered(
     circuit: Float[Tensor, " prompt"],
     clean: Float[Tensor, " prompt"],
     corrupted: Float[Tensor, " prompt"] | None = None,
+    strata: Strata | None = None,
 ) -> Measurement:
     """How much of the model's score a circuit brings back, with its interval.
 
@@ -154,8 +176,9 @@ def recovered(
     """
     if corrupted is not None:
         circuit, clean = circuit - corrupted, clean - corrupted
-    whole = average(clean)
-    return ratio(circuit, clean) if whole.low > 0 or whole.high < 0 else Measurement(math.nan)
+    whole = average(clean, strata=strata)
+    defined = whole.low > 0 or whole.high < 0
+    return ratio(circuit, clean, strata) if defined else Measurement(math.nan)
 
 
 def correlation(a: Float[Tensor, "*batch x"], b: Float[Tensor, "*batch x"]) -> Tensor:
@@ -171,24 +194,41 @@ def correlation(a: Float[Tensor, "*batch x"], b: Float[Tensor, "*batch x"]) -> T
     return (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
 
 
+def strata_by_YY(YY: YYs) -> Strata:
+    """What balanced prompts are resampled within: their YY, or its decade where a YY is alone."""
+    stratum = YY.clone()
+    for wider in (100 + YY // 10, torch.full_like(YY, 200)):
+        stratum = torch.where(_alone(stratum), wider, stratum)
+    return torch.where(_alone(stratum), stratum.roll(1), stratum)
+
+
+def _alone(labels: Strata) -> Bool[Tensor, " prompt"]:
+    return torch.bincount(labels)[labels] == 1
+
+
 def bootstrap_ci(
-    values: Float[Tensor, "*batch prompt"], level: float = 0.95
+    values: Float[Tensor, "*batch prompt"], level: float = 0.95, strata: Strata | None = None
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
     """Mean over prompts and its percentile bootstrap interval: mean, low, high.
 
-    Prompts are resampled with replacement, the same resamples for all rows, so rows stay
-    comparable, and from a fixed seed. Raises ValueError for no prompt, or a level outside (0, 1).
+    Prompts are resampled with replacement, with ``strata`` each only within its own: balanced
+    prompts have their YY by design, so it is no error of the mean (`YearDataset.strata`). All rows
+    share the resamples, so they stay comparable, and the seed is fixed. Raises ValueError for no
+    prompt, a level outside (0, 1), or another number of strata than of prompts.
     """
     if not isinstance(values, Tensor) or values.ndim < 1 or not values.shape[-1]:
         raise ValueError("values must be a tensor [..., prompt] with 1 prompt or more")
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; it lies between 0 and 1, for example 0.95")
     n = values.shape[-1]
+    strata = torch.zeros(n, dtype=torch.int64) if strata is None else strata.cpu().long()
+    if strata.shape != (n,):
+        raise ValueError(f"strata are {list(strata.shape)}; give one for each of the {n} prompts")
     rows = values.detach().to("cpu", torch.float64).reshape(-1, n)
     # Measured from the first prompt, a constant row has no rounding: its interval is its mean.
     first = rows[:, 0]
     deviations = rows - first[:, None]
-    means = _resampled_means(deviations)
+    means = _resampled_means(_widened(deviations, strata), strata)
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     blocks = means.split(max(1, CHUNK_NUMBERS // _RESAMPLES), dim=1)
     quantiles = torch.cat([block.quantile(tails, dim=0) for block in blocks], dim=1)
@@ -198,17 +238,39 @@ def bootstrap_ci(
     return mean, low, high
 
 
-def _resampled_means(rows: Float[Tensor, "row prompt"]) -> Float[Tensor, "resample row"]:
-    n = rows.shape[1]
+def _widened(rows: Float[Tensor, "row prompt"], strata: Strata) -> Float[Tensor, "row prompt"]:
+    """Rows whose resamples in strata of m vary as m new prompts do, not (m - 1) / m of it."""
+    _, which, sizes = strata.unique(return_inverse=True, return_counts=True)
+    means = torch.zeros(len(rows), len(sizes), dtype=rows.dtype).index_add_(1, which, rows) / sizes
+    factor = (sizes / (sizes - 1).clamp_min(1)).sqrt()[which]
+    return means[:, which] + factor * (rows - means[:, which])
+
+
+def _resampled_means(
+    rows: Float[Tensor, "row prompt"], strata: Strata
+) -> Float[Tensor, "resample row"]:
+    pieces = resamples(strata).split(max(1, CHUNK_NUMBERS // rows.shape[1]))
+    # A resample's mean is a product with how often it holds each prompt: no copy of the rows.
+    return torch.cat([piece.double() @ rows.T for piece in pieces]) / rows.shape[1]
+
+
+def resamples(strata: Strata) -> Int[Tensor, "resample prompt"]:
+    """How often each of 2,000 resamples holds each prompt, drawn within strata; do not change."""
+    return _resamples(strata.numpy().tobytes())
+
+
+@lru_cache(maxsize=16)  # 20 MB of 10,000 prompts
+def _resamples(strata: bytes) -> Int[Tensor, "resample prompt"]:
+    order = torch.frombuffer(bytearray(strata), dtype=torch.int64).sort(stable=True)
+    _, which, sizes = order.values.unique(return_inverse=True, return_counts=True)
+    starts = (sizes.cumsum(0) - sizes)[which]
     generator = torch.Generator().manual_seed(0)
-    pieces = []
-    for piece in torch.arange(_RESAMPLES).split(max(1, CHUNK_NUMBERS // n)):
-        drawn = torch.randint(n, (len(piece), n), generator=generator)
-        # A resample's mean is a product with how often it holds each prompt: no copy of the rows.
-        counts = torch.zeros(len(piece), n, dtype=torch.float64)
-        counts.scatter_add_(1, drawn, torch.ones(1, 1, dtype=torch.float64).expand_as(drawn))
-        pieces.append(counts @ rows.T / n)
-    return torch.cat(pieces)
+    counts = torch.zeros(_RESAMPLES, len(which), dtype=torch.uint8)
+    one = torch.ones(1, dtype=torch.uint8).expand(len(which))
+    for row in counts:
+        drawn = torch.rand(len(which), generator=generator, dtype=torch.float64) * sizes[which]
+        row.scatter_add_(0, order.indices[starts + drawn.long()], one)
+    return counts
 
 
 def _right_minus_wrong(probs: Probs, right: Bool[Tensor, "prompt year"]) -> Tensor:

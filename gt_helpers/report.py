@@ -27,6 +27,7 @@ from .model.components import END, component, inputs
 from .patching.paper import circuit_senders, full_circuit, partial_circuit
 from .scorecard import claims as card
 from .scorecard.results import Results
+from .scorecard.verdicts import reported_values
 
 SLICE_YY = 41  # the paper's example
 TOP = 10
@@ -104,6 +105,7 @@ def _templates() -> Environment:
     )
     found.globals |= {"in_words": in_words, "interval_in_words": interval_in_words}
     found.globals |= {"rule": card.RULE, "sample_of": card.sample_of}
+    found.globals["summary"] = card.summary
     found.tests["nan"] = math.isnan
     return found
 
@@ -154,7 +156,11 @@ def _headline(numbers: pd.DataFrame, heading: str) -> dict[str, Any]:
     """The rows of `headline_numbers` with what is reported, and a figure of each metric."""
     if numbers.empty:
         return {}
-    values = {claim["id"]: claim["value"] for claim in card.claims() if claim["kind"] == "value"}
+    values = {
+        claim["id"]: reported_values(claim)[0]
+        for claim in card.claims()
+        if claim["kind"] == "value"
+    }
     numbers["label"] = numbers["evaluation"].map(card.EVALUATIONS)
     figures = []
     for metric, title in _METRICS.items():

@@ -18,8 +18,8 @@ from .model.load import is_gpt2_small, load_model
 from .patching.paper import PAPER
 from .processes import broadcast, is_main, main_first, main_only, world_size
 from .report import write_report, write_scorecard
-from .scorecard.claims import EXPERIMENTS, FALLBACK, claims, known, measurable, scorecard, to_text
-from .scorecard.registry import Bench, Experiment
+from .scorecard.claims import EXPERIMENTS, claims, known, measurable, scorecard, to_text
+from .scorecard.registry import FALLBACK, Bench, Experiment
 from .scorecard.results import Outcome, Reproduction, Results, load_results, new_results
 from .scorecard.sweeps import DISCOVERY, discover
 

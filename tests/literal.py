@@ -42,6 +42,7 @@ class Prompts:
     YY: Tensor
     positions: dict[str, int]
     year_tokens: Tensor
+    strata = None
 
     def __len__(self) -> int:
         return len(self.YY)

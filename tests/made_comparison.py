@@ -16,6 +16,7 @@ from gt_helpers.patching.paper import CircuitParts
 SHAPE = Shape(2, 2, ("YY", "END"))
 PARTS = CircuitParts(("a0.h1", "a1.h0"), ("m1",), ("m0",), ())
 USUAL = (0.0, -0.5, 0.1, -0.3, 0.0, -0.9, 0.0)
+SPREAD = torch.linspace(-0.3, 0.3, 7, dtype=torch.float64)  # of a score over prompts
 LENS = torch.randn(97, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
@@ -35,6 +36,10 @@ def made(
         },
         dict.fromkeys(sweeps, values),
         dict.fromkeys(("a0.h1", "m1"), lens),
+        per_prompt={
+            name: mean + SPREAD
+            for name, mean in (("clean", clean), ("corrupted", low), ("recovered", partial / clean))
+        },
     )
 
 

@@ -15,8 +15,9 @@ from gt_helpers.patching.engine import Evaluation, Sweep
 from gt_helpers.patching.paper import PAPER
 from gt_helpers.scorecard.results import Outcome, Results
 
-N = 40
-YY = torch.tensor([60] * 4 + [9, 60] + list(range(26, 60)))
+N = 400
+_FORTY = torch.arange(N) % 40
+YY = torch.tensor([60] * 4 + [9, 60] + list(range(26, 60))).repeat(10)
 SHAPE = Shape(12, 12, ("eos", "The", "NOUN", "lasted", "from", "XX1", "YY", "to", "END"))
 SEVEN = ("a5.h1", "a5.h5", "a6.h9", "a7.h10", "a8.h8", "a8.h11", "a9.h1")
 LATE = ("m8", "m9", "m10", "m11")
@@ -64,10 +65,10 @@ def lenses() -> dict[str, Tensor]:
 
 def agreeing_results() -> Results:
     """Results that meet every claim, as a run on GPT-2 small would."""
-    rare = torch.arange(N) < 4
+    rare = _FORTY < 4
     clean = torch.where(rare, 0.244, 0.879)
     sharpness = 0.06 + 0.0711 * torch.tensor([1.0, -1.0]).repeat(N // 2)
-    corrupted = torch.where(torch.arange(N) < 6, 0.3, -0.5906)
+    corrupted = torch.where(_FORTY < 6, 0.3, -0.5906)
     evaluations = {
         "clean": evaluation("clean", clean, sharpness),
         "corrupted": evaluation("corrupted", corrupted, -0.001),
@@ -115,10 +116,11 @@ def agreeing_results() -> Results:
 AGREEING = agreeing_results()
 
 
-CLEAN, CORRUPTED = 0.822, -0.556
+CLEAN = torch.full((N,), 0.833, dtype=torch.float64)
+CORRUPTED = torch.where(_FORTY < 6, 0.3, -0.672).double()  # some are positive; the mean is -0.526
 HEADS = {
-    **{"a9.h1": 0.252, "a7.h10": 0.135, "a8.h11": 0.083, "a6.h9": 0.076},
-    **{"a5.h1": 0.056, "a5.h5": 0.052, "a8.h8": 0.029, "a10.h7": -0.040},
+    **{"a9.h1": 0.286, "a7.h10": 0.151, "a8.h11": 0.091, "a6.h9": 0.085},
+    **{"a5.h1": 0.064, "a5.h5": 0.058, "a8.h8": 0.035, "a10.h7": -0.049},
 }
 
 
@@ -128,6 +130,7 @@ def constant(*values: float) -> Tensor:
 
 
 def recovered(*shares: float) -> Tensor:
+    """Scores that recover these shares of every prompt's gap, one row per share."""
     return CORRUPTED + constant(*shares) * (CLEAN - CORRUPTED)
 
 
@@ -147,7 +150,9 @@ def activation() -> dict[str, Tensor]:
     }
     found["k@YY"] = recovered(*[0.02] * 7)
     found["v@YY"] = recovered(*[0.05] * 7)
-    found |= {"clean": constant(CLEAN)[0], "corrupted": constant(CORRUPTED)[0]}
+    found |= {"clean": CLEAN, "corrupted": CORRUPTED, "YY": YY}
+    found["clean_log_probs"] = log_probs(CLEAN, 0.06)
+    found["corrupted_log_probs"] = log_probs(torch.where(_FORTY < 4, 0.7, -0.66))
     return found | {"last_mlp": constant(0.5)[0], "last_mlp_path": constant(0.5 + 1e-7)[0]}
 
 

@@ -19,6 +19,9 @@ from gt_helpers.metrics import (
     prob_diff_below,
     ratio,
     recovered,
+    resamples,
+    share,
+    strata_by_YY,
 )
 
 DOUBLE = torch.float64
@@ -162,20 +165,57 @@ def test_correlation() -> None:
     assert correlation(a, 1e6 + a).tolist() == pytest.approx([1, 1, 1])
 
 
-def test_bootstrap_covers_the_true_mean() -> None:
-    _, low, high = bootstrap_ci(random(1000, 60, seed=2) + 0.3, level=0.9)
+@pytest.mark.parametrize("balanced", [False, True])
+def test_bootstrap_covers_the_true_mean(balanced: bool) -> None:
+    group = torch.arange(60) % 12
+    values = random(1000, 60, seed=2) + 0.3 + (group - 5.5) * (1 if balanced else 0)
+    _, low, high = bootstrap_ci(values, 0.9, group if balanced else None)
     covered = ((low <= 0.3) & (high >= 0.3)).float().mean()
-    assert 0.86 < covered < 0.92
+    assert 0.87 < covered < 0.93
 
 
-def test_bootstrap_equals_its_loop() -> None:
-    values = torch.tensor([[0.0, 1.0, 5.0], [2.0, 2.5, 4.0]], dtype=DOUBLE)
-    drawn = torch.randint(3, (2000, 3), generator=torch.Generator().manual_seed(0))
-    means = torch.stack([values[:, row].mean(-1) for row in drawn])
-    for level, tails in (({"level": 0.8}, [0.1, 0.9]), ({}, [0.025, 0.975])):
-        mean, *ends = bootstrap_ci(values, **level)
-        assert torch.allclose(torch.stack(ends), means.quantile(torch.tensor(tails).to(means), 0))
-    assert torch.allclose(mean, values.mean(-1))
+def test_strata_leave_out_what_the_design_fixes() -> None:
+    YY = torch.arange(97).repeat(5) + 2
+    values = YY.double() + random(485, seed=4)
+    ends = bootstrap_ci(values, strata=strata_by_YY(YY))[1:]
+    # the standard error of a mean over strata of five, and of one over prompts
+    within = values.view(5, 97).var(0).mean().sqrt() / math.sqrt(485)
+    assert float(ends[1] - ends[0]) / 3.92 == pytest.approx(float(within), rel=0.05)
+    plain = bootstrap_ci(values)[1:]
+    assert float(plain[1] - plain[0]) > 20 * float(ends[1] - ends[0])
+
+
+def test_resamples_draw_each_stratum_anew() -> None:
+    strata = torch.tensor([3, 1, 3, 3, 1, 7])
+    counts = resamples(strata).long()
+    for number, size in ((3, 3), (1, 2), (7, 1)):
+        assert (counts[:, strata == number].sum(1) == size).all()
+    twice = (counts[:, 1] == 2).double().mean()  # one of two, drawn twice: a quarter
+    assert float(twice) == pytest.approx(0.25, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("YY", "expected"),
+    [
+        ([2, 2, 40, 40], [2, 2, 40, 40]),
+        ([2, 3, 4, 15, 16], [100, 100, 100, 101, 101]),  # decades
+        ([2, 2, 3, 4, 15, 26], [2, 2, 100, 100, 200, 200]),  # and the rest together
+        ([2, 2, 15], [2, 2, 2]),
+        ([15], [200]),
+    ],
+)
+def test_no_prompt_is_alone_in_its_stratum(YY: list[int], expected: list[int]) -> None:
+    assert strata_by_YY(torch.tensor(YY)).tolist() == expected
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 40), (39, 40), (40, 40), (30, 40)])
+def test_the_interval_of_a_share_is_wilsons(hits: int, n: int) -> None:
+    found = share(torch.arange(n) < hits)
+    assert found.value == hits / n and found.low <= found.value <= found.high
+    for end in (found.low, found.high):  # the shares of which the sample is 1.96 errors away
+        if abs(end - found.value) > 1e-9:
+            error = math.sqrt(end * (1 - end) / n)
+            assert abs(hits / n - end) / error == pytest.approx(1.96, abs=1e-3)
 
 
 def test_bootstrap_is_exact_where_nothing_varies() -> None:
@@ -200,3 +240,5 @@ def test_bootstrap_errors() -> None:
             bootstrap_ci(torch.zeros(3), level=level)
     with pytest.raises(ValueError, match="1 prompt or more"):
         bootstrap_ci(torch.zeros(0))
+    with pytest.raises(ValueError, match="one for each of the 3 prompts"):
+        bootstrap_ci(torch.zeros(3), strata=torch.zeros(2))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..metrics import average, prob_diff
+from ..metrics import Strata, average, prob_diff
 from ..model.components import Shape, component
 from ..patching.circuits import Circuit, connect
 from ..patching.engine import PathPatching
@@ -37,16 +37,19 @@ def leave_out(
     smaller = [circuit.without(name) for name in names]  # refuses before anything is computed
     whole = patching.evaluate(circuit).prob_diff
     bar = tqdm(smaller, desc="leave out", disable=not patching.progress, leave=False)
-    return changes_without(names, whole, [patching.evaluate(one).prob_diff for one in bar])
+    diffs = [patching.evaluate(one).prob_diff for one in bar]
+    return changes_without(names, whole, diffs, patching.dataset.strata)
 
 
-def changes_without(names: Iterable[str], whole: Tensor, diffs: Iterable[Tensor]) -> pd.DataFrame:
+def changes_without(
+    names: Iterable[str], whole: Tensor, diffs: Iterable[Tensor], strata: Strata | None
+) -> pd.DataFrame:
     """The table of `leave_out`, of the probability differences [prompt] whole and without each."""
     import pandas as pd
 
     rows = []
     for name, diff in zip(names, diffs, strict=True):
-        change = average(diff - whole)
+        change = average(diff - whole, strata=strata)
         rows.append((name, float(diff.mean()), change.value, change.low, change.high))
     table = pd.DataFrame(rows, columns=["name", "prob_diff", "change", "low", "high"])
     return table.sort_values("change", key=abs, ascending=False, kind="stable", ignore_index=True)
@@ -135,7 +138,8 @@ def direct_and_indirect(patching: PathPatching, mlps: Iterable[str]) -> pd.DataF
     for name, paths in mlp_paths(node.label for node in nodes).items():
         total = paths["direct"] | paths["indirect"]
         for path, circuit in {**paths, "total": total}.items():
-            change = average(patching.evaluate(circuit).prob_diff - clean)
+            diff = patching.evaluate(circuit).prob_diff
+            change = average(diff - clean, strata=patching.dataset.strata)
             share = -change.value / float(clean.mean())
             rows.append((name, path, change.value, change.low, change.high, share))
     return pd.DataFrame(rows, columns=["component", "path", "change", "low", "high", "share"])

@@ -119,10 +119,10 @@ def family_summary(studies: Iterable[FamilyStudy]) -> pd.DataFrame:
 def _summary_row(study: FamilyStudy) -> dict[str, object]:
     family, scores = study.family, {run: study.score(run) for run in study.log_probs}
     clean, corrupted, partial = scores["clean"], scores["corrupted"], scores["partial"]
-    measured = {run: average(values) for run, values in scores.items()} | {
-        "change": average(scores["reverse"] - clean),
-        "recovered": recovered(partial, clean),
-        "above_corrupted": recovered(partial, clean, corrupted),
+    changes, strata = {"change": scores["reverse"] - clean}, study.dataset.strata
+    measured = {name: average(x, strata=strata) for name, x in (scores | changes).items()} | {
+        "recovered": recovered(partial, clean, strata=strata),
+        "above_corrupted": recovered(partial, clean, corrupted, strata),
     }
     row = {"family": family.name, "asks": family.asks, "prompts": len(study.dataset)}
     for name, value in measured.items():

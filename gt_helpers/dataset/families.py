@@ -114,6 +114,7 @@ class PromptFamily:
             nouns=[prompt.noun for prompt in prompts] if "{noun}" in self.template else None,
             positions=self.positions,
             corruption=Corruption(self.name, self.changed),
+            balanced=True,
         )
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..metrics import Strata, strata_by_YY
 from .alignment import aligned, check_words, position_index, template_positions, text_positions
 from .corruptions import CORRUPTIONS, GIVEN, Corruption, find_corruption
 from .drawing import draw_corrupted, draw_prompts
@@ -57,6 +58,7 @@ class YearDataset:
     positions: dict[str, int]  # {name: index}
     year_tokens: Int[Tensor, " year"]  # ids of "00" to "99"
     corruption: Corruption
+    balanced: bool
 
     def __init__(
         self,
@@ -87,6 +89,7 @@ class YearDataset:
             nouns=[prompt.noun for prompt in prompts],
             positions=names,
             corruption=spoiling,
+            balanced=balanced,
         )
         vars(self).update(vars(built))
 
@@ -101,13 +104,15 @@ class YearDataset:
         nouns: Sequence[str] | None = None,
         positions: Sequence[str] | None = None,
         corruption: Corruption = GIVEN,
+        balanced: bool = False,
     ) -> YearDataset:
         """A dataset of given texts: nothing is drawn, everything is checked.
 
         `years` are the start years, whose last two digits are YY. Without `positions` the tokens
         are named after the first prompt: XX1 and YY where its year occurs last, NOUN where its
         noun occurs first. All prompts must have the same number of tokens and their year at
-        XX1 and YY; ValueError names the first that does not. Corrupted may equal clean.
+        XX1 and YY; ValueError names the first that does not. Corrupted may equal clean. Say
+        ``balanced`` if the YYs were not drawn at random but chosen.
         """
         if isinstance(clean_text, str) or isinstance(corrupted_text, str):
             raise ValueError("the prompts are one text; give a list with one text per prompt")
@@ -145,6 +150,7 @@ class YearDataset:
             positions=index,
             year_tokens=year_tokens(tokenizer),
             corruption=corruption,
+            balanced=balanced,
         )
         return dataset
 
@@ -157,6 +163,11 @@ class YearDataset:
     def YY(self) -> Int[Tensor, " prompt"]:
         """Last two digits of the clean start year; they score the corrupted run too."""
         return self.years % 100
+
+    @property
+    def strata(self) -> Strata | None:
+        """What `bootstrap_ci` resamples these prompts within; None where YY was drawn too."""
+        return strata_by_YY(self.YY) if self.balanced else None
 
     @property
     def valid(self) -> Bool[Tensor, "prompt year"]:
@@ -224,6 +235,7 @@ class YearDataset:
             positions=" ".join(self.positions),
             corruption=self.corruption.name,
             description=self.corruption.description,
+            balanced=self.balanced,
         ).to_csv(path, index=False, encoding="utf-8")
 
     @classmethod
@@ -238,7 +250,12 @@ class YearDataset:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
         if missing := [name for name in ("clean", "corrupted", "year") if name not in frame]:
             raise ValueError(f"{path} has no column {listed(missing)}")
-        for name in ("positions", "corruption", "description"):  # else rows get a wrong label
+        for name in (
+            "positions",
+            "corruption",
+            "description",
+            "balanced",
+        ):  # else rows get a wrong label
             if name in frame and frame[name].nunique() > 1:
                 raise ValueError(f"{path} has several {name} values; give a file for each")
         first = frame.iloc[0] if len(frame) else pd.Series(dtype=str)
@@ -252,6 +269,7 @@ class YearDataset:
             nouns=list(frame["noun"]) if "noun" in frame else None,
             positions=first.get("positions", "").split() or None,
             corruption=known if known == read else read,
+            balanced=first.get("balanced") == "True",
         )
 
 

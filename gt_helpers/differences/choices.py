@@ -6,8 +6,9 @@ same seeds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from ..dataset.corruptions import Corruption
 from ..dataset.prompts import ACDC_TEMPLATE, NO_BOS_TEMPLATE, NO_SPACE_TEMPLATE, listed
 from ..dataset.published import eap_ig_prompts
 from ..dataset.year_dataset import YearDataset
-from ..metrics import Metric, logit_diff, mean_by_YY, prob_diff, recovered
+from ..metrics import Metric, linearised, logit_diff, mean_by_YY, prob_diff, recovered
 from ..model.cache import ActivationCache, cache_activations
 from ..model.components import Shape
 from ..model.transformer import Transformer
@@ -256,13 +257,15 @@ class Outcome:
     ``scores`` in the choice's metric: "clean", "corrupted" and "partial", as in `ChoiceRun`, and
     what the circuit recovers of the clean score, "recovered" (the paper's) and "above_corrupted"
     (later work's faithfulness). Further the ``effects`` of every sweep, the ``lenses`` of the
-    circuit's components, and the preview's ``error``.
+    circuit's components, and the preview's ``error``. ``per_prompt`` are the clean and corrupted
+    score of every prompt, and its part in the recovered share, of which "recovered" is the mean.
     """
 
     scores: dict[str, float]
     effects: dict[str, Float[Tensor, " sender"]]
     lenses: dict[str, Float[Tensor, "YY year"]]
     error: float = 0.0
+    per_prompt: dict[str, Float[Tensor, " prompt"]] = field(default_factory=dict)
 
 
 def measure_choices(
@@ -335,10 +338,12 @@ def outcome(parts: CircuitParts, choice: Choice, run: ChoiceRun) -> Outcome:
     YY, years = run.dataset.YY, run.dataset.year_tokens
     values = {name: choice.metric(one.exp(), YY) for name, one in run.answers.items()}
     clean, corrupted, partial = (values[name] for name in ("clean", "corrupted", "partial"))
+    share = recovered(partial, clean).value
+    by_prompt = torch.full_like(clean, share) if math.isnan(share) else linearised(partial, clean)
     return Outcome(
         {
             **{name: float(one.mean()) for name, one in values.items()},
-            "recovered": recovered(partial, clean).value,
+            "recovered": share,
             "above_corrupted": recovered(partial, clean, corrupted).value,
         },
         {
@@ -350,6 +355,7 @@ def outcome(parts: CircuitParts, choice: Choice, run: ChoiceRun) -> Outcome:
             for name in (*parts.heads, *parts.mlps)
         },
         run.error,
+        {"clean": clean, "corrupted": corrupted, "recovered": by_prompt},
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from operator import itemgetter
 from typing import Any
 
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..formatting import in_words, interval_in_words
-from ..metrics import correlation
+from ..metrics import Measurement, average, correlation
 from ..model.components import Shape, component
 from ..patching.engine import Sweep
 from ..patching.paper import CircuitParts, circuit_senders
@@ -68,6 +69,26 @@ class Comparison:
                 mean, low, high = _over_seeds([one.scores[score] for one in found])
                 row |= {score: mean, f"{score}_low": low, f"{score}_high": high}
             rows[name] = row
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def changes(self) -> pd.DataFrame:
+        """What every choice adds to the reference's clean and corrupted score and ``recovered``.
+
+        Each with ``_low`` and ``_high``, a 95 % interval over the prompts of all seeds, paired: a
+        prompt stands against the reference's at its place, which has the same YY where YYs are
+        balanced, and the same noun and year where the choice draws no others. NaN where the unit
+        or the number of prompts is another.
+        """
+        rows: dict[str, dict[str, float]] = {choice.name: {} for choice in self.choices}
+        for choice, score in product(self.choices, ("clean", "corrupted", "recovered")):
+            own, usual = (
+                torch.cat([one.per_prompt[score] for one in self.outcomes[name]])
+                for name in (choice.name, REFERENCE.name)
+            )
+            paired = len(own) == len(usual) and (choice.unit == "share" or score == "recovered")
+            found = average(own - usual) if paired else Measurement(math.nan)
+            ends = {f"{score}_low": found.low, f"{score}_high": found.high}
+            rows[choice.name] |= {score: found.value} | ends
         return pd.DataFrame.from_dict(rows, orient="index")
 
     def correlations(self) -> pd.DataFrame:

@@ -46,7 +46,8 @@ def compare_sweep(theirs: Any, ours: Sweep) -> SweepComparison:
     """
     effect = ours.effect.double()
     given, undone = _heatmap(theirs, *effect.shape)
-    _, low, high = (part.double().reshape(given.shape) for part in bootstrap_ci(ours.values[:-1]))
+    interval = bootstrap_ci(ours.values[:-1], strata=ours.strata)[1:]
+    low, high = (part.double().reshape(given.shape) for part in interval)
     read, causes = _undone(given, effect)
     undone += causes
     said = [f"As given, {_agreement(given, effect, low, high)}.", *undone]

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..metrics import Metric, bootstrap_ci, prob_diff
+from ..metrics import Metric, Strata, bootstrap_ci, prob_diff
 from ..model.cache import PROMPTS_AT_ONCE
 from ..model.components import Component, Edge, Input, component
 from ..patching.circuits import Circuit
@@ -40,16 +40,22 @@ class FoundCircuit(Circuit):
     """
 
     effects: Float[Tensor, "edge prompt"] = field(compare=False)
+    strata: Strata | None = field(compare=False)  # of the prompts, see `bootstrap_ci`
 
-    def __init__(self, effects: Mapping[Edge, Float[Tensor, " prompt"]]) -> None:
+    def __init__(
+        self, effects: Mapping[Edge, Float[Tensor, " prompt"]], strata: Strata | None = None
+    ) -> None:
         super().__init__(effects, "found circuit", embeddings(effects))
         values = torch.stack(list(effects.values())) if effects else torch.empty(0, 1)
         object.__setattr__(self, "effects", values)
+        object.__setattr__(self, "strata", strata)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per edge, strongest first: edge, effect, and its 95 % interval, low and high."""
-        nothing = [self.effects.mean(-1)] * 3  # of which no bootstrap can be made
-        effect, low, high = bootstrap_ci(self.effects) if self.edges else nothing
+        found = [self.effects.mean(-1)] * 3  # of nothing no bootstrap can be made
+        if self.edges:
+            found = list(bootstrap_ci(self.effects, strata=self.strata))
+        effect, low, high = found
         names = [edge.name for edge in self.edges]
         table = pd.DataFrame({"edge": names, "effect": effect, "low": low, "high": high})
         return table.sort_values("effect", kind="stable", ignore_index=True)
@@ -63,7 +69,8 @@ class FoundCircuit(Circuit):
         order = _grown((-self.effects.mean(-1)).tolist(), ends, LOGITS.component)
 
         def first(length: int) -> FoundCircuit:
-            return _live({self.edges[n]: self.effects[n] for n in order[:length]})
+            some = {self.edges[n]: self.effects[n] for n in order[:length]}
+            return _live(some, self.strata)
 
         return first(_longest(len(order), n_edges, lambda length: len(first(length))))
 
@@ -115,7 +122,7 @@ def discover_circuit(
         waiting |= {edge.sender for edge in kept if edge.sender.kind != "embed"}
         bar.set_postfix_str(f"{len(found)} edges, {len(waiting)} components to go")
     bar.close()
-    return _live(found)
+    return _live(found, patching.dataset.strata)
 
 
 def _moved_embeddings(patching: PathPatching) -> set[str]:
@@ -160,9 +167,10 @@ def _strong(effects: Mapping[Edge, Tensor], least: float) -> dict[Edge, Tensor]:
     return {edge: effects[edge] for edge, size in sizes.items() if size >= enough}
 
 
-def _live(effects: Mapping[Edge, Tensor]) -> FoundCircuit:
+def _live(effects: Mapping[Edge, Tensor], strata: Strata | None) -> FoundCircuit:
     """The circuit of the edges on a path from the embedding to the logits."""
-    return FoundCircuit({edge: effects[edge] for edge in FoundCircuit(effects).live})
+    live = {edge: effects[edge] for edge in FoundCircuit(effects).live}
+    return FoundCircuit(live, strata)
 
 
 def greedy_order(scores: EdgeScores, signed: bool = False) -> Int[Tensor, " edge"]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..analysis.controls import changes_without
-from ..metrics import Measurement, average, prob_diff, recovered
+from ..metrics import Measurement, average, prob_diff, recovered, resamples
 from ..patching.circuits import Circuit
 from ..patching.engine import PathPatching
 from .discovery import greedy_order
@@ -44,15 +44,15 @@ def faithfulness(patching: PathPatching, graph: EdgeGraph, circuits: Circuits) -
     """
     denoising, YY = _on(patching, "corrupted"), patching.dataset.YY
     clean, corrupted = prob_diff(denoising.patch_probs, YY), prob_diff(denoising.base_probs, YY)
-    diffs = _diffs(denoising, graph, circuits.values())
+    diffs, strata = _diffs(denoising, graph, circuits.values()), patching.dataset.strata
     rows = []
     for (name, circuit), diff in zip(circuits.items(), diffs, strict=True):
         live = graph.pruned(graph.edges_of(circuit))
         row = {"name": name, "edges": int(live.sum()), "components": len(graph.components(live))}
         scores = _columns(
-            prob_diff=average(diff),
-            recovered=recovered(diff, clean),
-            above_corrupted=recovered(diff, clean, corrupted),
+            prob_diff=average(diff, strata=strata),
+            recovered=recovered(diff, clean, strata=strata),
+            above_corrupted=recovered(diff, clean, corrupted, strata),
         )
         rows.append(row | scores)
     return pd.DataFrame(rows)
@@ -69,7 +69,7 @@ def paired_differences(
     """
     denoising = _on(patching, "corrupted")
     whole, *diffs = _diffs(denoising, graph, [circuit, *others.values()])
-    return changes_without(others, whole, diffs)
+    return changes_without(others, whole, diffs, patching.dataset.strata)
 
 
 def faithfulness_curves(
@@ -143,10 +143,11 @@ def necessity(patching: PathPatching, graph: EdgeGraph, circuits: Circuits) -> p
     masks = [graph.edges_of(circuit) for circuit in circuits.values()]
     reverse = _diffs(_on(patching, "clean"), graph, circuits.values())
     knocked_out = _diffs(_on(patching, "corrupted"), graph, [~mask for mask in masks])
-    rows = []
+    rows, strata = [], patching.dataset.strata
     for name, mask, corrupted, without in zip(circuits, masks, reverse, knocked_out, strict=True):
         row = {"name": name, "edges": int(graph.pruned(mask).sum())}
-        rows.append(row | _columns(reverse=average(corrupted), without=average(without)))
+        scores = {"reverse": corrupted, "without": without}
+        rows.append(row | _columns(**{run: average(x, strata=strata) for run, x in scores.items()}))
     return pd.DataFrame(rows)
 
 
@@ -176,13 +177,13 @@ def completeness(
     rows = []
     for part, of_circuit, of_model in zip(parts, of_circuits, of_models, strict=True):
         means = float(of_circuit.mean()), float(of_model.mean())
-        less = average(of_model - of_circuit)
+        less = average(of_model - of_circuit, strata=patching.dataset.strata)
         rows.append((", ".join(part), *means, less.value, less.low, less.high))
     columns = ["removed", "circuit", "model", "difference", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def minimality(patching: PathPatching, graph: EdgeGraph, edges: Edges) -> pd.DataFrame:
+def leave_one_out(patching: PathPatching, graph: EdgeGraph, edges: Edges) -> pd.DataFrame:
     """What each component adds to a circuit on the graph; of a `Circuit`, see `leave_out`.
 
     The table is that of `leave_out`: ``name``, ``prob_diff`` without it, ``change``, ``low``,
@@ -192,24 +193,22 @@ def minimality(patching: PathPatching, graph: EdgeGraph, edges: Edges) -> pd.Dat
     names = graph.components(mask)
     smaller = [mask & ~_at(graph, [name]) for name in names]
     whole, *diffs = _diffs(_on(patching, "corrupted"), graph, [mask, *smaller])
-    return changes_without(names, whole, diffs)
+    return changes_without(names, whole, diffs, patching.dataset.strata)
 
 
 def stability(scores: EdgeScores, k: Sequence[int] = TOP) -> pd.DataFrame:
     """How much the strongest edges depend on the prompts that happened to be drawn, one row per k.
 
-    In 100 pairs, prompts are drawn anew with replacement, and the k edges of largest mean size are
+    In 100 pairs, prompts are drawn anew (`bootstrap_ci`), and the k edges of largest mean size are
     compared. Columns: ``k``; ``overlap``, the share of k that both have, on average over the pairs;
     ``low`` and ``high``, between which 95 % of the pairs lie; ``jaccard``, the mean of shared by
     all.
     """
     values = scores.values[scores.measured].double()
     n = values.shape[1]
-    generator = torch.Generator().manual_seed(0)
+    strata = torch.zeros(n, dtype=torch.int64) if scores.strata is None else scores.strata
     shared = torch.empty(_PAIRS, len(k), dtype=torch.float64)
-    for pair in shared:
-        draws = torch.randint(n, (2, n), generator=generator)
-        counts = torch.stack([torch.bincount(draw, minlength=n) for draw in draws])
+    for pair, counts in zip(shared, resamples(strata)[: 2 * _PAIRS].split(2), strict=True):
         one, two = (strongest_first(mean) for mean in (values @ counts.double().T / n).T)
         pair[:] = torch.tensor([in_common(one, two, size) for size in k])
     low, high = shared.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pandas as pd
@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..metrics import Metric, bootstrap_ci
+from ..metrics import Metric, Strata, bootstrap_ci
 from ..model.cache import ActivationCache
 from ..patching.engine import PathPatching
 from .graph import EdgeGraph, check_graph
@@ -46,6 +46,7 @@ class EdgeScores:
     graph: EdgeGraph
     values: Float[Tensor, "edge prompt"]
     gap: float = -1.0
+    strata: Strata | None = field(default=None, repr=False)  # of the prompts, see `bootstrap_ci`
 
     @property
     def mean(self) -> Float[Tensor, " edge"]:
@@ -64,7 +65,7 @@ class EdgeScores:
         """
         numbers = self.measured.nonzero().flatten()
         numbers = numbers[strongest_first(self.mean[numbers])[:top]]
-        mean, low, high = bootstrap_ci(self.values[numbers], level)
+        mean, low, high = bootstrap_ci(self.values[numbers], level, self.strata)
         names = [self.graph.names[number] for number in numbers.tolist()]
         return pd.DataFrame({"edge": names, "effect": mean, "low": low, "high": high})
 
@@ -111,7 +112,7 @@ def scored(
         return {"values": values}
 
     values = patching.over_prompts(method, measure, dim=1)["values"]
-    return EdgeScores(method, graph, values, float(gap.mean()))
+    return EdgeScores(method, graph, values, float(gap.mean()), patching.dataset.strata)
 
 
 def compare_scores(

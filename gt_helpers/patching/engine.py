@@ -164,6 +164,7 @@ class PathPatching:
             tuple(sender.name for sender in route.senders),
             self.over_prompts("sweep", measure, dim=1)["values"],
             self.shape,
+            self.dataset.strata,
         )
 
     def sweep_log_probs(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..metrics import bootstrap_ci, cutoff_sharpness, prob_diff
+from ..metrics import Strata, bootstrap_ci, cutoff_sharpness, prob_diff
 from ..model.components import Shape
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Sweep:
     senders: tuple[str, ...]
     values: Float[Tensor, "sender prompt"]
     shape: Shape = field(repr=False)
+    strata: Strata | None = field(default=None, repr=False)  # of the prompts, see `bootstrap_ci`
 
     @property
     def effect(self) -> Float[Tensor, "layer n_heads+1"]:
@@ -43,7 +44,7 @@ class Sweep:
         """One row per sender, strongest first: component, effect and its bootstrap interval."""
         import pandas as pd
 
-        mean, low, high = bootstrap_ci(self.values, level=level)
+        mean, low, high = bootstrap_ci(self.values, level, self.strata)
         frame = pd.DataFrame({"component": self.senders, "effect": mean, "low": low, "high": high})
         return frame.sort_values(
             "effect", key=abs, ascending=False, kind="stable", ignore_index=True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -11,13 +10,12 @@ from torch import Tensor
 
 from ..dataset.published import century_prompts
 from ..formatting import in_words
-from ..metrics import Measurement, average, recovered
 from ..model.components import END, component
 from ..patching.activation import activation_patching
 from ..patching.circuits import Circuit
 from ..processes import Tensors
 from . import registry
-from .registry import Bench, Effects, Evidence, Measure, Topic
+from .registry import Bench, Effects, Evidence, Found, Measure, Topic
 
 topic = Topic("activation")
 
@@ -41,9 +39,11 @@ def _activation(bench: Bench) -> Tensors:
     parts = values.split([len(group) for group in groups.values()])
     last = f"m{model.n_layers - 1}"
     by_path = {"last_mlp_path": Circuit([f"{last} -> logits"])}
+    answers = registry.circuit_log_probs(model, dataset, impaired=by_path)
     return {
         **dict(zip(groups, parts, strict=True)),
-        **registry.prob_diffs(registry.circuit_log_probs(model, dataset, impaired=by_path)),
+        **registry.prob_diffs(answers),
+        **{f"{run}_log_probs": answers[run] for run in ("clean", "corrupted")},
         "last_mlp": activation_patching(model, dataset, [last], "clean")[0],
     }
 
@@ -69,25 +69,40 @@ def _sites(e: Evidence) -> Effects:
     return found
 
 
-def _recovered(e: Evidence, score: Float[Tensor, " prompt"]) -> Measurement:
-    return registry.share_of(score, e["clean"], e["corrupted"])
+def _recovered(e: Evidence, score: Float[Tensor, " prompt"], detail: str = "") -> Found:
+    return Found(registry.recovered_share(score, e["clean"], e["corrupted"]), detail)
 
 
 def _denoised(site: str) -> Measure:
     return lambda e: _recovered(e, _sites(e)[site])
 
 
-def _more(e: Evidence, score: Tensor, other: Tensor) -> Measurement:
-    """By how much more of the gap a score recovers than another."""
-    return recovered(score - other, e["clean"] - e["corrupted"])
+def _largest(e: Evidence, sites: Effects) -> Found:
+    """The largest size of what is recovered by one of several."""
+    name = max(sites, key=lambda name: abs(sites.mean(name) - float(e["corrupted"].mean())))
+    share = registry.recovered_share(sites[name], e["clean"], e["corrupted"])
+    words = f"the largest: {name} {in_words(float(share.mean()))}"
+    return Found(share * torch.sign(share.mean()), words)
+
+
+def _top_year_valid(e: Evidence, run: str) -> Found:
+    return Found(e[f"{run}_log_probs"].argmax(-1) > e["YY"])
 
 
 topic.measures |= {
-    "century_clean_prob_diff": lambda e: average(e["clean"]),
-    "century_corrupted_prob_diff": lambda e: average(e["corrupted"]),
+    "century_clean_prob_diff": lambda e: Found(e["clean"]),
+    "century_corrupted_prob_diff": lambda e: Found(e["corrupted"]),
+    "century_top_year_valid": lambda e: _top_year_valid(e, "clean"),
+    "top_year_valid_corrupted": lambda e: _top_year_valid(e, "corrupted"),
+    "prob_diff_positive": lambda e: Found(e["clean"] > 0),
+    "prob_diff_positive_corrupted": lambda e: Found(e["corrupted"] > 0),
+    "year_mass": lambda e: registry.smallest(
+        {x: Found(e[f"{x}_log_probs"].exp().sum(-1)) for x in ("clean", "corrupted")},
+        "{} prompts",
+    ),
     "denoise_circuit": lambda e: _recovered(e, e["together"][0]),
-    "last_mlp_alike": lambda e: Measurement(
-        float((e["last_mlp_path"] - e["last_mlp"]).abs().max()), detail="the largest of all prompts"
+    "last_mlp_alike": lambda e: registry.number(
+        float((e["last_mlp_path"] - e["last_mlp"]).abs().max()), "the largest of all prompts"
     ),
     **{f"denoise_{name}": _denoised(component(name).name) for name in _ALONE},
     **{name.replace("@", "_"): _denoised(name) for name in _STREAMS},
@@ -95,36 +110,27 @@ topic.measures |= {
 
 
 @topic.measure
-def _denoise_order(e: Evidence) -> Measurement:
-    sites = _sites(e).items()
-    heads = Effects({name.removesuffix("@END"): one for name, one in sites if name[0] == "a"})
-    ranks = {name: heads[name] for name in _HEADS}
-    others = [one for name, one in heads.items() if name not in ranks]
-    ranks["all other heads"] = max(others, key=torch.mean)
-    pairs = [pair for pair in pairwise(ranks) if pair != ("a5.h1", "a5.h5")]  # about equal
-    pairs += [("a6.h9", "a5.h5"), ("a5.h1", "a8.h8")]
-    return registry.smallest({f"{a} over {b}": _more(e, ranks[a], ranks[b]) for a, b in pairs})
+def _denoise_other_heads(e: Evidence) -> Found:
+    sites = _sites(e)
+    reported = [component(name).name for name in _ALONE]
+    return _largest(e, Effects({n: sites[n] for n in sites if n[0] == "a" and n not in reported}))
 
 
 @topic.measure
-def _denoise_other_mlps(e: Evidence) -> Measurement:
+def _denoise_other_mlps(e: Evidence) -> Found:
+    sites = _sites(e)
     reported = [component(name).name for name in _MLPS]
-    shares = {
-        name: _recovered(e, score)
-        for name, score in _sites(e).items()
-        if name[0] == "m" and name not in reported
-    }
-    name, one = max(shares.items(), key=lambda share: abs(share[1].value))
-    low, high = (one.low, one.high) if one.value >= 0 else (-one.high, -one.low)
-    return Measurement(abs(one.value), low, high, f"the largest: {name} {in_words(one.value)}")
+    return _largest(e, Effects({n: sites[n] for n in sites if n[0] == "m" and n not in reported}))
 
 
 @topic.measure
-def _best_receiver(e: Evidence) -> Measurement:
+def _best_receiver(e: Evidence) -> Found:
     inputs = e.starting("q@", "k@", "v@")  # [head, prompt] each
-    ours = inputs.pop("v@YY")
+    ours, gap = inputs.pop("v@YY"), e["clean"] - e["corrupted"]
     margins = {}
     for i, head in enumerate(e.parts.heads):
         best = max(inputs, key=lambda key: float(inputs[key][i].mean()))
-        margins[f"{head}, whose next is {best}"] = _more(e, ours[i], inputs[best][i])
+        more = registry.recovered_share(ours[i] - inputs[best][i], gap)
+        own = abs(float(registry.recovered_share(ours[i], e["clean"], e["corrupted"]).mean()))
+        margins[f"{head}, whose next is {best}"] = Found(more, largest=own)
     return registry.smallest(margins)

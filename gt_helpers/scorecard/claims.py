@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import zip_longest
 from typing import Any
@@ -17,24 +18,35 @@ import pandas as pd
 import torch
 
 from ..formatting import in_words, interval_in_words
-from ..metrics import Measurement, average, recovered
+from ..metrics import average, recovered
 from . import activation, controls, found_circuits, neurons, samples, sweeps
-from .registry import Claim, Evidence, NotMeasured
+from .registry import FALLBACK, Claim, Evidence, Found, NotMeasured, number
 from .results import Results
+from .verdicts import (
+    JUDGED,
+    LEVEL,
+    VERDICTS,
+    fails,
+    limits_of,
+    most_by_chance,
+    reported_values,
+    source_in_words,
+    values_in_words,
+    verdict_of,
+)
 
 RULE = (
-    "A claim agrees if the measured mean lies within the stated limits, which this project chose. "
-    "For an order or a sign the measurement is the margin by which it holds, and agrees above 0. "
-    "Intervals are 95 % bootstrap intervals over prompts; the last column says where one leaves "
-    "the verdict open."
+    "A claim agrees if the whole 95 % interval lies within the limits, disagrees if all of it lies "
+    "outside, and is open if it crosses a limit. Limits of a reported value are two standard "
+    "deviations of the difference between two correct runs, and an allowance for another "
+    "implementation. An order or a sign is measured by its margin, which counts from a stated part "
+    "of the largest effect on. Checks follow from the definitions and must hold on every model."
 )
 COLUMNS = (
     *("id", "theme", "claim", "source", "paper", "reported", "measured", "low", "high"),
-    *("verdict", "unit", "detail", "sample"),
+    *("limit_low", "limit_high", "verdict", "essential", "unit", "detail", "fails", "interval"),
+    "sample",
 )
-# Experiments of which every claim can also be measured, less well, on the discovery's prompts.
-FALLBACK = ("large", "bos")
-VERDICTS = ("agrees", "disagrees", "not measured", "not comparable")
 THEMES = (  # in the order of the page
     "What the model does",
     "Path patching at END",
@@ -49,6 +61,7 @@ THEMES = (  # in the order of the page
     "Geometry",
     "Attribution",
     "A circuit from the data alone",
+    "Checks of the engine",
 )
 # What samples.toml says of a theme comes before what sweeps.toml does.
 TOPICS = tuple(
@@ -84,21 +97,40 @@ def known(ids: Iterable[str] | None = None) -> list[str]:
 
 def measurable(results: Results) -> list[str]:
     """Ids of the claims whose experiment these results hold; the discovery is taken to be there."""
-    there = {"discovery", *FALLBACK, *results.experiments}
+    there = {*FALLBACK, *results.experiments}
     return [claim["id"] for claim in claims() if claim["experiment"] in there]
 
 
 def scorecard(results: Results, ids: Iterable[str] | None = None) -> pd.DataFrame:
     """One row per claim: what is reported, what these results show, and whether they agree.
 
-    ``ids`` are the claims, by default all. The verdict is "agrees", "disagrees", "not measured",
-    or, on another model than GPT-2 small, "not comparable". Shares and points are fractions of 1;
-    ``reported`` is the source's value where it has one, ``paper`` what it says in words; ``low``
-    and ``high`` bound the 95 % bootstrap interval. Raises ValueError for an unknown id.
+    ``ids`` are the claims, by default all. The verdict of a claim is "agrees", "disagrees", "open",
+    "not judged" where no source gives a limit, "not measured", or, on another model than GPT-2
+    small, "not comparable"; a check of the engine "passes" or "fails" on every model. Shares and
+    points are fractions of 1; ``reported`` is the source's value where it has one, ``paper`` what
+    it says in words; ``low`` and ``high`` bound the 95 % interval, of which ``interval`` says what
+    it resamples; ``fails`` says what would contradict the claim. Raises ValueError for an unknown
+    id.
     """
     wanted = set(known(ids))
     rows = [_row(claim, results) for claim in claims() if claim["id"] in wanted]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def contradictions(card: pd.DataFrame) -> list[str]:
+    """Why a `scorecard` contradicts what it is held against, in sentences; none if it does not.
+
+    A check fails, an essential claim disagrees, or more claims disagree than chance explains.
+    """
+    wrong, said = card[card["verdict"] == "disagrees"], []
+    judged = int(card["verdict"].isin(JUDGED).sum())
+    for verdict, rows in (("fails", card), ("disagrees", card[card["essential"]])):
+        ids = ", ".join(rows["id"][rows["verdict"] == verdict])
+        what = "check fails" if verdict == "fails" else "essential claim disagrees"
+        said += [f"A{'n' * (what[0] == 'e')} {what}: {ids}."] if ids else []
+    if len(wrong) > (most := most_by_chance(judged)):
+        said.append(f"{len(wrong)} of {judged} claims disagree; chance explains {most} at most.")
+    return said
 
 
 # ---- one row ----------------------------------------------------------------------------------
@@ -106,92 +138,64 @@ def scorecard(results: Results, ids: Iterable[str] | None = None) -> pd.DataFram
 
 def _row(claim: Claim, results: Results) -> dict[str, Any]:
     """A claim beside its measurement; what was not measured is NaN, and the detail says why."""
-    outcome = results.experiments.get(claim["experiment"])
-    settings = outcome.settings if outcome else results.settings
-    found = _measured(claim, results, settings)
-    if not results.settings.get("gpt2_small") or settings.get("corruption", "01") != "01":
+    evidence = Evidence(results, claim["experiment"])
+    found = _found(claim, evidence)
+    measured, limits = found.measurement(), limits_of(claim, found, evidence.settings)
+    verdict = verdict_of(claim, measured, limits)
+    if not claim.get("check") and not _is_the_papers(results.settings, evidence.settings):
         verdict = "not comparable"
-    elif math.isnan(found.value):
-        verdict = "not measured"
-    else:
-        verdict = "agrees" if _holds(claim, found.value) else "disagrees"
-    remarks = [found.detail, *_remarks(claim, found, settings, verdict)]
-    sample = "" if math.isnan(found.value) else _prompts_in_words(settings)
-    if outcome and sample and claim["experiment"] in FALLBACK:
-        remarks.append(f"measured on {sample}")
+    is_measured = not math.isnan(measured.value)
+    sample = _prompts_in_words(evidence.settings) if is_measured else ""
+    remarks = [measured.detail, claim.get("note", "")]
+    if is_measured:
+        remarks += _remarks(claim, evidence, sample)
+    values = reported_values(claim) if claim["kind"] == "value" else [math.nan]
     return {
         **claim,  # of its fields, COLUMNS keep those that are a column
-        "source": f"{claim['section']}; {claim['certainty']}",
-        "paper": claim.get("paper") or in_words(claim["value"], claim["unit"]),
-        "reported": claim["value"] if claim["kind"] == "value" else math.nan,
-        "measured": found.value,
-        "low": found.low,
-        "high": found.high,
+        "source": source_in_words(claim),
+        "paper": claim.get("paper") or values_in_words(claim),
+        "reported": sum(values) / len(values),
+        "measured": measured.value,
+        "low": measured.low,
+        "high": measured.high,
+        "limit_low": limits[0],
+        "limit_high": limits[1],
         "verdict": verdict,
+        "essential": claim.get("essential", False),
         "detail": "; ".join(filter(None, remarks)),
+        "fails": fails(claim, limits, found),
+        "interval": found.interval if is_measured else "",
         "sample": sample,
     }
 
 
-def _measured(claim: Claim, results: Results, settings: dict[str, Any]) -> Measurement:
-    """The measurement of a claim, or NaN with the reason in its detail."""
+def _found(claim: Claim, evidence: Evidence) -> Found:
+    """What the claim's measure finds, or NaN with the reason in its detail."""
     try:
         if "missing" in claim:
             raise NotMeasured(claim["missing"])
-        if claim.get("required") and (others := _reported_on(claim, settings)):
+        if claim.get("required") and (others := _reported_on(claim, evidence.settings)):
             raise NotMeasured(f"{others}, which this run has not")
-        return MEASURES[claim["id"]](Evidence(results, claim["experiment"]))
+        found = MEASURES[claim["id"]](evidence)
     except NotMeasured as reason:
-        return Measurement(math.nan, detail=str(reason))
+        return number(math.nan, str(reason))
+    known = found.strata is not None or not found.values.ndim
+    return found if known else replace(found, strata=evidence.strata)
 
 
-def _limits(claim: Claim) -> tuple[float, float]:
-    """The smallest and the largest measurement that agree with a claim."""
-    value, tolerance = claim.get("value", 0.0), claim.get("tolerance", 0.0)
-    match claim["kind"]:
-        case "value" | "exact":  # exactly 0
-            return value - tolerance, value + tolerance
-        case "above":
-            return value, math.inf
-        case "below":
-            return -math.inf, value
-        case "between":
-            return claim["range"][0], claim["range"][1]
-    return math.ulp(0.0), math.inf  # an order or a sign: from the smallest number above 0 on
+def _is_the_papers(*settings: dict[str, Any]) -> bool:
+    """Whether claims can be held against a run: GPT-2 small, on 01 prompts."""
+    corruptions = {one.get("corruption", "01") for one in settings}
+    return settings[0].get("gpt2_small") is True and corruptions == {"01"}
 
 
-def _holds(claim: Claim, value: float) -> bool:
-    """Whether a measured number agrees with the claim; NaN never does."""
-    low, high = _limits(claim)
-    # A limit itself still agrees, however it is rounded; for a margin 0 does not.
-    rounding = 0.0 if claim["kind"] in ("order", "sign", "exact") else 1e-9
-    return low - rounding <= value <= high + rounding
-
-
-def _remarks(
-    claim: Claim, found: Measurement, settings: dict[str, Any], verdict: str
-) -> Iterator[str]:
+def _remarks(claim: Claim, evidence: Evidence, sample: str) -> Iterator[str]:
     """What a reader of the numbers must know."""
-    low, high = _limits(claim)
-    least, most = (in_words(end, claim["unit"]) for end in (low, high))
-    match claim["kind"]:
-        case "value" | "between":
-            yield f"agrees from {least} to {most}"
-        case "above":
-            yield f"agrees above {least}"
-        case "below":
-            yield f"agrees below {most}"
-        case "exact" if found.value > 0:
-            yield f"{found.value:.1e} where 0 is exact"  # too small to be seen in points
+    settings = evidence.settings
     if (corruption := settings.get("corruption", "01")) != "01":
         yield f"these prompts are corrupted by {corruption!r}, the paper's by '01'"
-    if verdict not in ("agrees", "disagrees"):
-        return
-    if not math.isnan(found.low) and _holds(claim, found.low) != _holds(claim, found.high):
-        yield "the interval crosses the limit, so the verdict is open"
-    elif claim["kind"] == "value" and verdict == "disagrees":
-        if found.low <= high and found.high >= low:
-            yield "the interval meets the tolerance, so the verdict is open"
+    if evidence.experiment in {"large", "bos"} & evidence.results.experiments.keys():
+        yield f"measured on {sample}"
     if not claim.get("required"):
         yield _reported_on(claim, settings)
 
@@ -228,7 +232,7 @@ def sample_of(table: pd.DataFrame) -> str:
 
 def to_text(table: pd.DataFrame) -> str:
     """The scorecard for a terminal: claims with their intervals, then a count of the verdicts."""
-    rule, counts = "-" * 100, table["verdict"].value_counts()
+    rule = "-" * 100
     lines = [f"{'claim':<52}{'reported':>17} {'measured':>13}  verdict", rule]
     for theme, part in table.groupby("theme", sort=False):
         sample = sample_of(part)
@@ -242,8 +246,20 @@ def to_text(table: pd.DataFrame) -> str:
             pairs = zip_longest(claim, numbers, fillvalue="")
             lines += [f"{left:<52}{right}".rstrip() for left, right in pairs]
         lines.append("")
-    count = ", ".join(f"{verdict}: {counts[verdict]}" for verdict in VERDICTS if verdict in counts)
-    return "\n".join([*lines[:-1], rule, count])
+    return "\n".join([*lines[:-1], rule, *textwrap.wrap(summary(table), 100)])
+
+
+def summary(table: pd.DataFrame) -> str:
+    """The verdicts counted, what chance explains, and what contradicts the paper."""
+    counts = table["verdict"].value_counts()
+    said = [", ".join(f"{name}: {counts[name]}" for name in VERDICTS if name in counts) + "."]
+    judged = sum(counts.get(verdict, 0) for verdict in JUDGED)
+    if judged:
+        said.append(
+            f"Of {judged} claims of a correct run {LEVEL * judged:.0f} may disagree by chance, "
+            f"and hardly ever more than {most_by_chance(judged)}."
+        )
+    return " ".join(said + contradictions(table))
 
 
 # ---- the numbers that open the report ---------------------------------------------------------

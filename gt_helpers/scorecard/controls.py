@@ -12,12 +12,12 @@ from torch import Tensor
 from ..analysis.controls import circuit_through, mlp_paths, random_parts, shifted_heads
 from ..analysis.neurons import last_but_one
 from ..formatting import in_words
-from ..metrics import Measurement, average, ratio
+from ..metrics import linearised
 from ..patching.engine import PathPatching
 from ..patching.paper import partial_circuit
 from ..processes import Tensors
 from . import registry
-from .registry import Bench, Effects, Evidence, Topic
+from .registry import Bench, Effects, Evidence, Found, Topic
 
 _RANDOM_CIRCUITS = 20
 
@@ -53,33 +53,33 @@ def _losses(e: Evidence, mlp: str) -> Effects:
     return Effects({path: e["clean"] - e[f"{path}_{mlp}"] for path in ("direct", "indirect")})
 
 
-def _below_partial(e: Evidence, score: Float[Tensor, " prompt"]) -> Measurement:
+def _below_partial(e: Evidence, score: Float[Tensor, " prompt"]) -> Found:
     """By how much another circuit does worse than the partial one."""
-    return average(e["partial"] - score, f"its own: {in_words(float(score.mean()))}")
+    whole = abs(float(e["partial"].mean()))
+    return Found(e["partial"] - score, f"its own: {in_words(float(score.mean()))}", whole)
 
 
 topic.measures |= {
-    "values_only": lambda e: registry.share_of(e["values_only"], e["partial"]),
+    "values_only": lambda e: Found(registry.recovered_share(e["values_only"], e["partial"])),
     "shifted_heads": lambda e: _below_partial(e, e["shifted"]),
     "one_mlp": lambda e: _below_partial(e, e["one_mlp"]),
 }
 
 
 @topic.measure
-def _m8_indirect(e: Evidence) -> Measurement:
+def _m8_indirect(e: Evidence) -> Found:
     losses = _losses(e, "m8")
-    return average(losses["indirect"] - losses["direct"], losses.said())
+    return Found(losses["indirect"] - losses["direct"], losses.said(), losses.largest)
 
 
 @topic.measure
-def _m9_balanced(e: Evidence) -> Measurement:
+def _m9_balanced(e: Evidence) -> Found:
     losses = _losses(e, "m9")
-    both = losses["direct"] + losses["indirect"]
-    return replace(ratio(losses["direct"], both), detail=losses.said())
+    return Found(linearised(losses["direct"], losses["direct"] + losses["indirect"]), losses.said())
 
 
 @topic.measure
-def _random_circuits(e: Evidence) -> Measurement:
+def _random_circuits(e: Evidence) -> Found:
     drawn = e.starting("random_").values()
     found = _below_partial(e, max(drawn, key=torch.mean))
     return replace(found, detail=f"the best of {len(drawn)}; {found.detail}")

@@ -16,13 +16,13 @@ from ..edges.discovery import discover_circuit, greedy_order
 from ..edges.graph import EdgeGraph, evaluate_edges
 from ..edges.scores import strongest_first
 from ..formatting import in_words
-from ..metrics import Measurement, average, prob_diff, recovered
+from ..metrics import prob_diff
 from ..model.components import component
 from ..model.transformer import Transformer
 from ..patching.engine import PathPatching
 from ..patching.paper import PAPER, full_circuit
 from ..processes import Tensors
-from .registry import Bench, Evidence, NotMeasured, Topic, share_of, smallest
+from .registry import Bench, Evidence, Found, NotMeasured, Topic, number, recovered_share, smallest
 
 topic = Topic("found_circuits")
 
@@ -51,10 +51,10 @@ def _from_grid(grid: _Grid) -> dict[str, float]:
 
 
 def _ends(patching: PathPatching) -> Tensors:
-    """The scores [prompt] of the clean and the corrupted run."""
+    """The scores [prompt] of the clean and the corrupted run, and YY."""
     YY = patching.dataset.YY
     runs = {"clean": patching.base_probs, "corrupted": patching.reversed().base_probs}
-    return {name: prob_diff(probs, YY) for name, probs in runs.items()}
+    return {name: prob_diff(probs, YY) for name, probs in runs.items()} | {"YY": YY}
 
 
 # ---- EAP and EAP-IG ---------------------------------------------------------------------------
@@ -83,22 +83,22 @@ def _attribution(bench: Bench) -> Tensors:
     return found
 
 
-def _attributed(e: Evidence, method: str, size: int) -> Measurement:
+def _attributed(e: Evidence, method: str, size: int) -> Found:
     """The score of a circuit of so many edges."""
     score, n = e[f"{method}_{size}"], len(e[f"{method}_{size}_edges"])
-    gap = in_words(recovered(score, e["clean"], e["corrupted"]).value)
+    gap = in_words(float(recovered_share(score, e["clean"], e["corrupted"]).mean()))
     detail = f"{n} of the edges are on a path to the logits; {gap} of the gap"
-    return average(score, detail if method == "eap" else f"{detail}; {_POINTS}")
+    return Found(score, detail if method == "eap" else f"{detail}; {_POINTS}")
 
 
-def _shared(e: Evidence, method: str, of_circuit: bool) -> Measurement:
+def _shared(e: Evidence, method: str, of_circuit: bool) -> Found:
     """How many heads and MLPs are both at the strongest edges and in the circuit, of either."""
     top = _from_grid(e[f"{method}_top"]).keys()
     return _fraction(len(_NINETEEN & top), len(_NINETEEN if of_circuit else top))
 
 
-def _fraction(some: int, every: int) -> Measurement:
-    return Measurement(some / max(1, every), detail=f"{some} of {every}")
+def _fraction(some: int, every: int) -> Found:
+    return number(some / max(1, every), f"{some} of {every}", "counted")
 
 
 for _method in ("eap", "eap_ig"):
@@ -108,7 +108,12 @@ for _method in ("eap", "eap_ig"):
     topic.measures[f"{_method}_recall"] = partial(_shared, method=_method, of_circuit=True)
 
 topic.measures["eap_ig_better"] = lambda e: smallest(
-    {f"{size} edges": average(e[f"eap_ig_{size}"] - e[f"eap_{size}"]) for size in SIZES[:3]}
+    {
+        f"{size} edges": Found(
+            e[f"eap_ig_{size}"] - e[f"eap_{size}"], largest=float(e[f"eap_ig_{size}"].mean())
+        )
+        for size in SIZES[:3]
+    }
 )
 
 
@@ -135,7 +140,7 @@ def _edges(bench: Bench) -> Tensors:
     return found | {f"found@{place}": _to_grid(model, here) for place, here in strengths.items()}
 
 
-def _found_at(e: Evidence, place: str, names: Iterable[str]) -> Measurement:
+def _found_at(e: Evidence, place: str, names: Iterable[str]) -> Found:
     """How many of these heads and MLPs were found at a position."""
     found = _from_grid(e[f"found@{place}"])
     wanted = [name for name in names if name != "embed"]
@@ -144,11 +149,11 @@ def _found_at(e: Evidence, place: str, names: Iterable[str]) -> Measurement:
     missing = [name for name in wanted if name not in found]
     detail = f"{len(found)} heads and MLPs were found at {place}"
     detail += f"; not {', '.join(missing)}" if missing else ""
-    return Measurement(1 - len(missing) / len(wanted), detail=detail)
+    return number(1 - len(missing) / len(wanted), detail, "counted")
 
 
 @topic.measure
-def _edges_precision(e: Evidence) -> Measurement:
+def _edges_precision(e: Evidence) -> Found:
     # a head or an MLP counts once, where its edges are strongest
     grids = torch.stack(list(e.starting("found@").values()))
     strengths, parts = _from_grid(grids.amax(0)), e.parts
@@ -161,11 +166,11 @@ def _edges_precision(e: Evidence) -> Measurement:
     return replace(found, detail=f"{found.detail}, and {every}")
 
 
-def _edges_recovered(e: Evidence, nothing: Tensor | None = None) -> Measurement:
+def _edges_recovered(e: Evidence, nothing: Tensor | None = None) -> Found:
     """What the found circuit recovers of the model's score above another run's, or above 0."""
-    other = in_words(recovered(e["full"], e["clean"], nothing).value)
-    found = share_of(e["found"], e["clean"], nothing)
-    return replace(found, detail=f"{len(e['edges'])} edges; the full circuit: {other}")
+    other = in_words(float(recovered_share(e["full"], e["clean"], nothing).mean()))
+    found = recovered_share(e["found"], e["clean"], nothing)
+    return Found(found, f"{len(e['edges'])} edges; the full circuit: {other}")
 
 
 topic.measures |= {

@@ -9,11 +9,11 @@ from torch import Tensor
 from ..analysis.logit_lens import beyond_mean_row, step_correlation, triangle
 from ..analysis.neurons import Neurons, last_but_one, neuron_ranking
 from ..formatting import in_words
-from ..metrics import Measurement, mean_by_YY
+from ..metrics import mean_by_YY
 from ..model.cache import cache_activations
 from ..model.components import END
 from ..processes import Tensors
-from .registry import Bench, Evidence, NotMeasured, Topic
+from .registry import Bench, Evidence, Found, NotMeasured, Topic, number
 
 topic = Topic("neurons")
 
@@ -35,6 +35,7 @@ def _neurons(bench: Bench) -> Tensors:
 
     ten = order[:10].split(1)
     return {
+        "YY": dataset.YY,
         "effects": effects,
         "ten_joint": by_YY(neurons.year_effect(order[:10])),
         "ten_added": torch.stack([by_YY(neurons.year_effect(one)) for one in ten]).sum(0),
@@ -45,25 +46,16 @@ def _neurons(bench: Bench) -> Tensors:
 
 
 @topic.measure
-def _neurons_near_zero(e: Evidence) -> Measurement:
-    effects, whole = e["effects"].mean(-1), e["all"].mean()
-    if whole == 0:
-        raise NotMeasured("the MLP has no direct effect at all")
-    small = effects.abs() < whole.abs() / 100
-    return Measurement(float(small.double().mean()), detail=f"of {len(effects)} neurons")
-
-
-@topic.measure
-def _neurons_joint(e: Evidence) -> Measurement:
+def _neurons_joint(e: Evidence) -> Found:
     joint = e["ten_joint"]
     gap, largest = (x.nan_to_num(0.0).abs().max() for x in (e["ten_added"] - joint, joint))
     if not largest > 0:
         raise NotMeasured("the ten neurons have no effect on the year logits")
-    return Measurement(float(gap / largest))
+    return number(float(gap / largest))
 
 
 @topic.measure
-def _neurons_single(e: Evidence) -> Measurement:
+def _neurons_single(e: Evidence) -> Found:
     single, sums = (
         [step_correlation(beyond_mean_row(lens)) for lens in e[name]]
         for name in ("lens_single", "lens_sum")
@@ -72,11 +64,11 @@ def _neurons_single(e: Evidence) -> Measurement:
         raise NotMeasured("the sums have no step to compare with")
     words = ", ".join(f"{likeness:.2f}" for likeness in (max(single), *sums))
     detail = f"correlation with a step at YY: best of ten, sums of 100 and 200: {words}"
-    return Measurement(max(single) / min(sums), detail=f"{detail}; a pure step has 0.68")
+    return number(max(single) / min(sums), f"{detail}; a pure step has 0.68")
 
 
 @topic.measure
-def _neurons_sum(e: Evidence) -> Measurement:
+def _neurons_sum(e: Evidence) -> Found:
     shares = [triangle(lens) for lens in e["lens_sum"]]
     words = " and ".join(map(in_words, shares))
-    return Measurement(min(shares), detail=f"of the YYs, for 100 and 200: {words}")
+    return number(min(shares), f"of the YYs, for 100 and 200: {words}")

@@ -22,7 +22,15 @@ from tqdm.auto import tqdm
 from ..dataset.published import YEARS
 from ..dataset.year_dataset import YearDataset
 from ..formatting import in_words
-from ..metrics import Measurement, prob_diff, recovered
+from ..metrics import (
+    Measurement,
+    Strata,
+    average,
+    linearised,
+    prob_diff,
+    share,
+    strata_by_YY,
+)
 from ..model import cache
 from ..model.transformer import Transformer
 from ..patching.circuits import Circuit
@@ -33,25 +41,33 @@ from .results import Results
 
 
 class Claim(TypedDict):
-    """What the paper or later work reports; the limits are this project's.
+    """What the paper or later work reports, and what this project asks of a measurement.
 
-    Agrees by its ``kind``: "value" within ``tolerance`` of ``value``; "above", "below" from
-    ``value`` on; "between" in the ``range``; "order", "sign": the measurement is a margin, above 0;
-    "exact" at exactly 0.
+    By ``kind`` a measurement agrees "value": near the ``value``, by the errors of both (`sd`, `n`,
+    ``allowance``); "above", "below": from ``value`` on; "between": in the ``range``; "margin": an
+    order or a sign holds by at least ``least`` of the largest effect. "measured" has no source
+    that could judge it. A ``check`` follows from the definitions: it must hold on every model.
     """
 
     id: str
     theme: str  # a heading of the page
     claim: str  # one sentence
-    section: str  # of the paper
-    kind: Literal["value", "above", "below", "between", "order", "sign", "exact"]
+    kind: Literal["value", "above", "below", "between", "margin", "measured"]
     unit: Literal["share", "points", "number"]  # shown in %, in percentage points, as it is
-    certainty: str  # how what is reported is known, in words, and from how many sources
+    source: str  # a key of sources.toml
+    where: str  # in the source: section or file
     experiment: str  # the one that it is measured on
-    value: NotRequired[float]
-    tolerance: NotRequired[float]
+    quoted: NotRequired[list[str]]  # sources that quote it, where its own text was not at hand
+    value: NotRequired[float | list[float]]  # several where sources differ
+    sd: NotRequired[float]  # over prompts
+    n: NotRequired[int]  # prompts behind the value
+    allowance: NotRequired[float]  # for another implementation, instead of the source's
     range: NotRequired[list[float]]
+    least: NotRequired[float]
+    check: NotRequired[bool]
+    essential: NotRequired[bool]  # the command fails if it alone disagrees
     paper: NotRequired[str]  # what is reported, where that is not the value
+    note: NotRequired[str]  # what a reader of the limits must know
     setting: NotRequired[dict[str, Any]]  # the prompts behind the value
     required: NotRequired[bool]  # not to be compared with what other prompts show
     missing: NotRequired[str]  # why nothing measures it
@@ -102,8 +118,11 @@ class Bench:
         )
 
 
+# Experiments of which every claim can also be measured, less well, on the discovery's prompts.
+FALLBACK = ("discovery", "large")
+
 Procedure = Callable[[Bench], Tensors]
-Measure = Callable[["Evidence"], Measurement]
+Measure = Callable[["Evidence"], "Found"]
 
 
 class NotMeasured(LookupError):
@@ -169,12 +188,55 @@ def circuit_log_probs(
 
 
 def prob_diffs(found: Tensors) -> Tensors:
-    """The probability differences [prompt] of what `circuit_log_probs` gives, without "YY"."""
+    """The probability differences [prompt] of what `circuit_log_probs` gives, and "YY"."""
     YY = found["YY"]
-    return {name: prob_diff(one.exp(), YY) for name, one in found.items() if name != "YY"}
+    diffs = {name: prob_diff(one.exp(), YY) for name, one in found.items() if name != "YY"}
+    return diffs | {"YY": YY}
 
 
 # ---- what measures share ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a measure found: values [prompt] whose mean is the number, or hits [prompt] of a share.
+
+    Without an axis the values are the number itself, and ``no_interval`` says why it has none. A
+    margin is judged by the ``largest`` effect beside it. ``strata`` stand in for the experiment's.
+    """
+
+    values: Tensor
+    detail: str = ""
+    largest: float = math.nan
+    strata: Strata | None = None
+    no_interval: str = ""
+
+    @property
+    def mean(self) -> float:
+        """The number."""
+        return float(self.values.double().mean())
+
+    def measurement(self) -> Measurement:
+        """The number with its interval, which knows the design of the prompts."""
+        if not self.values.ndim:
+            return Measurement(self.mean, detail=self.detail)
+        if self.values.dtype == torch.bool:
+            return share(self.values, self.detail)
+        return average(self.values.double(), self.detail, self.strata)
+
+    @property
+    def interval(self) -> str:
+        """What the interval resamples, in words."""
+        if not self.values.ndim:
+            return f"no interval: {self.no_interval}"
+        if self.values.dtype == torch.bool:
+            return "Wilson's interval for a share"
+        return "prompts resampled" + (" within their YY" if self.strata is not None else "")
+
+
+def number(value: float, detail: str = "", why: str = "made of means over prompts") -> Found:
+    """A number that has no interval, and why."""
+    return Found(torch.tensor(value, dtype=torch.float64), detail, no_interval=why)
 
 
 @dataclass(frozen=True)
@@ -187,6 +249,19 @@ class Evidence:
 
     results: Results
     experiment: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of the prompts: those of the experiment if that was run, else of the discovery."""
+        outcome = self.results.experiments.get(self.experiment)
+        return outcome.settings if outcome else self.results.settings
+
+    @property
+    def strata(self) -> Strata | None:
+        """What balanced prompts are resampled within."""
+        outcome = self.results.experiments.get(self.experiment)
+        YY = outcome.tensors.get("YY") if outcome else self.results.YY
+        return strata_by_YY(YY) if self.settings.get("balanced") and YY is not None else None
 
     @property
     def tensors(self) -> Tensors:
@@ -210,8 +285,8 @@ class Evidence:
         return {name: self[name] for name in names or starts[:1]}  # none at all: NotMeasured
 
     def evaluation(self, name: str) -> Evaluation:
-        """An evaluation of the experiment if that was run, else of the discovery."""
-        if self.experiment in self.results.experiments:
+        """An evaluation of the experiment, or of the discovery where that stands in for it."""
+        if self.experiment in self.results.experiments or self.experiment not in FALLBACK:
             return Evaluation(name, self[name], self["YY"])
         if name not in self.results.evaluations:
             raise NotMeasured(f"the evaluation {name!r} is missing")
@@ -235,26 +310,32 @@ class Effects(dict[str, Float[Tensor, " prompt"]]):
         """The mean over prompts."""
         return float(self[name].mean())
 
+    @property
+    def largest(self) -> float:
+        """The size of the largest mean."""
+        return max(abs(self.mean(name)) for name in self)
+
     def said(self, *names: str) -> str:
         """Names, by default all, with their means in percentage points."""
         return ", ".join(f"{name} {in_words(self.mean(name), 'points')}" for name in names or self)
 
 
-def share_of(
+def recovered_share(
     part: Float[Tensor, " prompt"],
     whole: Float[Tensor, " prompt"],
     nothing: Float[Tensor, " prompt"] | None = None,
-) -> Measurement:
-    """`recovered`, or NotMeasured where it is undefined."""
-    found = recovered(part, whole, nothing)
-    if math.isnan(found.value):
+) -> Float[Tensor, " prompt"]:
+    """Values whose mean is `recovered`; NotMeasured where the whole cannot be told from 0."""
+    if nothing is not None:
+        part, whole = part - nothing, whole - nothing
+    if not whole.mean().abs() > 1.96 * whole.std() / math.sqrt(len(whole)):
         raise NotMeasured("the model's own score cannot be told from 0")
-    return found
+    return linearised(part, whole)
 
 
-def smallest(found: Mapping[str, Measurement], detail: str = "narrowest: {}") -> Measurement:
+def smallest(found: Mapping[str, Found], detail: str = "narrowest: {}") -> Found:
     """The smallest of several; its detail is made of its name and of what it said itself."""
     if not found:
         raise NotMeasured("there is nothing to compare with")
-    name, least = min(found.items(), key=lambda one: one[1].value)
+    name, least = min(found.items(), key=lambda one: one[1].mean)
     return replace(least, detail=detail.format(name, least.detail))

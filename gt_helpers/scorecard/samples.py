@@ -14,11 +14,11 @@ from ..dataset.prompts import ACDC_TEMPLATE
 from ..dataset.published import acdc_years, eap_ig_prompts
 from ..dataset.year_dataset import YearDataset
 from ..formatting import in_words
-from ..metrics import Measurement, average, prob_diff, prob_diff_below, recovered
+from ..metrics import FIRST_YY, LAST_YY, prob_diff, prob_diff_below, strata_by_YY
 from ..patching.paper import full_circuit, partial_circuit, with_components
 from ..patching.published import acdc_circuit
 from ..processes import Tensors
-from .registry import Bench, Evidence, NotMeasured, Topic, circuit_log_probs, share_of, smallest
+from .registry import Bench, Evidence, Found, NotMeasured, Topic, circuit_log_probs, recovered_share
 
 topic = Topic("samples")
 
@@ -47,34 +47,47 @@ def _sharpness(e: Evidence, name: str) -> Float[Tensor, " prompt"]:
     return e.evaluation(name).cutoff_sharpness.double()
 
 
-def _deviation(values: Float[Tensor, " prompt"]) -> Measurement:
-    """Standard deviation over prompts; its interval is that of the variance."""
+def _deviation(values: Float[Tensor, " prompt"]) -> Found:
+    """Standard deviation over prompts, linearised."""
     n = len(values)
     if n < 2:
         raise NotMeasured("one prompt has no standard deviation")
-    variance = average((values - values.mean()) ** 2 * n / (n - 1))
-    return Measurement(math.sqrt(variance.value), math.sqrt(variance.low), math.sqrt(variance.high))
+    squares = (values - values.mean()) ** 2 * n / (n - 1)
+    sd = math.sqrt(float(squares.mean()))
+    return Found(sd + (squares - sd**2) / (2 * sd) if sd else squares)
 
 
 topic.measures |= {
-    "clean_prob_diff": lambda e: average(_diff(e, "clean")),
+    "clean_prob_diff": lambda e: Found(_diff(e, "clean")),
     "clean_prob_diff_sd": lambda e: _deviation(_diff(e, "clean")),
-    "clean_cutoff_sharpness": lambda e: average(_sharpness(e, "clean")),
+    "clean_cutoff_sharpness": lambda e: Found(_sharpness(e, "clean")),
     "clean_cutoff_sharpness_sd": lambda e: _deviation(_sharpness(e, "clean")),
-    "clean_prob_diff_balanced": lambda e: average(_diff(e, "clean")),
-    "corrupted_prob_diff": lambda e: average(_diff(e, "corrupted")),
-    "partial_prob_diff": lambda e: average(_diff(e, "partial")),
-    "partial_recovered": lambda e: share_of(_diff(e, "partial"), _diff(e, "clean")),
-    "partial_cutoff_sharpness": lambda e: average(_sharpness(e, "partial")),
-    "partial_sharper": lambda e: average(_sharpness(e, "partial") - _sharpness(e, "clean")),
-    "reverse_prob_diff": lambda e: average(_diff(e, "reverse")),
-    "reverse_sign": lambda e: smallest(
-        {"reverse": average(-_diff(e, "reverse")), "clean": average(_diff(e, "clean"))},
-        "the smaller side is {}",
-    ),
-    "full_prob_diff": lambda e: average(_diff(e, "full")),
-    "full_below_partial": lambda e: average(_diff(e, "partial") - _diff(e, "full")),
+    "clean_prob_diff_balanced": lambda e: Found(_diff(e, "clean")),
+    "corrupted_prob_diff": lambda e: Found(_diff(e, "corrupted")),
+    "partial_cutoff_sharpness": lambda e: Found(_sharpness(e, "partial")),
+    "reverse_prob_diff": lambda e: Found(_diff(e, "reverse")),
+    "full_prob_diff": lambda e: Found(_diff(e, "full")),
 }
+
+
+@topic.measure
+def _top_year_valid(e: Evidence) -> Found:
+    clean = e.evaluation("clean")
+    return Found(clean.log_probs.argmax(-1) > clean.YY)
+
+
+@topic.measure
+def _partial_prob_diff(e: Evidence) -> Found:
+    partial = _diff(e, "partial")
+    share = recovered_share(partial, _diff(e, "clean"))
+    return Found(partial, f"{in_words(float(share.mean()))} of the model's")
+
+
+@topic.measure
+def _full_below_partial(e: Evidence) -> Found:
+    partial = _diff(e, "partial")
+    return Found(partial - _diff(e, "full"), largest=abs(float(partial.mean())))
+
 
 # ---- the prompts and the circuit of ACDC's paper ----------------------------------------------
 
@@ -99,17 +112,17 @@ def _acdc(bench: Bench) -> Tensors:
 
 
 topic.measures |= {
-    "acdc_clean": lambda e: average(prob_diff(e["clean"].exp(), e["YY"])),
-    "acdc_corrupted": lambda e: average(prob_diff(e["corrupted"].exp(), e["YY"])),
-    "acdc_circuit": lambda e: average(prob_diff(e["circuit"].exp(), e["YY"])),
+    "acdc_clean": lambda e: Found(prob_diff(e["clean"].exp(), e["YY"])),
+    "acdc_corrupted": lambda e: Found(prob_diff(e["corrupted"].exp(), e["YY"])),
+    "acdc_circuit": lambda e: Found(prob_diff(e["circuit"].exp(), e["YY"])),
 }
 
 
 @topic.measure
-def _acdc_kl(e: Evidence) -> Measurement:
+def _acdc_kl(e: Evidence) -> Found:
     clean, circuit = (_with_rest(e[name]) for name in ("clean", "circuit"))
     divergence = (clean * (clean.log() - circuit.log())).sum(-1)
-    return average(divergence, "of 101 outcomes: 100 years and the rest; a little below the full")
+    return Found(divergence, "of 101 outcomes: 100 years and the rest; a little below the full")
 
 
 def _with_rest(log_probs: Float[Tensor, "prompt year"]) -> Float[Tensor, "prompt outcome"]:
@@ -144,32 +157,51 @@ def _score(e: Evidence, family: str, run: str) -> Float[Tensor, " prompt"]:
     return metric(e[f"{family}_{run}"].exp(), e[f"{family}_YY"])
 
 
-def _recovered(e: Evidence, family: str) -> Measurement:
-    return share_of(_score(e, family, "partial"), _score(e, family, "clean"))
+def _of_family(
+    e: Evidence, family: str, values: Float[Tensor, " prompt"], largest: float = math.nan
+) -> Found:
+    """A family has one prompt of every YY; only its nouns are drawn, if it has any."""
+    YY = e[f"{family}_YY"]
+    if "{noun}" in FAMILIES[family].template or len(YY) <= LAST_YY - FIRST_YY:
+        return Found(values, largest=largest, strata=strata_by_YY(YY))
+    return Found(values.double().mean(), largest=largest, no_interval="every prompt of the family")
 
 
-def _impaired(e: Evidence, family: str) -> Measurement:
+def _recovered(e: Evidence, family: str) -> Found:
+    partial, clean = _score(e, family, "partial"), _score(e, family, "clean")
+    return _of_family(e, family, recovered_share(partial, clean))
+
+
+def _negative(e: Evidence, family: str) -> Found:
+    score = _score(e, family, "clean")
+    return _of_family(e, family, -score, float(score.abs().mean()))
+
+
+def _impaired(e: Evidence, family: str) -> Found:
     """By how much the score rises when the circuit alone gets corrupted prompts."""
-    return average(_score(e, family, "reverse") - _score(e, family, "clean"))
+    score = _score(e, family, "clean")
+    rise = _score(e, family, "reverse") - score
+    return _of_family(e, family, rise, abs(float(score.mean())))
 
 
 topic.measures |= {
     "started_recovered": lambda e: _recovered(e, "started"),
     "price_recovered": lambda e: _recovered(e, "price"),
     "sequence_recovered": lambda e: _recovered(e, "sequence"),
-    "ended_negative": lambda e: average(-_score(e, "ended", "clean")),
+    "ended_negative": lambda e: _negative(e, "ended"),
     "ended_impaired": lambda e: _impaired(e, "ended"),
-    "BC_negative": lambda e: average(-_score(e, "BC", "clean")),
+    "BC_negative": lambda e: _negative(e, "BC"),
     "BC_impaired": lambda e: _impaired(e, "BC"),
-    "smaller_repeats": lambda e: average(
-        (e["smaller_clean"].argmax(-1) == e["smaller_YY"]).double()
+    "smaller_repeats": lambda e: _of_family(
+        e, "smaller", e["smaller_clean"].argmax(-1) == e["smaller_YY"]
     ),
 }
 
 
 @topic.measure
-def _sequence_gain(e: Evidence) -> Measurement:
+def _sequence_gain(e: Evidence) -> Found:
     runs = ("extended", "partial", "clean")
     extended, partial, clean = (_score(e, "sequence", run) for run in runs)
-    reached = in_words(share_of(extended, clean).value)
-    return replace(recovered(extended - partial, clean), detail=f"to {reached}")
+    reached = in_words(float(recovered_share(extended, clean).mean()))
+    gain = _of_family(e, "sequence", recovered_share(extended - partial, clean))
+    return replace(gain, detail=f"to {reached}")

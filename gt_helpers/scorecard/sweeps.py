@@ -7,19 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from ..analysis import logit_lens as lens
 from ..analysis.attention import attention_map
 from ..formatting import in_words
-from ..metrics import FIRST_YY, Measurement, average, mean_by_YY, per_YY_probs
+from ..metrics import FIRST_YY, mean_by_YY, per_YY_probs
 from ..model import cache
 from ..model.components import END, component, inputs
 from ..patching import paper
 from ..patching.engine import Evaluation, PathPatching, Sweep
 from ..processes import Tensors
-from .registry import Effects, Evidence, Measure, NotMeasured, Topic, smallest
+from .registry import Effects, Evidence, Found, NotMeasured, Topic, number, smallest
 from .results import Reproduction
 
 topic = Topic("sweeps")
@@ -103,47 +103,13 @@ def looks_and_writes(
 # ---- what the model does ----------------------------------------------------------------------
 
 
-def _mean_of(right: Callable[[Evaluation], Tensor], name: str) -> Measure:
-    """The mean over prompts of what is found in an evaluation."""
-    return lambda e: average(right(e.evaluation(name)).double())
-
-
-def _top_year_is_valid(found: Evaluation) -> Bool[Tensor, " prompt"]:
-    return found.log_probs.argmax(-1) > found.YY
-
-
-def _clean_table(e: Evidence) -> Float[Tensor, "YY year"]:
+@topic.measure
+def _step_at_YY(e: Evidence) -> Found:
     clean = e.evaluation("clean")
-    return per_YY_probs(clean.log_probs, clean.YY)
-
-
-topic.measures |= {
-    "year_mass": lambda e: smallest(
-        {x: average(e.evaluation(x).probs.double().sum(-1)) for x in ("clean", "corrupted")},
-        "{} prompts",
-    ),
-    "top_year_valid": _mean_of(_top_year_is_valid, "clean"),
-    "top_year_valid_corrupted": _mean_of(_top_year_is_valid, "corrupted"),
-    "prob_diff_positive": _mean_of(lambda found: found.prob_diff > 0, "clean"),
-    "prob_diff_positive_corrupted": _mean_of(lambda found: found.prob_diff > 0, "corrupted"),
-    "invalid_mass": _mean_of(
-        lambda found: (found.probs.double().sum(-1) - found.prob_diff) / 2, "clean"
-    ),
-}
-
-
-@topic.measure
-def _heatmap_maximum(e: Evidence) -> Measurement:
-    table = _clean_table(e).nan_to_num(0.0)
-    row, year = divmod(int(table.argmax()), table.shape[1])
-    return Measurement(float(table.max()), detail=f"at YY {row + FIRST_YY:02d}, year {year:02d}")
-
-
-@topic.measure
-def _step_at_YY(e: Evidence) -> Measurement:
-    rows = [(YY, row) for YY, row in enumerate(_clean_table(e), FIRST_YY) if not row.isnan().any()]
+    table = per_YY_probs(clean.log_probs, clean.YY)
+    rows = [(YY, row) for YY, row in enumerate(table, FIRST_YY) if not row.isnan().any()]
     later = [bool(row[YY + 1 :].mean() > row[: YY + 1].mean()) for YY, row in rows]
-    return Measurement(sum(later) / len(later), detail=f"{sum(later)} of {len(later)} YYs")
+    return number(sum(later) / len(later), f"{sum(later)} of {len(later)} YYs")
 
 
 # ---- sweeps -----------------------------------------------------------------------------------
@@ -174,7 +140,7 @@ def _size(effect: Float[Tensor, " prompt"]) -> Float[Tensor, " prompt"]:
     return effect * torch.sign(effect.mean())
 
 
-def _first(effects: Effects, *group: str) -> Measurement:
+def _first(effects: Effects, *group: str) -> Found:
     """By how much the weakest of a group is more negative than the strongest of all the others."""
     weakest = max(group, key=effects.mean)
     others = [name for name in effects if name not in group]
@@ -184,39 +150,43 @@ def _first(effects: Effects, *group: str) -> Measurement:
     label = "weakest of them: " if len(group) > 1 else ""
     own, other = effects.said(weakest), effects.said(strongest)
     margin = effects[strongest] - effects[weakest]
-    return average(margin, f"{label}{own}, strongest other: {other}")
+    return Found(margin, f"{label}{own}, strongest other: {other}", effects.largest)
 
 
-def _first_each_time(e: Evidence, name: str, kinds: Sequence[str]) -> Measurement:
+def _first_each_time(e: Evidence, name: str, kinds: Sequence[str]) -> Found:
     """By how much a sender is first into m1, m2 and m3 at YY, where it is so least."""
     margins = {m: _first(_into(e, m, "YY", kinds), name) for m in ("m1", "m2", "m3")}
     return smallest(margins, "into {}: {}")
 
 
-def _all_negative(effects: Effects, *group: str) -> Measurement:
+def _all_negative(effects: Effects, *group: str) -> Found:
     """By how much the weakest of a group is below 0."""
     weakest = max(group, key=effects.mean)
-    return average(-effects[weakest], f"weakest: {effects.said(weakest)}")
+    return Found(-effects[weakest], f"weakest: {effects.said(weakest)}", effects.largest)
 
 
 def _above_others(
     effects: Effects, name: str, part: Callable[[Tensor], Tensor], others: str
-) -> Measurement:
+) -> Found:
     """By how much a part of one effect is above the size of the largest other."""
     own = part(effects[name])
     rest = [other for other in effects if other != name]
     largest = max(rest, key=lambda other: abs(effects.mean(other)))
     words = f"{effects.said(name)}, {others}: {effects.said(largest)}"
-    return average(own - _size(effects[largest]), words)
+    return Found(own - _size(effects[largest]), words, effects.largest)
+
+
+def _alone(effects: Effects, name: str) -> Found:
+    """By how much half of an effect is more negative than the most negative other."""
+    strongest = min((other for other in effects if other != name), key=effects.mean)
+    words = f"{effects.said(name)}, most negative other head: {effects.said(strongest)}"
+    return Found(effects[strongest] - effects[name] / 2, words, effects.largest)
 
 
 topic.measures |= {
     "logits_senders": lambda e: _first(_into(e, "logits"), *_LATE, "m11"),
     "logits_strongest": lambda e: _first(_into(e, "logits"), "m10"),
-    "logits_a10h7": lambda e: average(_into(e, "logits")["a10.h7"]),
-    "logits_a9h1_alone": lambda e: _above_others(  # it has to be negative
-        _into(e, "logits", kinds=_HEADS), "a9.h1", lambda x: -x / 2, "largest other head"
-    ),
+    "logits_a9h1_alone": lambda e: _alone(_into(e, "logits", kinds=_HEADS), "a9.h1"),
     "m11_senders": lambda e: _all_negative(_into(e, "m11"), *_LATE),
     "m10_senders": lambda e: _all_negative(_into(e, "m10"), "m8", "m9", "a9.h1"),
     "m9_top_head": lambda e: _first(_into(e, "m9", kinds=_HEADS), "a9.h1"),
@@ -229,27 +199,35 @@ topic.measures |= {
     "m0_reads_embedding": lambda e: _above_others(
         _into(e, "m0", "YY", ("embed", "head")), "embed", lambda x: _size(x) / 10, "largest head"
     ),
-    "queries_zero": lambda e: Measurement(float(_sweep(e, "q", "YY").values.abs().max())),
+    "queries_zero": lambda e: number(
+        float(_sweep(e, "q", "YY").values.abs().max()), why="the largest of all prompts"
+    ),
 }
 
 
 @topic.measure
-def _m10_direct(e: Evidence) -> Measurement:
-    paths = Effects({"direct": _into(e, "logits")["m10"], "through m11": _into(e, "m11")["m10"]})
-    return average(paths["through m11"] - paths["direct"], paths.said())
+def _logits_a10h7(e: Evidence) -> Found:
+    heads = _into(e, "logits", kinds=_HEADS)
+    return Found(heads["a10.h7"], largest=heads.largest)
 
 
 @topic.measure
-def _values_over_keys(e: Evidence) -> Measurement:
+def _m10_direct(e: Evidence) -> Found:
+    paths = Effects({"direct": _into(e, "logits")["m10"], "through m11": _into(e, "m11")["m10"]})
+    return Found(paths["through m11"] - paths["direct"], paths.said(), paths.largest)
+
+
+@topic.measure
+def _values_over_keys(e: Evidence) -> Found:
     sizes = Effects()
     for part in ("v", "k"):
         effects = _into(e, part, "YY")
         sizes[part] = _size(effects[max(effects, key=lambda name: abs(effects.mean(name)))])
-    return average(sizes["v"] - sizes["k"], f"sizes: {sizes.said()}")
+    return Found(sizes["v"] - sizes["k"], f"sizes: {sizes.said()}", sizes.largest)
 
 
 @topic.measure
-def _unreachable(e: Evidence) -> Measurement:
+def _unreachable(e: Evidence) -> Found:
     sweeps = e.results.sweeps.values()
     effects = [
         float(values.abs().max())
@@ -259,7 +237,8 @@ def _unreachable(e: Evidence) -> Measurement:
     ]
     if not effects:
         raise NotMeasured("no sweep has a sender that cannot reach its receivers")
-    return Measurement(max(effects), detail=f"{len(effects)} senders in {len(sweeps)} sweeps")
+    words = f"{len(effects)} senders in {len(sweeps)} sweeps"
+    return number(max(effects), words, "the largest of all prompts")
 
 
 # ---- attention and logit lens -----------------------------------------------------------------
@@ -274,24 +253,27 @@ def _attention(e: Evidence) -> Effects:
 
 
 @topic.measure
-def _attention_to_YY(e: Evidence) -> Measurement:
+def _attention_to_YY(e: Evidence) -> Found:
     five = ("a5.h5", "a6.h9", "a7.h10", "a8.h11", "a9.h1")
     attention = _attention(e)
-    found = {name: average(attention[name]) for name in five}
-    return smallest(found, ", ".join(f"{name} {in_words(x.value)}" for name, x in found.items()))
+    found = {name: Found(attention[name]) for name in five}
+    return smallest(found, ", ".join(f"{name} {in_words(x.mean)}" for name, x in found.items()))
 
 
 @topic.measure
-def _attention_a7h10_dip(e: Evidence) -> Measurement:
+def _attention_a7h10_dip(e: Evidence) -> Found:
     attention, lowest = _attention(e)["a7.h10"], e.results.YY < 10
     if not lowest.any() or lowest.all():
         raise NotMeasured("the prompts have no YYs below 10, or no others")
     low, later = attention[lowest], attention[~lowest]
     words = [in_words(float(group.mean())) for group in (low, later)]
     gap, n = later.mean() - low.mean(), len(attention)
-    # Deviations whose bootstrap interval is that of a difference of two groups, which both vary.
-    parts = [n / len(later) * (later - later.mean()), -n / len(low) * (low - low.mean())]
-    return average(gap + torch.cat(parts), f"YY 02 to 09: {words[0]}, later ones: {words[1]}")
+    # Deviations whose interval is that of a difference of two groups, which both vary.
+    apart = torch.where(
+        lowest, n / len(low) * (low.mean() - attention), n / len(later) * (attention - later.mean())
+    )
+    said = f"YY 02 to 09: {words[0]}, later ones: {words[1]}"
+    return Found(gap + apart, said, float(attention.mean()))
 
 
 def _lens(e: Evidence, name: str, own: bool = False) -> Float[Tensor, "YY year"]:
@@ -302,13 +284,13 @@ def _lens(e: Evidence, name: str, own: bool = False) -> Float[Tensor, "YY year"]
     return lens.beyond_mean_row(found) if own else found
 
 
-def _lowest_lens(e: Evidence, share: Callable[[Tensor], float], *names: str) -> Measurement:
+def _lowest_lens(e: Evidence, share: Callable[[Tensor], float], *names: str) -> Found:
     """The lowest share of YYs in a group of lenses."""
     found = {name: share(_lens(e, name)) for name in names}
     if any(math.isnan(value) for value in found.values()):
         raise NotMeasured("no prompt has a YY for which this is defined")
     detail = ", ".join(f"{name} {in_words(value)}" for name, value in found.items())
-    return Measurement(min(found.values()), detail=f"of the YYs: {detail}")
+    return number(min(found.values()), f"of the YYs: {detail}")
 
 
 topic.measures |= {
@@ -319,7 +301,7 @@ topic.measures |= {
 
 
 @topic.measure
-def _lens_mlps_triangle(e: Evidence) -> Measurement:
+def _lens_mlps_triangle(e: Evidence) -> Found:
     found = _lowest_lens(e, lens.triangle, "m9", "m10")
     # A lens that rises with the year for every YY alike is triangular as well.
     rest = " and ".join(in_words(lens.triangle(_lens(e, m, own=True))) for m in ("m9", "m10"))
@@ -327,7 +309,7 @@ def _lens_mlps_triangle(e: Evidence) -> Measurement:
 
 
 @topic.measure
-def _lens_m8_no_step(e: Evidence) -> Measurement:
+def _lens_m8_no_step(e: Evidence) -> Found:
     # Years that a component favours for every YY make no step at YY, so the mean row is left out.
     mlps = ("m8", "m9", "m10")
     steps = {name: lens.step_correlation(_lens(e, name, own=True)) for name in mlps}
@@ -335,4 +317,4 @@ def _lens_m8_no_step(e: Evidence) -> Measurement:
     if not least > 0:
         raise NotMeasured("m9 or m10 has no step to compare with")
     detail = ", ".join(f"{name} {step:.2f}" for name, step in steps.items())
-    return Measurement(steps["m8"] / least, detail=f"correlation with a step at YY: {detail}")
+    return number(steps["m8"] / least, f"correlation with a step at YY: {detail}")

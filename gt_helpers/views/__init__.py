@@ -32,11 +32,13 @@ from .dataset import (
     year_pool_map,
 )
 from .differences import (
+    choice_changes,
     choice_explorer,
     choice_scores,
     choice_words,
     choices_matrix,
     diagnosis_table,
+    explained_table,
     mistake_explorer,
 )
 from .edges import (

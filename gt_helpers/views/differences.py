@@ -13,10 +13,11 @@ from ..dataset.year_dataset import YearDataset
 from ..differences.choices import CHOICES, REFERENCE
 from ..differences.comparison import ALL_SWEEPS, Comparison
 from ..differences.diagnosis import MISTAKES, Diagnosis, diagnose
+from ..formatting import in_words
 from ..model.transformer import Transformer
 from .kit import style
 from .kit.explorer import Explorer, View
-from .kit.html import Html, bold, html_table, with_interval
+from .kit.html import Html, bold, html_table, interval_of, table_of, with_interval
 from .scorecard import interval_plot
 
 
@@ -93,6 +94,19 @@ def choice_scores(comparison: Comparison, names: Iterable[str] | None = None) ->
     return html_table(head, rows, note)
 
 
+def choice_changes(comparison: Comparison) -> Html:
+    """What every choice adds to the reference's scores, worst first, with 95 % intervals."""
+    changes = comparison.changes().loc[comparison.summary()["choice"]]
+    columns = {"": lambda row: bold(row["index"])} | {
+        score: interval_of(score, "points") for score in ("clean", "corrupted", "recovered")
+    }
+    note = (
+        "Small: 95 % intervals over prompts, each paired with the reference's at its place. "
+        "A dash: the unit or the number of prompts is another."
+    )
+    return table_of(changes.reset_index().to_dict("records"), columns, note)
+
+
 def effects_against(comparison: Comparison, choice: str, sweep: str) -> go.Figure:
     """Every sender's effect in a choice's sweep over its effect in the reference's.
 
@@ -164,6 +178,24 @@ def diagnosis_table(diagnosis: Diagnosis) -> Html:
     return html_table(("finding", "what is wrong", "example", "what to do"), rows, note)
 
 
+def explained_table(diagnosis: Diagnosis) -> Html:
+    """How much of the way to the paper's scores each difference makes; nothing where none does."""
+    if diagnosis.explained.empty:
+        return Html("")
+    columns = {
+        "mended": lambda row: bold(row["index"]),
+        "clean": interval_of("clean", "points"),
+        "clean: mended alone": lambda row: in_words(row["clean_alone"], "points", 1),
+        "corrupted": interval_of("corrupted", "points"),
+        "corrupted: mended alone": lambda row: in_words(row["corrupted_alone"], "points", 1),
+    }
+    note = (
+        "From your scores to those of 97 balanced prompts. A difference's part is the mean over "
+        "all orders of mending. Small: 95 % intervals over prompts, each paired with itself mended."
+    )
+    return table_of(diagnosis.explained.reset_index().to_dict("records"), columns, note)
+
+
 def mistake_explorer(model: Transformer, dataset: YearDataset) -> Explorer:
     """Choose a mistake to plant in a correct dataset; see what `diagnose` says, and the scores."""
 
@@ -179,6 +211,6 @@ def mistake_explorer(model: Transformer, dataset: YearDataset) -> Explorer:
         figure = interval_plot(
             scores, "probability difference", f"With: {mistake}", "built as in the paper"
         )
-        return View(figure, diagnosis_table(diagnosis))
+        return View(figure, diagnosis_table(diagnosis) + explained_table(diagnosis))
 
     return Explorer(draw, mistake=[*MISTAKES, "no mistake"])

@@ -15,7 +15,11 @@ from .kit import style
 from .kit.explorer import Explorer, View
 from .kit.html import Html, bold, html_table, with_interval
 
-_VERDICT_COLOURS = {"agrees": "#2a8a6a", "disagrees": "#c0392b"}
+_VERDICT_COLOURS = {
+    **dict.fromkeys(("agrees", "passes"), "#2a8a6a"),
+    **dict.fromkeys(("disagrees", "fails"), "#c0392b"),
+    "open": "#a86b00",
+}
 
 
 def beside_the_paper(results: Results, claims: Iterable[str]) -> Html:
@@ -38,9 +42,9 @@ def beside_the_paper(results: Results, claims: Iterable[str]) -> Html:
 
 def _claim_row(claim: dict) -> tuple[str, ...]:
     """A scorecard's row as cells: claim and source, reported, measured, verdict and detail."""
-    is_open = "the verdict is open" in claim["detail"]
-    colour = "inherit" if is_open else _VERDICT_COLOURS.get(claim["verdict"], "inherit")
-    detail = f"<br><small>{escape(claim['detail'])}</small>" if claim["detail"] else ""
+    colour = _VERDICT_COLOURS.get(claim["verdict"], "inherit")
+    remarks = filter(None, (claim["detail"], claim["fails"], claim["interval"]))
+    detail = "".join(f"<br><small>{escape(remark)}</small>" for remark in remarks)
     numbers = {"m": claim["measured"], "m_low": claim["low"], "m_high": claim["high"]}
     measured, line, interval = with_interval(numbers, "m", claim["unit"], None).partition("<br>")
     return (

@@ -101,7 +101,7 @@ def test_leave_out_measures_each_smaller_circuit_against_the_whole(denoising: Pa
     whole = denoising.evaluate(circuit).prob_diff
     for row in table.itertuples():
         diff = denoising.evaluate(circuit.without(row.name)).prob_diff
-        change, low, high = bootstrap_ci(diff - whole)
+        change, low, high = bootstrap_ci(diff - whole, strata=denoising.dataset.strata)
         assert row.prob_diff == pytest.approx(float(diff.mean()), abs=1e-7)
         assert row.change == pytest.approx(float(change), abs=1e-7)
         assert (row.low, row.high) == pytest.approx((float(low), float(high)), abs=1e-7)

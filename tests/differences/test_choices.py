@@ -20,7 +20,7 @@ from gt_helpers.differences.choices import (
     outcome,
     run_choice,
 )
-from gt_helpers.metrics import prob_diff
+from gt_helpers.metrics import average, prob_diff, ratio
 from gt_helpers.model.cache import cache_activations
 from gt_helpers.model.components import component
 from gt_helpers.model.transformer import Transformer
@@ -278,6 +278,14 @@ def test_measure_choices_gives_an_outcome_per_seed(model: Transformer) -> None:
     above = (score["partial"] - low) / (score["clean"] - low)
     assert score["above_corrupted"] == pytest.approx(above)
     assert own.lenses["m10"].shape == (97, 100)
+    means = {name: float(values.mean()) for name, values in own.per_prompt.items()}
+    assert means == pytest.approx({name: score[name] for name in means})
+    clean = prob_diff(measured(model, REFERENCE).answers["clean"].exp(), usual(model).YY)
+    torch.testing.assert_close(own.per_prompt["clean"], clean)
+    partial = prob_diff(measured(model, REFERENCE).answers["partial"].exp(), usual(model).YY)
+    share = average(own.per_prompt["recovered"])
+    expected = ratio(partial, clean)
+    assert (share.low, share.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
 def test_previews_say_how_far_off_they_are(model: Transformer) -> None:

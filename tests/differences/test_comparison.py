@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
-from made_comparison import LENS, PARTS, SHAPE, USUAL, compared, made
+from made_comparison import LENS, PARTS, SHAPE, SPREAD, USUAL, compared, made
 
 from gt_helpers.differences.choices import REFERENCE, Outcome
 from gt_helpers.differences.comparison import Comparison
+from gt_helpers.metrics import bootstrap_ci
 
 
 def row(comparison: Comparison, name: str) -> dict:
@@ -54,6 +55,25 @@ def test_seeds_give_a_mean_and_the_ends() -> None:
     for name in ("logits", "values", "all sweeps"):
         assert found.loc[name, ["r", "low", "high"]].tolist() == pytest.approx([0, -1, 1])
     assert comparison.matrix()[2]["logits"]["no BOS"].startswith("seeds: −1.00 to 1.00")
+
+
+def test_changes_are_paired_with_the_reference_s_prompts() -> None:
+    other, few, logits = made(scores=(0.6, -0.4, 0.45)), made(), made(scores=(5.0, -2.0, 3.75))
+    other.per_prompt["corrupted"] -= 2 * SPREAD
+    few.per_prompt.update({name: values[:3] for name, values in few.per_prompt.items()})
+    seeds = [other, made()]
+    found = compared(
+        no_BOS=seeds, **{"20_prompts": [few] * 2}, logit_difference=[logits] * 2
+    ).changes()
+    columns = [f"{score}{end}" for score in ("clean", "corrupted") for end in ("", "_low", "_high")]
+    clean = torch.tensor([-0.2] * 7 + [0.0] * 7, dtype=torch.float64)
+    corrupted = torch.cat([-2 * SPREAD, 0 * SPREAD])
+    expected = [float(end) for some in (clean, corrupted) for end in bootstrap_ci(some)]
+    assert found.loc["no BOS", columns].tolist() == pytest.approx(expected)
+    # Prompts differ much, but all by the same: what a choice leaves alone is no error.
+    assert found["recovered_high"]["no BOS"] == pytest.approx(0, abs=1e-9)
+    assert found.loc["20 prompts"].isna().all()  # no pairs
+    assert found.loc["logit difference"].notna().tolist() == [False] * 6 + [True] * 3
 
 
 def test_a_gap_that_is_too_small_is_not_divided_by() -> None:

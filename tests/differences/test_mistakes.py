@@ -36,9 +36,11 @@ def test_every_mistake_is_found(mini: Transformer, dataset: YearDataset, mistake
 def test_the_explorer_shows_findings_and_scores(mini: Transformer, dataset: YearDataset) -> None:
     explorer = mistake_explorer(mini, dataset)
     assert state(explorer) == "done" and "no start token" in explorer.text.value
+    assert "mended alone" in explorer.text.value
     reported, measured = drawn(explorer).data
     assert reported.x != measured.x
     explorer.controls["mistake"].value = "no mistake"
     assert "nothing differs from the paper" in explorer.text.value
+    assert "mended alone" not in explorer.text.value
     reported, measured = drawn(explorer).data
     assert reported.x == measured.x

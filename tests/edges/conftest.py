@@ -66,7 +66,7 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., PathPatch
         hf = GPT2LMHeadModel.from_pretrained(folder)
         change(hf)
         hf.save_pretrained(folder)
-        return PathPatching(load_model(folder, "cpu", torch.float64), random_prompts())
+        return PathPatching(load_model(folder, "cpu", torch.float64), random_prompts(12))
 
     return made
 

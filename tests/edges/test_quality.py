@@ -23,7 +23,7 @@ from gt_helpers.edges.quality import (
     edge_overlap,
     faithfulness,
     faithfulness_curves,
-    minimality,
+    leave_one_out,
     necessity,
     paired_differences,
     stability,
@@ -229,8 +229,10 @@ def test_completeness_by_hand(patching: PathPatching, graph: EdgeGraph, some: Te
         completeness(patching, graph, some, n=-1)
 
 
-def test_minimality_is_leaving_out(patching: PathPatching, graph: EdgeGraph, some: Tensor) -> None:
-    table = minimality(patching, graph, some)
+def test_leave_one_out_is_leaving_out(
+    patching: PathPatching, graph: EdgeGraph, some: Tensor
+) -> None:
+    table = leave_one_out(patching, graph, some)
     assert sorted(table["name"]) == sorted(graph.components(some))
     assert table["change"].abs().is_monotonic_decreasing
     circuit = graph.circuit(some)

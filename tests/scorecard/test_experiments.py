@@ -57,7 +57,7 @@ def test_every_experiment_is_measured_and_kept(folder: Path) -> None:
     assert {o.settings["prompts"] for o in results.experiments.values()} == {FEW}
     table = pd.read_csv(folder / "scorecard.csv")
     assert list(table["id"]) == [claim["id"] for claim in claims()]
-    assert set(table["verdict"]) == {"not comparable"}
+    assert set(table["verdict"]) == {"not comparable", "passes"}
     assert table["measured"].notna().sum() > 95
     assert "are about mini, not GPT-2 small" in (folder / "scorecard.txt").read_text()
     assert "<h1>mini</h1>" in (folder / "scorecard.html").read_text()
@@ -117,7 +117,7 @@ def test_a_failing_claim_of_gpt2_small_is_an_exit_code(
     assert list(results.experiments) == ["acdc"]
     assert main([*command, "--only", "last_mlp_alike"]) == 0
     verdicts = pd.read_csv(out / "scorecard.csv").set_index("id")["verdict"]
-    assert verdicts["last_mlp_alike"] == "agrees" and verdicts["eap_100"] == "not measured"
+    assert verdicts["last_mlp_alike"] == "passes" and verdicts["eap_100"] == "not measured"
 
 
 def test_what_an_experiment_cannot_measure_is_said(

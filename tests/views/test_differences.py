@@ -61,6 +61,13 @@ def test_scores_have_their_units_and_the_seeds_ends(comparison: Comparison) -> N
     assert len(rows(views.choice_scores(comparison, ["another noun"]))) == 2
 
 
+def test_changes_have_intervals_and_come_worst_first(comparison: Comparison) -> None:
+    found = rows(views.choice_changes(comparison))
+    assert [row[0] for row in found] == ["another noun", "activation patching", "logit difference"]
+    assert found[0][1:3] == ["0.0 pp 0.0 to 0.0", "+119.0 pp +119.0 to +119.0"]
+    assert found[2][1:] == ["–", "–", "0.0 pp 0.0 to 0.0"]
+
+
 def test_the_explorer_shows_a_choice_s_sweep(comparison: Comparison) -> None:
     explorer = views.choice_explorer(comparison)
     choice, sweep = (explorer.controls[name] for name in ("choice", "sweep"))

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from ...dataset.year_dataset import YearDataset
 from ...formatting import in_words, interval_in_words
-from ...metrics import Measurement, average
+from ...metrics import FIRST_YY, LAST_YY, Measurement, average, strata_by_YY
 from ...model.transformer import Transformer
 from .check import SEVERITIES, Finding
+from .explained import explained, explained_in_words
 from .given import SIDES, given_by
 from .pair_checks import PAIR_CHECKS
 from .prompt_checks import prompt_checks
@@ -32,11 +34,13 @@ class Diagnosis:
     ``scores`` has a row for the prompts as given, scored with the labels given; one for the
     paper's prompts with the same nouns and start years; and one for 97 balanced ones: how many
     could be measured, and the mean ``clean`` and ``corrupted`` probability difference with 95 %
-    bootstrap intervals.
+    bootstrap intervals. ``explained`` says how much each difference makes of the way from the first
+    row to the last, see `explained`; without a finding it is empty.
     """
 
     findings: tuple[Finding, ...]
     scores: pd.DataFrame
+    explained: pd.DataFrame
     n_prompts: int
     model: str
 
@@ -64,7 +68,7 @@ class Diagnosis:
         return sentences
 
     def __str__(self) -> str:
-        lines = [self.headline, *self.scores_in_words]
+        lines = [self.headline, *self.scores_in_words, *explained_in_words(self.explained)]
         for finding in self.findings:
             lines += ["", f"[{finding.severity}] {finding.check}"]
             for part in filter(None, (finding.problem, finding.measured)):
@@ -97,7 +101,8 @@ def diagnose(
     if unknown and not prompts.given.texts:  # such ids, of which nothing can be read, are all
         found = unknown
     found.sort(key=lambda finding: SEVERITIES.index(finding.severity))
-    return Diagnosis(tuple(found), _scores(prompts), len(prompts), model.name)
+    table = explained(prompts, model) if found else pd.DataFrame()
+    return Diagnosis(tuple(found), _scores(prompts), table, len(prompts), model.name)
 
 
 def _scores(prompts: PromptSet) -> pd.DataFrame:
@@ -110,7 +115,9 @@ def _scores(prompts: PromptSet) -> pd.DataFrame:
     for name, pair in pairs.items():
         kept = pair[:, ~pair.isnan().any(0)]
         table[name] = {"prompts": kept.shape[1]}
+        balanced = strata_by_YY(torch.arange(FIRST_YY, LAST_YY + 1))
+        strata = balanced if pair is prompts.balanced and kept.shape == pair.shape else None
         for side, values in zip(SIDES, kept, strict=True):
-            found = average(values) if len(values) else Measurement(math.nan)
+            found = average(values, strata=strata) if len(values) else Measurement(math.nan)
             table[name] |= {side: found.value, f"{side}_low": found.low, f"{side}_high": found.high}
     return pd.DataFrame.from_dict(table, orient="index")

@@ -169,6 +169,7 @@ class ReadPrompt:
     end: str  # the digits that the prompt ends with
     noun_pieces: tuple[str, ...]
     year_pieces: tuple[str, ...]
+    parts: tuple[str, ...]  # start token, words, noun, century, YY, end: what `assembled` joins
     unknown: Ids = ()  # given ids that the model does not have
     mismatch: str = ""  # how given ids differ from the text's: "start token" or "other tokens"
 
@@ -237,6 +238,7 @@ def _read(ids: Ids, pieces: tuple[str, ...]) -> ReadPrompt:
     for (start, end), field in sorted([(year_span, "{XX}{YY}"), (noun_span, "{noun}")])[::-1]:
         if end:
             sentence = sentence[:start] + field + sentence[end:]
+    noun_text, year = body[slice(*noun_span)], body[slice(*year_span)]
     return ReadPrompt(
         ids,
         pieces,
@@ -244,12 +246,26 @@ def _read(ids: Ids, pieces: tuple[str, ...]) -> ReadPrompt:
         padding,
         body,
         plain(sentence),
-        body[slice(*noun_span)],
-        body[slice(*year_span)],
+        noun_text,
+        year,
         last[0] if last else "",
         _inside_span(rest, noun_span),
         _inside_span(rest, year_span),
+        (
+            BOS * bos + sentence[: len(sentence) - len(sentence.lstrip())],
+            sentence.strip(),
+            noun_text,
+            year[:-2],
+            year[-2:],
+            sentence[len(sentence.rstrip()) :] + body[len(head) :] + BOS * padding,
+        ),
     )
+
+
+def assembled(parts: Sequence[str]) -> str:
+    """The text of a prompt from its parts, as `ReadPrompt` has them."""
+    start, words, noun, XX, YY, end = parts
+    return start + words.replace("{XX}{YY}", XX + YY).replace("{noun}", noun) + end
 
 
 def plain(text: str) -> str:

@@ -37,12 +37,7 @@ _KEPT: dict[str, Callable[[ReadPrompt], object]] = {
 
 def more_than_YY(prompts: PromptSet) -> Iterator[Finding]:
     """Corrupted prompts that belong to another clean one, or change more of their own than YY."""
-    clean, bad = (
-        [(p.noun.casefold(), p.XX, p.end) for p in side]
-        for side in (prompts.clean, prompts.corrupted)
-    )
-    if clean != bad and Counter(clean) == Counter(bad):
-        where = [i for i in range(len(prompts)) if clean[i] != bad[i]]
+    if where := prompts.reordered:
         yield from findings(
             prompts,
             where,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,6 +19,7 @@ from ...model.cache import PROMPTS_AT_ONCE, end_logits
 from ...model.transformer import Transformer
 from .given import SIDES, Given, Ids, ReadPrompt, number, plain, read
 
+K = TypeVar("K")
 _BATCH = PROMPTS_AT_ONCE // 4  # of each, the logits of the whole vocabulary are held
 
 
@@ -24,14 +27,16 @@ _BATCH = PROMPTS_AT_ONCE // 4  # of each, the logits of the whole vocabulary are
 class PromptSet:
     """Pairs of prompts, what was given, and the year probabilities that the model answers.
 
-    ``answers`` are kept under "clean", "corrupted", and "paper clean" and "paper
-    corrupted" for the paper's prompts with the same noun and start year; a line is NaN where a
-    prompt cannot be run or built. ``balanced`` are the clean and corrupted probability
-    differences of 97 of the paper's own prompts. Where the two were ``swapped`` they are put back.
+    ``paper`` are the paper's prompts with the same noun and start year, without tokens where they
+    cannot be built. ``answers`` are kept under "clean", "corrupted", "paper clean" and "paper
+    corrupted"; a line is NaN where a prompt cannot be run or built. ``balanced`` are the clean and
+    corrupted probability differences of 97 of the paper's own prompts. Where the two were
+    ``swapped`` they are put back.
     """
 
     clean: tuple[ReadPrompt, ...]
     corrupted: tuple[ReadPrompt, ...]
+    paper: dict[str, tuple[ReadPrompt, ...]]
     swapped: bool
     given: Given
     answers: dict[str, Float[Tensor, "prompt year"]]
@@ -44,6 +49,16 @@ class PromptSet:
     def pairs(self) -> list[tuple[ReadPrompt, ReadPrompt]]:
         """Clean and corrupted, prompt by prompt."""
         return list(zip(self.clean, self.corrupted, strict=True))
+
+    @property
+    def reordered(self) -> list[int]:
+        """The prompts whose corrupted one belongs to another, if both sides hold the same ones."""
+        clean, bad = (
+            [(p.noun.casefold(), p.XX, p.end) for p in side]
+            for side in (self.clean, self.corrupted)
+        )
+        same = Counter(clean) == Counter(bad)
+        return [i for i in range(len(self)) if clean[i] != bad[i]] if same else []
 
     @property
     def right(self) -> Bool[Tensor, "prompt year"]:
@@ -91,21 +106,25 @@ def read_prompts(given: Given, model: Transformer) -> PromptSet:
     swapped = 2 * turned > len(first)
     clean, corrupted = (second, first) if swapped else (first, second)
     built = _as_in_the_paper(model, clean)
-    paper = YearDataset(tokenizer, LAST_YY - FIRST_YY + 1)
+    paper = {
+        side: read(tokenizer, n_vocab, None, [pair[i] for pair in built])
+        for i, side in enumerate(SIDES)
+    }
+    even = YearDataset(tokenizer, LAST_YY - FIRST_YY + 1)
     asked = {
         "clean": [prompt.ids for prompt in clean],
         "corrupted": [prompt.ids for prompt in corrupted],
-        "paper clean": [pair[0] for pair in built],
-        "paper corrupted": [pair[1] for pair in built],
-        "balanced clean": [tuple(ids) for ids in paper.clean.tolist()],
-        "balanced corrupted": [tuple(ids) for ids in paper.corrupted.tolist()],
+        "paper clean": [prompt.ids for prompt in paper["clean"]],
+        "paper corrupted": [prompt.ids for prompt in paper["corrupted"]],
+        "balanced clean": [tuple(ids) for ids in even.clean.tolist()],
+        "balanced corrupted": [tuple(ids) for ids in even.corrupted.tolist()],
     }
-    answers = _answers(model, asked)
+    answers = ask(model, asked)
     unreadable = [i for i, prompt in enumerate(clean) if prompt.YY is None]
     for side in SIDES:
         answers[side][unreadable] = torch.nan  # without YY nothing can be scored
-    balanced = [prob_diff(answers.pop(f"balanced {side}"), paper.YY) for side in SIDES]
-    return PromptSet(clean, corrupted, swapped, given, answers, torch.stack(balanced))
+    balanced = [prob_diff(answers.pop(f"balanced {side}"), even.YY) for side in SIDES]
+    return PromptSet(clean, corrupted, paper, swapped, given, answers, torch.stack(balanced))
 
 
 def _as_in_the_paper(model: Transformer, prompts: Sequence[ReadPrompt]) -> list[tuple[Ids, Ids]]:
@@ -132,7 +151,7 @@ def _as_in_the_paper(model: Transformer, prompts: Sequence[ReadPrompt]) -> list[
     return built
 
 
-def _answers(model: Transformer, asked: Mapping[str, Sequence[Ids]]) -> dict[str, Tensor]:
+def ask(model: Transformer, asked: Mapping[K, Sequence[Ids]]) -> dict[K, Tensor]:
     """Year probabilities [prompt, year] at the last token; NaN where a prompt cannot be run."""
     years = year_tokens(model.tokenizer).to(model.device)
     longest, n_vocab = model.bridge.cfg.n_ctx, model.W_U.shape[1]
