@@ -1,8 +1,8 @@
 """Everything about one model in one folder: python tools/run_all.py [arguments].
 
 Runs reproduce, the scorecard and the notebooks, and writes index.html over their pages. What is
-finished is kept: the same command continues. The exit code is 1 if a claim disagrees or a notebook
-fails, once all the rest is done, and 2 for wrong arguments.
+finished is kept: the same command continues. The exit code is 1 if the scorecard contradicts the
+paper or a notebook fails, once all the rest is done, and 2 for wrong arguments.
 """
 
 from __future__ import annotations

@@ -89,7 +89,9 @@ def test_what_was_finished_is_not_done_again(commands: Commands, capsys) -> None
     assert commands.ran == BOTH[:3]
 
 
-def test_one_notebook_that_fails_and_a_claim_that_disagrees_stop_nothing(commands, capsys) -> None:
+def test_a_notebook_that_fails_and_a_scorecard_that_contradicts_stop_nothing(
+    commands, capsys
+) -> None:
     commands.status["scorecard"] = 1
     assert run(commands, "--only", "02") == 1
     commands.status["scorecard"], commands.dies = 0, "1. Dataset"
