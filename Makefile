@@ -2,7 +2,7 @@
 .PHONY: setup lint test all notebooks
 
 setup: ## what tests need, into the active environment
-	python tools/install.py requirements.txt requirements-test.txt
+	python tools/install.py requirements.txt requirements-results.txt requirements-test.txt
 
 lint: ## as CI: ruff and mypy
 	ruff check .

@@ -3,11 +3,14 @@ set -euo pipefail
 
 usage() {
     cat <<'USAGE'
-Usage: bash setup_colab.sh [reproduce [arguments] | test [arguments] | help]
+Usage: bash setup_colab.sh [reproduce | results | test | help] [arguments]
 
   (nothing)   install what is missing: in Colab or an active virtual environment into the running
               Python, otherwise into .venv beside this script; safe to run again
   reproduce   the same, then: python -m gt_helpers reproduce [arguments]
+  results     the same with what runs notebooks, then everything on one model, into the folder
+              results: reproduce, the scorecard and the notebooks, as pages under an index.html;
+              arguments: --model --prompts --seed --out --only (see docs/real_gpt2.md)
   test        the same with the test tools, then ruff, mypy and the tests but for the notebooks
               and the browser; test --all: those too; further arguments go to pytest
   help        print this text
@@ -81,6 +84,12 @@ case "${1:-}" in
         export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
         exec "$python" -m gt_helpers "$@"
         ;;
+    results)
+        shift
+        setup "$root/requirements.txt" "$root/requirements-results.txt"
+        export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+        exec "$python" "$root/tools/run_all.py" "$@"
+        ;;
     test)
         shift
         chosen="not notebook and not browser"
@@ -88,7 +97,7 @@ case "${1:-}" in
             chosen=""
             shift
         fi
-        setup "$root/requirements.txt" "$root/requirements-test.txt"
+        setup "$root"/requirements{,-results,-test}.txt
         cd "$root"
         export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"  # tiny batches: do not spin for work
         "$python" -m ruff check .
@@ -101,7 +110,7 @@ case "${1:-}" in
         usage
         ;;
     *)
-        echo "Unknown command '$1'; allowed are reproduce, test and help, e.g." \
+        echo "Unknown command '$1'; allowed are reproduce, results, test and help, e.g." \
             "bash setup_colab.sh test." >&2
         exit 2
         ;;

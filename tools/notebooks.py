@@ -12,9 +12,12 @@ from __future__ import annotations
 import copy
 import os
 import re
+import signal
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -159,23 +162,48 @@ def clean() -> None:
     stamp_all(ROOT)
 
 
-def execute(path: Path, variables: dict[str, str] | None = None, **parameters: object) -> Any:
-    """Run a copy of a notebook top to bottom and return it; raises if a cell fails.
+def execute(path: Path, variables: Mapping[str, str] | None = None, **parameters: object) -> Any:
+    """Run a copy of a notebook with these parameters top to bottom; see `prepare`, `run_cells`."""
+    notebook = prepare(path, **parameters)
+    run_cells(notebook, {"HF_HUB_OFFLINE": "1", **(variables or {})}, timeout=300)
+    return notebook
 
-    ``variables`` are added to the kernel's environment, ``parameters`` replace the notebook's.
-    """
+
+def prepare(path: Path, **parameters: object) -> Any:
+    """A copy of a notebook with other parameters, as nbformat's object."""
     import nbformat
-    from nbclient import NotebookClient
 
     text = notebook_text(with_parameters(read_notebook(path), **parameters))
-    notebook = nbformat.reads(text, as_version=4)
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **(variables or {})}
+    return nbformat.reads(text, as_version=4)
+
+
+def run_cells(
+    notebook: Any,
+    variables: Mapping[str, str] | None = None,
+    links: Mapping[str, Path] | None = None,
+    timeout: float | None = None,
+) -> None:
+    """Run a notebook's cells, whose outputs it then holds; raises if one fails or the kernel dies.
+
+    ``variables`` are added to the kernel's environment, ``links`` to its folder, which is a new one
+    and holds the project; ``timeout`` is in seconds for each cell.
+    """
+    from nbclient import NotebookClient
+
     with tempfile.TemporaryDirectory() as folder:  # for the files that it writes
-        (Path(folder) / "project").symlink_to(ROOT)
+        for name, target in {"project": ROOT, **(links or {})}.items():
+            (Path(folder) / name).symlink_to(target)
         resources = {"metadata": {"path": folder}}
-        client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources)
-        client.execute(env=environment)
-    return notebook
+        client = NotebookClient(
+            notebook, timeout=timeout, kernel_name="python3", resources=resources
+        )
+        with ThreadPoolExecutor(1) as thread:  # not the main one: there nbclient swallows Ctrl-C
+            running = thread.submit(client.execute, env={**os.environ, **(variables or {})})
+            try:
+                running.result()
+            except KeyboardInterrupt:
+                os.kill(client.km.provisioner.pid, signal.SIGKILL)  # which ends the thread
+                raise
 
 
 def keep_picture(notebook: Any, path: Path) -> None:

@@ -74,12 +74,18 @@ def stamp_all(root: Path = ROOT) -> list[Path]:
 
 def _row(path: Path, opening: str, root: Path) -> str:
     """The README's row: title and badge, the opening's question in bold, the picture if any."""
-    title, bold = opening.split("\n")[0].removeprefix("# "), re.search(r"\*\*(.+?)\*\*", opening)
+    title, question = title_and_question(opening)
     name = "<br>".join(filter(None, [f"[{title}](notebooks/{path.name})", _badge(path.name, root)]))
     pictures = sorted((root / "docs").glob(f"{path.stem}.*"))
     alt = escape(title)
     shown = "".join(f'<img src="docs/{p.name}" width="280" alt="{alt}">' for p in pictures)
-    return f"| {name} | {bold[1] if bold else ''} | {shown} |"
+    return f"| {name} | {question} | {shown} |"
+
+
+def title_and_question(opening: str) -> tuple[str, str]:
+    """What the first cell of a notebook begins with, and what it says in bold, if anything."""
+    bold = re.search(r"\*\*(.+?)\*\*", opening)
+    return opening.split("\n")[0].removeprefix("# "), bold[1] if bold else ""
 
 
 def stamp(notebook: Notebook, name: str, root: Path = ROOT) -> None:

@@ -24,7 +24,7 @@ from gt_helpers.environment import SetupError, check_environment, in_colab, set_
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = Path(__file__).parents[3] / "shared"
-LISTS = ("requirements.txt", "requirements-test.txt")
+LISTS = ("requirements.txt", "requirements-results.txt", "requirements-test.txt")
 SETUP_FILES = ["setup_colab.sh", ".ci/run", *LISTS, "constraints.txt", "pyproject.toml"]
 SETUP_FILES += ["tools/install.py", "gt_helpers/environment.py"]
 
@@ -70,7 +70,7 @@ def test_package_metadata_takes_its_dependencies_from_the_lists() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     dynamic = project["tool"]["setuptools"]["dynamic"]
     assert dynamic["dependencies"]["file"] == ["requirements.txt"]
-    assert dynamic["optional-dependencies"]["test"]["file"] == ["requirements-test.txt"]
+    assert dynamic["optional-dependencies"]["test"]["file"] == list(LISTS[1:])
     assert project["project"]["requires-python"] == ">=3.11,<3.14"
     assert f"version: {gt_helpers.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
@@ -277,11 +277,16 @@ def test_colab_keeps_everything_preinstalled(checkout: Checkout) -> None:
     assert checkout.versions()["numpy"] == "2.1.3"
 
 
-def test_reproduce_passes_arguments_and_status_on(checkout: Checkout) -> None:
+@pytest.mark.parametrize(
+    ("command", "script"),
+    [("reproduce", "gt_helpers/__main__.py"), ("results", "tools/run_all.py")],
+)
+def test_a_command_passes_arguments_and_status_on(command: str, script: str, checkout) -> None:
     checkout.write("requirements.txt", "")
-    checkout.write("gt_helpers/__main__.py", "import sys", "print(sys.argv[1:])", "sys.exit(7)")
-    said = checkout.run("reproduce", "--model", "two words", status=7)
-    assert "['reproduce', '--model', 'two words']" in said
+    checkout.write("requirements-results.txt", "")
+    checkout.write(script, "import sys", "print(sys.argv)", "sys.exit(7)")
+    said = checkout.run(command, "--model", "two words", status=7)
+    assert "'--model', 'two words']" in said
 
 
 # --- gt_helpers.environment ----------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typing import Any
 import needs
 import pytest
 from executed import trouble
+from run_all import run_notebook
 
 import notebooks
 
@@ -149,6 +150,22 @@ def test_every_control_changes_what_is_shown(path: Path, browser: Any, lab: dict
     screenshot(page, ARTIFACTS / f"{path.stem}.png")
     page.evaluate("jupyterapp.serviceManager.sessions.shutdownAll()")  # their memory back
     page.close()
+    assert complaints == []
+
+
+def test_a_page_of_results_is_drawn_and_loads_nothing_from_elsewhere(browser, tmp_path) -> None:
+    (path,) = (path for path in PATHS if path.stem.startswith("01"))
+    assert run_notebook(path, tmp_path, {"MODEL": "mini", "N_PROMPTS": 12})
+    page, loaded, complaints = browser.new_page(viewport=SIZE), list[str](), list[str]()
+    page.on("request", lambda request: loaded.append(request.url))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    folder = (tmp_path / "notebooks").as_uri()
+    page.goto(f"{folder}/{path.stem}.html")
+    assert page.locator(".plotly-graph-div .main-svg").count() >= 5
+    assert_figure_is_drawn(page.locator("body"))
+    page.close()
+    files = {url for url in loaded if not url.startswith(("data:", "blob:", "about:"))}
+    assert files == {f"{folder}/{path.stem}.html", f"{folder}/plotly.min.js"}
     assert complaints == []
 
 

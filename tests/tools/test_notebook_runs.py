@@ -5,8 +5,11 @@ With the installed versions test_browser.py runs them; where there is no browser
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from hashlib import sha256
 from pathlib import Path
 
@@ -47,6 +50,31 @@ def test_runs_with_the_versions_of_colab(path: Path, colab_versions: Path) -> No
     # Plotly 5 warns of a newer kaleido, which Colab does not have.
     found = trouble(notebook) + explorer_trouble(notebook)
     assert [text for text in found if not text.startswith("stderr")] == []
+
+
+def test_an_interruption_ends_the_kernel_too(tmp_path: Path) -> None:
+    """In a Python of its own, which gets the signal that Ctrl-C sends."""
+    says_its_id = "with open('there/pid', 'w') as file: file.write(str(os.getpid()))"
+    cell = f"import os, time\n{says_its_id}\ntime.sleep(600)"
+    code = f"""
+import signal, sys
+sys.path.insert(0, {str(Path(notebooks.__file__).parent)!r})
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from nbformat.v4 import new_code_cell, new_notebook
+from notebooks import run_cells
+notebook = new_notebook(cells=[new_code_cell({cell!r})])
+try:
+    run_cells(notebook, links={{"there": {str(tmp_path)!r}}})
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    while not (tmp_path / "pid").exists() or not (pid := (tmp_path / "pid").read_text()):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[0] == "interrupted\n"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid), 0)
 
 
 if not needs.browser():
