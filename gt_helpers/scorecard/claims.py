@@ -21,7 +21,7 @@ from ..formatting import in_words, interval_in_words
 from ..metrics import average, recovered
 from . import activation, controls, found_circuits, neurons, samples, sweeps
 from .registry import FALLBACK, Claim, Evidence, Found, NotMeasured, number
-from .results import Results
+from .results import Results, strata_of
 from .verdicts import (
     JUDGED,
     LEVEL,
@@ -284,17 +284,16 @@ def headline_numbers(results: Results) -> pd.DataFrame:
     """
     found, rows = results.evaluations, []
     diffs = {name: one.prob_diff.double() for name, one in found.items()}
-    none = torch.full((1,), math.nan)  # and what is recovered of it is NaN as well
+    none = torch.full((len(results.YY),), math.nan)  # and what is recovered of it is NaN as well
     for name in sorted(found, key=[*EVALUATIONS, *found].index):
         is_circuit = not name.startswith(("clean", "corrupted", "reverse"))
         clean = diffs.get("clean", none) if is_circuit else none
+        corrupted, strata = diffs.get("corrupted", none), strata_of(results)
         numbers = {
-            "prob_diff": average(diffs[name]),
-            "cutoff_sharpness": average(found[name].cutoff_sharpness),
-            "recovered": recovered(diffs[name], clean),
-            "recovered_above_corrupted": recovered(
-                diffs[name], clean, diffs.get("corrupted", none)
-            ),
+            "prob_diff": average(diffs[name], strata=strata),
+            "cutoff_sharpness": average(found[name].cutoff_sharpness, strata=strata),
+            "recovered": recovered(diffs[name], clean, strata=strata),
+            "recovered_above_corrupted": recovered(diffs[name], clean, corrupted, strata),
         }
         row: dict[str, Any] = {"evaluation": name}
         for metric, one in numbers.items():

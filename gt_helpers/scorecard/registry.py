@@ -37,7 +37,7 @@ from ..patching.circuits import Circuit
 from ..patching.engine import Evaluation, PathPatching
 from ..patching.paper import CircuitParts
 from ..processes import Tensors, chunks, is_main, over_prompts
-from .results import Results
+from .results import Results, strata_of
 
 
 class Claim(TypedDict):
@@ -259,8 +259,9 @@ class Evidence:
     @property
     def strata(self) -> Strata | None:
         """What balanced prompts are resampled within."""
-        outcome = self.results.experiments.get(self.experiment)
-        YY = outcome.tensors.get("YY") if outcome else self.results.YY
+        if self.experiment not in self.results.experiments:
+            return strata_of(self.results)
+        YY = self.tensors.get("YY")  # which older folders lack
         return strata_by_YY(YY) if self.settings.get("balanced") and YY is not None else None
 
     @property

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..dataset.prompts import load_nouns, valid_years
 from ..dataset.year_dataset import YearDataset
+from ..metrics import Strata, strata_by_YY
 from ..model.components import Shape
 from ..model.load import is_gpt2_small
 from ..model.transformer import Transformer
@@ -110,6 +111,12 @@ class Results:
             yield f"experiment_{name}", outcome.tensors
 
 
+def strata_of(results: Results) -> Strata | None:
+    """What the discovery's prompts are resampled within, as `YearDataset.strata`."""
+    balanced = results.settings.get("balanced") and len(results.YY)
+    return strata_by_YY(results.YY) if balanced else None
+
+
 def load_results(folder: str | Path) -> Results:
     """Load a results folder; raises FileNotFoundError or ValueError, saying what is missing."""
     folder = Path(folder)
@@ -138,13 +145,10 @@ def load_results(folder: str | Path) -> Results:
         for key, name in text["evaluations"].items()
     }
     any_YY = next((e.YY for e in evaluations.values()), torch.zeros(0, dtype=torch.int64))
-    return Results(
+    results = Results(
         settings=text["settings"],
         YY=behaviour.get("YY", any_YY),
         parts=CircuitParts(**_with_tuples(parts)) if parts else None,
-        sweeps={
-            key: _sweep(route, **files[f"sweep_{key}"]) for key, route in text["sweeps"].items()
-        },
         evaluations=evaluations,
         softmax_of_mean=behaviour.get("softmax_of_mean"),
         attention=files.get("attention", {}).get("END_to_YY"),
@@ -156,6 +160,12 @@ def load_results(folder: str | Path) -> Results:
         },
         seconds=text["seconds"],
     )
+    strata = strata_of(results)
+    results.sweeps = {
+        key: _sweep(route, files[f"sweep_{key}"]["values"], strata)
+        for key, route in text["sweeps"].items()
+    }
+    return results
 
 
 def _route(sweep: Sweep) -> dict[str, Any]:
@@ -164,11 +174,13 @@ def _route(sweep: Sweep) -> dict[str, Any]:
     return names | asdict(sweep.shape)
 
 
-def _sweep(route: dict[str, Any], values: Float[Tensor, "sender prompt"]) -> Sweep:
+def _sweep(
+    route: dict[str, Any], values: Float[Tensor, "sender prompt"], strata: Strata | None
+) -> Sweep:
     """The inverse of `_route`."""
     shape = _with_tuples(route)  # what is left of it, once these are taken out
     names = {key: shape.pop(key) for key in ("receivers", "via", "senders")}
-    return Sweep(**names, values=values, shape=Shape(**shape))
+    return Sweep(**names, values=values, shape=Shape(**shape), strata=strata)
 
 
 def _with_tuples(saved: dict[str, Any]) -> dict[str, Any]:
