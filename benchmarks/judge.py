@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import cache
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
@@ -82,16 +83,20 @@ class Sample:
     def scores(self, name: str, mean: Tensor) -> Tensor:
         """Probability differences [..., prompt] of these means [...]."""
         kind = name.split("_")[-1]
+        if mean.ndim:
+            return torch.stack([self.scores(name, one) for one in mean])
+        return _bounded(_offset(kind, float(mean)) + self._varied(kind))
+
+    def _varied(self, kind: str) -> Tensor:
         sd, within = SPREAD.get(kind, OF_CIRCUITS)
         by_YY = self.even if kind in ("corrupted", "reverse") else self.steep
-        unit = math.sqrt(1 - within) * by_YY + math.sqrt(within) * self.noise(*mean.shape)
-        return (mean[..., None] + sd * unit).clamp(-0.98, 0.98)
+        return sd * (math.sqrt(1 - within) * by_YY + math.sqrt(within) * self.noise())
 
     def log_probs(self, name: str, of: Tensor, YY: Tensor) -> Tensor:
         """Answers [prompt, year] of the mean scores that these log-probabilities have."""
         found = Evaluation(name, of, YY)
         diff = self.scores(name, found.prob_diff.mean())
-        sharp = found.cutoff_sharpness.mean() + 0.07 * self.noise()
+        sharp = found.cutoff_sharpness.mean() + 0.06 * self.noise()
         right, wrong, after = (MASS + diff) / 2, (MASS - diff) / 2, (98 - self.YY).clamp_min(1)
         first = torch.minimum((wrong / (self.YY + 1) + sharp).clamp_min(1e-4), 0.9 * right)
         first = torch.where(self.YY == 98, right, first)
@@ -107,6 +112,20 @@ class Sample:
         by_YY = torch.linspace(-1, 1, len(mean))[:, None] * self.even
         unit = math.sqrt(1 - within) * by_YY + math.sqrt(within) * self.noise(len(mean))
         return mean[:, None] * (1 + sd * unit)
+
+
+def _bounded(scores: Tensor) -> Tensor:
+    return scores.clamp(-0.98, 0.98)
+
+
+@cache
+def _offset(kind: str, mean: float) -> float:
+    """What bounded scores vary about, so that the population's mean is this one."""
+    large = Sample(97 * 200, True, torch.Generator().manual_seed(0))._varied(kind)
+    offset = mean
+    for _ in range(20):
+        offset += mean - float(_bounded(offset + large).mean())
+    return offset
 
 
 def run(generator: torch.Generator, sizes: dict[str, int]) -> Results:

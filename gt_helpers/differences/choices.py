@@ -23,7 +23,7 @@ from ..dataset.corruptions import Corruption
 from ..dataset.prompts import ACDC_TEMPLATE, NO_BOS_TEMPLATE, NO_SPACE_TEMPLATE, listed
 from ..dataset.published import eap_ig_prompts
 from ..dataset.year_dataset import YearDataset
-from ..metrics import Metric, linearised, logit_diff, mean_by_YY, prob_diff, recovered
+from ..metrics import Metric, Strata, linearised, logit_diff, mean_by_YY, prob_diff, recovered
 from ..model.cache import ActivationCache, cache_activations
 from ..model.components import Shape
 from ..model.transformer import Transformer
@@ -266,6 +266,7 @@ class Outcome:
     lenses: dict[str, Float[Tensor, "YY year"]]
     error: float = 0.0
     per_prompt: dict[str, Float[Tensor, " prompt"]] = field(default_factory=dict)
+    strata: Strata | None = None  # of the prompts, see `bootstrap_ci`
 
 
 def measure_choices(
@@ -356,6 +357,7 @@ def outcome(parts: CircuitParts, choice: Choice, run: ChoiceRun) -> Outcome:
         },
         run.error,
         {"clean": clean, "corrupted": corrupted, "recovered": by_prompt},
+        run.dataset.strata,
     )
 
 

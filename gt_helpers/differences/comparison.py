@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..formatting import in_words, interval_in_words
-from ..metrics import Measurement, average, correlation
+from ..metrics import Measurement, Strata, average, correlation
 from ..model.components import Shape, component
 from ..patching.engine import Sweep
 from ..patching.paper import CircuitParts, circuit_senders
@@ -74,8 +74,8 @@ class Comparison:
     def changes(self) -> pd.DataFrame:
         """What every choice adds to the reference's clean and corrupted score and ``recovered``.
 
-        Each with ``_low`` and ``_high``, a 95 % interval over the prompts of all seeds, paired: a
-        prompt stands against the reference's at its place, which has the same YY where YYs are
+        Each with ``_low`` and ``_high``, a 95 % interval over the prompts of all seeds, which are
+        paired, and resampled within their YY where both are balanced: a prompt stands against the reference's at its place, which has the same YY where YYs are
         balanced, and the same noun and year where the choice draws no others. NaN where the unit
         or the number of prompts is another.
         """
@@ -86,7 +86,8 @@ class Comparison:
                 for name in (choice.name, REFERENCE.name)
             )
             paired = len(own) == len(usual) and (choice.unit == "share" or score == "recovered")
-            found = average(own - usual) if paired else Measurement(math.nan)
+            strata = self._strata(choice.name)
+            found = average(own - usual, strata=strata) if paired else Measurement(math.nan)
             ends = {f"{score}_low": found.low, f"{score}_high": found.high}
             rows[choice.name] |= {score: found.value} | ends
         return pd.DataFrame.from_dict(rows, orient="index")
@@ -111,6 +112,16 @@ class Comparison:
             found["lens"] = [_lenses_alike(a.lenses, b.lenses) for a, b in pairs]
             table += [(choice.name, name, *_over_seeds(values)) for name, values in found.items()]
         return pd.DataFrame(table, columns=["choice", "map", "r", "low", "high"])
+
+    def _strata(self, name: str) -> Strata | None:
+        """Those of the prompts of all seeds, where choice and reference have the same."""
+        pairs = zip(self.outcomes[name], self.outcomes[REFERENCE.name], strict=True)
+        strata = []
+        for own, usual in pairs:
+            if own.strata is None or usual.strata is None or not own.strata.equal(usual.strata):
+                return None
+            strata.append(own.strata)
+        return torch.cat(strata)
 
     def lists(self) -> pd.DataFrame:
         """What happens to the strongest senders of every sweep: choice, sweep, lost and new.

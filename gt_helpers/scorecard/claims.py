@@ -47,6 +47,7 @@ COLUMNS = (
     *("limit_low", "limit_high", "verdict", "essential", "unit", "detail", "fails", "interval"),
     "sample",
 )
+NOT_MEASURED = "not measured"
 THEMES = (  # in the order of the page
     "What the model does",
     "Path patching at END",
@@ -141,10 +142,10 @@ def _row(claim: Claim, results: Results) -> dict[str, Any]:
     evidence = Evidence(results, claim["experiment"])
     found = _found(claim, evidence)
     measured, limits = found.measurement(), limits_of(claim, found, evidence.settings)
-    verdict = verdict_of(claim, measured, limits)
+    is_measured = found.no_interval != NOT_MEASURED
+    verdict = verdict_of(claim, measured, limits) if is_measured else "not measured"
     if not claim.get("check") and not _is_the_papers(results.settings, evidence.settings):
         verdict = "not comparable"
-    is_measured = not math.isnan(measured.value)
     sample = _prompts_in_words(evidence.settings) if is_measured else ""
     remarks = [measured.detail, claim.get("note", "")]
     if is_measured:
@@ -178,7 +179,7 @@ def _found(claim: Claim, evidence: Evidence) -> Found:
             raise NotMeasured(f"{others}, which this run has not")
         found = MEASURES[claim["id"]](evidence)
     except NotMeasured as reason:
-        return number(math.nan, str(reason))
+        return number(math.nan, str(reason), NOT_MEASURED)
     known = found.strata is not None or not found.values.ndim
     return found if known else replace(found, strata=evidence.strata)
 
@@ -256,7 +257,7 @@ def summary(table: pd.DataFrame) -> str:
     judged = sum(counts.get(verdict, 0) for verdict in JUDGED)
     if judged:
         said.append(
-            f"Of {judged} claims a correct run may have {LEVEL * judged:.0f} that disagree by "
+            f"Of {judged} claims a correct run has {LEVEL * judged:.1f} or less that disagree by "
             f"chance, and hardly ever more than {most_by_chance(judged)}."
         )
     return " ".join(said + contradictions(table))

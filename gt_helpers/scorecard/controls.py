@@ -12,7 +12,6 @@ from torch import Tensor
 from ..analysis.controls import circuit_through, mlp_paths, random_parts, shifted_heads
 from ..analysis.neurons import last_but_one
 from ..formatting import in_words
-from ..metrics import linearised
 from ..patching.engine import PathPatching
 from ..patching.paper import partial_circuit
 from ..processes import Tensors
@@ -75,7 +74,8 @@ def _m8_indirect(e: Evidence) -> Found:
 @topic.measure
 def _m9_balanced(e: Evidence) -> Found:
     losses = _losses(e, "m9")
-    return Found(linearised(losses["direct"], losses["direct"] + losses["indirect"]), losses.said())
+    both = losses["direct"] + losses["indirect"]
+    return Found(registry.recovered_share(losses["direct"], both), losses.said())
 
 
 @topic.measure

@@ -61,7 +61,8 @@ class Claim(TypedDict):
     value: NotRequired[float | list[float]]  # several where sources differ
     sd: NotRequired[float]  # over prompts
     n: NotRequired[int]  # prompts behind the value
-    allowance: NotRequired[float]  # for another implementation, instead of the source's
+    allowance: NotRequired[float]  # beyond sampling, instead of the source's
+    allowed_for: NotRequired[str]  # if not for another implementation
     range: NotRequired[list[float]]
     least: NotRequired[float]
     check: NotRequired[bool]
@@ -329,7 +330,7 @@ def recovered_share(
     """Values whose mean is `recovered`; NotMeasured where the whole cannot be told from 0."""
     if nothing is not None:
         part, whole = part - nothing, whole - nothing
-    if not whole.mean().abs() > 1.96 * whole.std() / math.sqrt(len(whole)):
+    if whole.mean().abs() <= 1.96 * whole.std() / math.sqrt(len(whole)):
         raise NotMeasured("the model's own score cannot be told from 0")
     return linearised(part, whole)
 

@@ -145,8 +145,6 @@ BREAKING: dict[str, Change] = {
     "values_over_keys": effect("k", "m0@YY", -0.5),
     "queries_zero": effect("q", "m0@YY", 1e-9),
     "m0_reads_embedding": effect("m0@YY", "a0.h5@YY", 0.1),
-    "early_top_mlp": effect("m2@YY", "m1@YY", -0.3),
-    "early_top_head": effect("m3@YY", "a1.h1@YY", -0.06),
     "attention_to_YY": looks(8, 11, 0.4, 0.4),
     "attention_a7h10_dip": looks(7, 10, 0.9, 0.8),
     "lens_heads_diagonal": writes("a8.h11", like="m9"),
@@ -203,8 +201,8 @@ BREAKING: dict[str, Change] = {
     "neurons_joint": sets("neurons", "ten_added", torch.full((97, 100), 1.4)),
     "neurons_single": sets("neurons", "lens_single", torch.stack([lenses()["m9"]] * 10)),
     "neurons_sum": sets("neurons", "lens_sum", torch.stack([lenses()["m8"]] * 2)),
-    **{f"eap_{n}": score("attribution", f"eap_{n}", share + 0.14) for n, share in EAP.items()},
-    **{f"eap_ig_{n}": score("attribution", f"eap_ig_{n}", EAP[n] - 0.2) for n in EAP},
+    **{f"eap_{n}": score("attribution", f"eap_{n}", EAP[n] + 0.14) for n in (100, 200, 300)},
+    **{f"eap_ig_{n}": score("attribution", f"eap_ig_{n}", EAP[n] - 0.2) for n in (100, 200, 300)},
     "eap_ig_better": score("attribution", "eap_300", 0.79),
     "eap_precision": sets("attribution", "eap_top", grid(*NINETEEN[2:])),
     "eap_recall": sets("attribution", "eap_top", grid(*NINETEEN[5:])),
@@ -288,6 +286,7 @@ def test_every_verdict_can_fail(claim: str) -> None:
 
 
 SPREAD = torch.linspace(-0.2, 0.2, N)
+NOTHING = torch.full((N, 100), math.nan)
 NO_SCORE = torch.tensor([0.5, -0.5]).repeat(N // 2)
 BY_YY = -torch.arange(97.0)[:, None].expand(10, 97, 100)  # ten lenses without a step
 OTHER_YEARS = setting(years=[1000, 1900])
@@ -361,6 +360,10 @@ def partial(diff: float | Tensor) -> Change:
         row("edges_heads", "not a5.h1", verdict="not judged"),
         # what cannot be measured
         no("early_top_head", "'m3' with senders at YY is missing", m3_at_END),
+        # NaN is no measurement, but nobody may overlook it
+        row("partial_prob_diff", "", sets("large", "partial", NOTHING), verdict="disagrees"),
+        row("m9_top_head", "", effect("m9", "a9.h1@END", math.nan), verdict="disagrees"),
+        row("queries_zero", "", effect("q", "m0@YY", math.nan), verdict="fails"),
         no("denoise_a9.h1", "the model has no a9.h1", few_layers),
         no("random_circuits", "not defined for this model", no_random_circuits),
         no("best_receiver", "not been chosen", without("parts")),  # its experiment was kept
@@ -401,13 +404,17 @@ def test_a_row_says_what_its_verdict_rests_on(
     [
         (
             "clean_prob_diff",
-            "outside 79.2 % to 84.2 % (2 x 0.193 x √(1/10,000 + 1/400), and 0.005 for another",
-            "arXiv 2305.00586, section 2 (quoted by a long summary",
+            "outside 79.2 % to 84.2 % (2 x 19.3 % x √(1/10,000 + 1/400), and 0.5 % for another",
+            "arXiv 2305.00586, section 2 (read second-hand: a long summary",
         ),
         ("price_recovered", "outside 81.1 % to 96.7 %", "section 5"),
-        ("denoise_m8", "outside 13.6 % to 23.6 % (0.050 for another implementation)", "causal-interp, commit 6a9667c, results/phase6"),
-        ("year_mass", "below 99.5 %", "causal-interp"),
-        ("neurons_single", "above 90.0 %", "section 4"),
+        (
+            "denoise_m8",
+            "outside 13.6 % to 23.6 % (5.0 % for one seed, the smallest of ten",
+            "causal-interp, commit 6a9667c, results/phase6",
+        ),
+        ("year_mass", "below 99.5 % (a limit of this project)", "github.com/ranveerlabs"),
+        ("neurons_single", "if it lies above 90.0 %, by more than 5 pp", "section 4"),
         ("one_mlp", "reversed by 7.27 pp or more (10 % of the largest", "random_circuit_abl"),
         ("unreachable", "fails above 0.00 pp", "definitions"),
         ("edges_heads", "no source gives a limit", "nobody reports"),
@@ -473,17 +480,18 @@ def test_a_whole_family_is_no_sample() -> None:
 
 def test_a_run_is_contradicted_by_more_than_chance_or_by_one_essential_claim() -> None:
     others = [one for one in BREAKING if not row_of(one).get("essential") and one not in CHECKS]
-    assert most_by_chance(100) == 5 and most_by_chance(1) == 0
+    assert most_by_chance(100) == 2 and most_by_chance(1) == 0
 
     def said(*broken: str) -> list[str]:
         table = scorecard(ALL)
         table.loc[table["id"].isin(broken), "verdict"] = "disagrees"
         return contradictions(table)
 
-    most = most_by_chance(int(scorecard(ALL)["verdict"].isin(JUDGED).sum()))
+    judged = int(scorecard(ALL)["verdict"].isin(JUDGED).sum())
+    most = most_by_chance(judged)
     assert said(*others[:most]) == []
     assert said(*others[: most + 1]) == [
-        f"{most + 1} of 100 claims disagree; chance explains {most} at most."
+        f"{most + 1} of {judged} claims disagree; chance explains {most} at most."
     ]
     assert said("m9_top_head") == ["An essential claim disagrees: m9_top_head."]
     broken = scorecard(changed(BREAKING["unreachable"]))
@@ -571,8 +579,10 @@ def test_to_text_has_every_claim_and_a_count() -> None:
     text = to_text(scorecard(changed(BREAKING["m9_top_head"], results=AGREEING)))
     assert "Into m9, a9.h1 is the top head" in text
     assert re.search(r"81\.6 %  agrees\n +80\.\d to 82\.\d\n", text)  # the interval below it
-    assert "agrees: 33, disagrees: 1, passes: 2, not measured: 75." in text.replace("\n", " ")
-    assert text.endswith("An essential claim disagrees: m9_top_head.")
+    assert "agrees: 31, disagrees: 1, passes: 2, not judged: 2, not measured: 75." in text.replace(
+        "\n", " "
+    )
+    assert "An essential claim disagrees: m9_top_head." in text.replace("\n", " ")
     assert all(theme.upper() in text for theme in THEMES)
     assert max(map(len, text.splitlines())) <= 100
 

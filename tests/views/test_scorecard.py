@@ -46,7 +46,7 @@ def test_counts_of_verdicts() -> None:
     found = {row[0]: row[1:] for row in rows(views.verdict_counts(card))}
     assert list(found) == [*card["theme"].unique(), "all"]
     assert found["Geometry"] == ["0", "0", "0", "2"]
-    assert found["all"] == [str(len(card) - 11), "3", "6", "2"]
+    assert found["all"] == [str(len(card) - 17), "3", "12", "2"]
 
 
 def test_the_explorer_shows_what_is_chosen() -> None:
