@@ -74,10 +74,11 @@ class Comparison:
     def changes(self) -> pd.DataFrame:
         """What every choice adds to the reference's clean and corrupted score and ``recovered``.
 
-        Each with ``_low`` and ``_high``, a 95 % interval over the prompts of all seeds, which are
-        paired, and resampled within their YY where both are balanced: a prompt stands against the reference's at its place, which has the same YY where YYs are
-        balanced, and the same noun and year where the choice draws no others. NaN where the unit
-        or the number of prompts is another.
+        Each with ``_low`` and ``_high``, a 95 % interval over the prompts of all seeds, resampled
+        within their YY where both are balanced. Prompts are paired: each stands against the
+        reference's at its place, which has the same YY where YYs are balanced, and the same noun
+        and year where the choice draws no others. NaN where the unit or the number of prompts is
+        another.
         """
         rows: dict[str, dict[str, float]] = {choice.name: {} for choice in self.choices}
         for choice, score in product(self.choices, ("clean", "corrupted", "recovered")):
