@@ -38,7 +38,8 @@ from .verdicts import (
 RULE = (
     "A claim agrees if the whole 95 % interval lies within the limits, disagrees if all of it lies "
     "outside, and is open if it crosses a limit. Limits of a reported value are two standard "
-    "deviations of the difference between two correct runs, and a stated allowance. An order or a sign is measured by its margin, which counts from a stated part "
+    "deviations of the difference between two correct runs, and a stated allowance. An order "
+    "or a sign is measured by its margin, which counts from a stated part "
     "of the largest effect on. Checks follow from the definitions and must hold on every model."
 )
 COLUMNS = (
