@@ -40,8 +40,9 @@ from gt_helpers import PathPatching, YearDataset, circuit_parts, load_model, par
 from gt_helpers.dataset.prompts import PAPER_TEMPLATE, Prompt, fill, load_nouns, valid_years
 from gt_helpers.dataset.published import YEARS
 from gt_helpers.metrics import bootstrap_ci, linearised, prob_diff, strata_by_YY
+from gt_helpers.model.components import component
 from gt_helpers.model.transformer import Transformer
-from gt_helpers.patching.engine import Evaluation, Sweep
+from gt_helpers.patching.engine import Evaluation
 from gt_helpers.scorecard import claims as card
 from gt_helpers.scorecard.registry import Claim, Evidence, circuit_log_probs, prob_diffs
 from gt_helpers.scorecard.results import Outcome, Results
@@ -49,10 +50,7 @@ from gt_helpers.scorecard.verdicts import JUDGED
 
 GPT2 = made_results.ALL  # what a run on GPT-2 small would give, every prompt alike
 MASS = 0.999  # of the hundred years
-SIZES = {
-    **{"discovery": 490, "large": 10_000, "bos": 1000, "acdc": 490, "families": 97},
-    **{"controls": 490, "activation": 490, "attribution": 490, "neurons": 97, "edges": 97},
-}
+SIZES = {name: one.prompts for name, one in card.EXPERIMENTS.items()}
 BALANCED = {"discovery", "bos", "controls", "families", "attribution", "neurons", "edges"}
 # Standard deviation over prompts, and which part of the variance is not YY's.
 SPREAD = {"clean": (0.193, 0.066), "corrupted": (0.47, 0.001), "reverse": (0.47, 0.002)}
@@ -191,8 +189,8 @@ def _patched(name: str, tensor: Tensor, sample: Sample, ends: dict[str, Tensor])
     sd = 0.02 + 0.5 * (share * (1 - share)).abs()  # what brings back all of it hardly varies
     if name == "heads@END":
         for head, spread in HEADS.items():
-            layer, number = head.removeprefix("a").split(".h")
-            sd[12 * int(layer) + int(number)] = spread
+            node = component(head)
+            sd[12 * node.layer + node.head] = spread
     shares = share[:, None] + sd[:, None] * (0.8 * sample.even + 0.6 * sample.noise(len(share)))
     return ends["corrupted"] + shares * (ends["clean"] - ends["corrupted"])
 
@@ -244,18 +242,16 @@ def judged(seed: int, fault: Fault | None = None) -> Judgement:
 # ---- faults, and what is known of their effect ------------------------------------------------
 
 
-def _answers(results: Results) -> Iterator[tuple[dict, str, str]]:
-    """Every table of answers of the template's prompts: where it is, its name, its run."""
+def _answers(results: Results) -> Iterator[tuple[dict[str, Tensor], str]]:
+    """Every table of answers of the template's prompts: where it is, and its name."""
     for experiment in ("large", "bos"):
-        for name in ("clean", "corrupted", "partial", "full", "reverse"):
-            tensors = results.experiments[experiment].tensors
-            if name in tensors:
-                yield tensors, name, experiment
+        tensors = results.experiments[experiment].tensors
+        yield from ((tensors, name) for name in [*tensors] if name != "YY")
 
 
 def acdc_prompts(results: Results) -> None:
     """No BOS and one "the year" less, as in ACDC's prompts: .840 clean, -.564 corrupted."""
-    for tensors, name, _ in _answers(results):
+    for tensors, name in _answers(results):
         if name in ("clean", "corrupted"):
             diff = prob_diff(tensors[name].exp(), tensors["YY"])
             goal = 0.84 if name == "clean" else -0.564
@@ -273,7 +269,7 @@ def _move(tensors: dict[str, Tensor], name: str, by: Tensor) -> None:
 
 def year_kept(results: Results) -> None:
     """The corrupted prompt has another noun and the same year: nothing about YY is corrupted."""
-    for tensors, name, _ in _answers(results):
+    for tensors, name in _answers(results):
         tensors[name] = tensors["clean"]
     for name, sweep in results.sweeps.items():
         results.sweeps[name] = replace(sweep, values=torch.zeros_like(sweep.values))
@@ -285,7 +281,7 @@ def year_kept(results: Results) -> None:
 
 def scored_by_01(results: Results) -> None:
     """Every run is scored against the corrupted prompt's YY, 01."""
-    for tensors, _, _ in _answers(results):
+    for tensors, _ in _answers(results):
         tensors["YY"] = torch.ones_like(tensors["YY"])
 
 
@@ -297,13 +293,9 @@ def head_shifted(results: Results) -> None:
     attention = results.attention.flatten(0, 1)
     attention[[old, new]] = attention[[new, old]]
     for sweep in results.sweeps.values():
-        rows = [sweep.senders.index(f"a{layer}.h1@{at}") for layer, at in _rows(sweep)]
+        labels = [component(sender).label for sender in sweep.senders]
+        rows = [labels.index("a9.h1"), labels.index("a10.h1")]
         sweep.values[rows] = sweep.values[rows[::-1]]
-
-
-def _rows(sweep: Sweep) -> list[tuple[int, str]]:
-    position = sweep.senders[0].split("@")[1]
-    return [(9, position), (10, position)]
 
 
 FREE = {"a9.h1": 0.246, "a7.h10": 0.163, "a8.h11": 0.098, "a6.h9": 0.091, "a5.h5": 0.071}

@@ -176,9 +176,13 @@ def recovered(
     """
     if corrupted is not None:
         circuit, clean = circuit - corrupted, clean - corrupted
-    whole = average(clean, strata=strata)
-    defined = whole.low > 0 or whole.high < 0
-    return ratio(circuit, clean, strata) if defined else Measurement(math.nan)
+    return Measurement(math.nan) if includes_0(clean, strata) else ratio(circuit, clean, strata)
+
+
+def includes_0(values: Float[Tensor, " prompt"], strata: Strata | None = None) -> bool:
+    """Whether the interval of the mean includes 0, so that nothing can be divided by it."""
+    mean = average(values, strata=strata)
+    return mean.low <= 0 <= mean.high
 
 
 def correlation(a: Float[Tensor, "*batch x"], b: Float[Tensor, "*batch x"]) -> Tensor:
@@ -221,9 +225,7 @@ def bootstrap_ci(
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; it lies between 0 and 1, for example 0.95")
     n = values.shape[-1]
-    strata = torch.zeros(n, dtype=torch.int64) if strata is None else strata.cpu().long()
-    if strata.shape != (n,):
-        raise ValueError(f"strata are {list(strata.shape)}; give one for each of the {n} prompts")
+    strata = _strata(strata, n)
     rows = values.detach().to("cpu", torch.float64).reshape(-1, n)
     # Measured from the first prompt, a constant row has no rounding: its interval is its mean.
     first = rows[:, 0]
@@ -249,14 +251,23 @@ def _widened(rows: Float[Tensor, "row prompt"], strata: Strata) -> Float[Tensor,
 def _resampled_means(
     rows: Float[Tensor, "row prompt"], strata: Strata
 ) -> Float[Tensor, "resample row"]:
-    pieces = resamples(strata).split(max(1, CHUNK_NUMBERS // rows.shape[1]))
+    pieces = resamples(rows.shape[1], strata).split(max(1, CHUNK_NUMBERS // rows.shape[1]))
     # A resample's mean is a product with how often it holds each prompt: no copy of the rows.
     return torch.cat([piece.double() @ rows.T for piece in pieces]) / rows.shape[1]
 
 
-def resamples(strata: Strata) -> Int[Tensor, "resample prompt"]:
-    """How often each of 2,000 resamples holds each prompt, drawn within strata; do not change."""
-    return _resamples(strata.numpy().tobytes())
+def resamples(n: int, strata: Strata | None = None) -> Int[Tensor, "resample prompt"]:
+    """How often each of 2,000 resamples holds each of n prompts, drawn within strata; read-only."""
+    return _resamples(_strata(strata, n).numpy().tobytes())
+
+
+def _strata(strata: Strata | None, n: int) -> Strata:
+    """Those of n prompts; by default one stratum holds them all."""
+    if strata is None:
+        return torch.zeros(n, dtype=torch.int64)
+    if strata.shape != (n,):
+        raise ValueError(f"strata are {list(strata.shape)}; give one for each of the {n} prompts")
+    return strata.cpu().long()
 
 
 @lru_cache(maxsize=16)  # 20 MB of 10,000 prompts

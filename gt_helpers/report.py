@@ -104,8 +104,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     found.globals |= {"in_words": in_words, "interval_in_words": interval_in_words}
-    found.globals |= {"rule": card.RULE, "sample_of": card.sample_of}
-    found.globals["summary"] = card.summary
+    found.globals |= {"rule": card.RULE, "sample_of": card.sample_of, "summary": card.summary}
     found.tests["nan"] = math.isnan
     return found
 

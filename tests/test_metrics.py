@@ -187,7 +187,7 @@ def test_strata_leave_out_what_the_design_fixes() -> None:
 
 def test_resamples_draw_each_stratum_anew() -> None:
     strata = torch.tensor([3, 1, 3, 3, 1, 7])
-    counts = resamples(strata).long()
+    counts = resamples(6, strata).long()
     for number, size in ((3, 3), (1, 2), (7, 1)):
         assert (counts[:, strata == number].sum(1) == size).all()
     twice = (counts[:, 1] == 2).double().mean()  # one of two, drawn twice: a quarter

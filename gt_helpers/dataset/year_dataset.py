@@ -250,12 +250,8 @@ class YearDataset:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
         if missing := [name for name in ("clean", "corrupted", "year") if name not in frame]:
             raise ValueError(f"{path} has no column {listed(missing)}")
-        for name in (
-            "positions",
-            "corruption",
-            "description",
-            "balanced",
-        ):  # else rows get a wrong label
+        for name in ("positions", "corruption", "description", "balanced"):
+            # else rows would get a wrong label
             if name in frame and frame[name].nunique() > 1:
                 raise ValueError(f"{path} has several {name} values; give a file for each")
         first = frame.iloc[0] if len(frame) else pd.Series(dtype=str)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
 from operator import itemgetter
 from typing import Any
 
@@ -80,17 +79,17 @@ class Comparison:
         and year where the choice draws no others. NaN where the unit or the number of prompts is
         another.
         """
-        rows: dict[str, dict[str, float]] = {choice.name: {} for choice in self.choices}
-        for choice, score in product(self.choices, ("clean", "corrupted", "recovered")):
-            own, usual = (
-                torch.cat([one.per_prompt[score] for one in self.outcomes[name]])
-                for name in (choice.name, REFERENCE.name)
-            )
-            paired = len(own) == len(usual) and (choice.unit == "share" or score == "recovered")
-            strata = self._strata(choice.name)
-            found = average(own - usual, strata=strata) if paired else Measurement(math.nan)
-            ends = {f"{score}_low": found.low, f"{score}_high": found.high}
-            rows[choice.name] |= {score: found.value} | ends
+        rows: dict[str, dict[str, float]] = {}
+        for choice in self.choices:
+            row, strata = rows.setdefault(choice.name, {}), self._strata(choice.name)
+            for score in ("clean", "corrupted", "recovered"):
+                own, usual = (
+                    torch.cat([one.per_prompt[score] for one in self.outcomes[name]])
+                    for name in (choice.name, REFERENCE.name)
+                )
+                paired = len(own) == len(usual) and (choice.unit == "share" or score == "recovered")
+                found = average(own - usual, strata=strata) if paired else Measurement(math.nan)
+                row |= {score: found.value, f"{score}_low": found.low, f"{score}_high": found.high}
         return pd.DataFrame.from_dict(rows, orient="index")
 
     def correlations(self) -> pd.DataFrame:

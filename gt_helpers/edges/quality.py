@@ -206,9 +206,9 @@ def stability(scores: EdgeScores, k: Sequence[int] = TOP) -> pd.DataFrame:
     """
     values = scores.values[scores.measured].double()
     n = values.shape[1]
-    strata = torch.zeros(n, dtype=torch.int64) if scores.strata is None else scores.strata
+    draws = resamples(n, scores.strata)[: 2 * _PAIRS]
     shared = torch.empty(_PAIRS, len(k), dtype=torch.float64)
-    for pair, counts in zip(shared, resamples(strata)[: 2 * _PAIRS].split(2), strict=True):
+    for pair, counts in zip(shared, draws.split(2), strict=True):
         one, two = (strongest_first(mean) for mean in (values @ counts.double().T / n).T)
         pair[:] = torch.tensor([in_common(one, two, size) for size in k])
     low, high = shared.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)

@@ -69,17 +69,20 @@ def _sites(e: Evidence) -> Effects:
     return found
 
 
-def _recovered(e: Evidence, score: Float[Tensor, " prompt"], detail: str = "") -> Found:
-    return Found(registry.recovered_share(score, e["clean"], e["corrupted"]), detail)
+def _recovered(e: Evidence, score: Float[Tensor, " prompt"]) -> Found:
+    return Found(registry.recovered_share(score, e["clean"], e["corrupted"]))
 
 
 def _denoised(site: str) -> Measure:
     return lambda e: _recovered(e, _sites(e)[site])
 
 
-def _largest(e: Evidence, sites: Effects) -> Found:
-    """The largest size of what is recovered by one of several."""
-    name = max(sites, key=lambda name: abs(sites.mean(name) - float(e["corrupted"].mean())))
+def _largest_other(e: Evidence, kind: str) -> Found:
+    """The largest size of what is recovered by one head ("a") or MLP ("m") that nobody reports."""
+    reported = {component(name).name for name in _ALONE}
+    others = {name: x for name, x in _sites(e).items() if name[0] == kind and name not in reported}
+    sites, low = Effects(others), float(e["corrupted"].mean())
+    name = max(sites, key=lambda name: abs(sites.mean(name) - low))
     share = registry.recovered_share(sites[name], e["clean"], e["corrupted"])
     words = f"the largest: {name} {in_words(float(share.mean()))}"
     return Found(share * torch.sign(share.mean()), words)
@@ -100,6 +103,8 @@ topic.measures |= {
         {x: Found(e[f"{x}_log_probs"].exp().sum(-1)) for x in ("clean", "corrupted")},
         "{} prompts",
     ),
+    "denoise_other_heads": lambda e: _largest_other(e, "a"),
+    "denoise_other_mlps": lambda e: _largest_other(e, "m"),
     "denoise_circuit": lambda e: _recovered(e, e["together"][0]),
     "last_mlp_alike": lambda e: registry.number(
         float((e["last_mlp_path"] - e["last_mlp"]).abs().max()), "the largest of all prompts"
@@ -110,20 +115,6 @@ topic.measures |= {
 
 
 @topic.measure
-def _denoise_other_heads(e: Evidence) -> Found:
-    sites = _sites(e)
-    reported = [component(name).name for name in _ALONE]
-    return _largest(e, Effects({n: sites[n] for n in sites if n[0] == "a" and n not in reported}))
-
-
-@topic.measure
-def _denoise_other_mlps(e: Evidence) -> Found:
-    sites = _sites(e)
-    reported = [component(name).name for name in _MLPS]
-    return _largest(e, Effects({n: sites[n] for n in sites if n[0] == "m" and n not in reported}))
-
-
-@topic.measure
 def _best_receiver(e: Evidence) -> Found:
     inputs = e.starting("q@", "k@", "v@")  # [head, prompt] each
     ours, gap = inputs.pop("v@YY"), e["clean"] - e["corrupted"]
@@ -131,6 +122,6 @@ def _best_receiver(e: Evidence) -> Found:
     for i, head in enumerate(e.parts.heads):
         best = max(inputs, key=lambda key: float(inputs[key][i].mean()))
         more = registry.recovered_share(ours[i] - inputs[best][i], gap)
-        own = abs(float(registry.recovered_share(ours[i], e["clean"], e["corrupted"]).mean()))
-        margins[f"{head}, whose next is {best}"] = Found(more, largest=own)
+        own = _recovered(e, ours[i]).mean
+        margins[f"{head}, whose next is {best}"] = Found(more, largest=abs(own))
     return registry.smallest(margins)

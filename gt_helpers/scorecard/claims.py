@@ -21,7 +21,7 @@ from ..formatting import in_words, interval_in_words
 from ..metrics import average, recovered
 from . import activation, controls, found_circuits, neurons, samples, sweeps
 from .registry import FALLBACK, Claim, Evidence, Found, NotMeasured, number
-from .results import Results, strata_of
+from .results import Results
 from .verdicts import (
     JUDGED,
     LEVEL,
@@ -47,7 +47,6 @@ COLUMNS = (
     *("limit_low", "limit_high", "verdict", "essential", "unit", "detail", "fails", "interval"),
     "sample",
 )
-NOT_MEASURED = "not measured"
 THEMES = (  # in the order of the page
     "What the model does",
     "Path patching at END",
@@ -140,9 +139,11 @@ def contradictions(card: pd.DataFrame) -> list[str]:
 def _row(claim: Claim, results: Results) -> dict[str, Any]:
     """A claim beside its measurement; what was not measured is NaN, and the detail says why."""
     evidence = Evidence(results, claim["experiment"])
-    found = _found(claim, evidence)
+    try:
+        found, is_measured = _found(claim, evidence), True
+    except NotMeasured as reason:
+        found, is_measured = number(math.nan, str(reason)), False
     measured, limits = found.measurement(), limits_of(claim, found, evidence.settings)
-    is_measured = found.no_interval != NOT_MEASURED
     verdict = verdict_of(claim, measured, limits) if is_measured else "not measured"
     if not claim.get("check") and not _is_the_papers(results.settings, evidence.settings):
         verdict = "not comparable"
@@ -171,15 +172,12 @@ def _row(claim: Claim, results: Results) -> dict[str, Any]:
 
 
 def _found(claim: Claim, evidence: Evidence) -> Found:
-    """What the claim's measure finds, or NaN with the reason in its detail."""
-    try:
-        if "missing" in claim:
-            raise NotMeasured(claim["missing"])
-        if claim.get("required") and (others := _reported_on(claim, evidence.settings)):
-            raise NotMeasured(f"{others}, which this run has not")
-        found = MEASURES[claim["id"]](evidence)
-    except NotMeasured as reason:
-        return number(math.nan, str(reason), NOT_MEASURED)
+    """What the claim's measure finds, with the strata of its prompts; or NotMeasured."""
+    if "missing" in claim:
+        raise NotMeasured(claim["missing"])
+    if claim.get("required") and (others := _reported_on(claim, evidence.settings)):
+        raise NotMeasured(f"{others}, which this run has not")
+    found = MEASURES[claim["id"]](evidence)
     known = found.strata is not None or not found.values.ndim
     return found if known else replace(found, strata=evidence.strata)
 
@@ -286,10 +284,10 @@ def headline_numbers(results: Results) -> pd.DataFrame:
     found, rows = results.evaluations, []
     diffs = {name: one.prob_diff.double() for name, one in found.items()}
     none = torch.full((len(results.YY),), math.nan)  # and what is recovered of it is NaN as well
+    corrupted, strata = diffs.get("corrupted", none), results.strata
     for name in sorted(found, key=[*EVALUATIONS, *found].index):
         is_circuit = not name.startswith(("clean", "corrupted", "reverse"))
         clean = diffs.get("clean", none) if is_circuit else none
-        corrupted, strata = diffs.get("corrupted", none), strata_of(results)
         numbers = {
             "prob_diff": average(diffs[name], strata=strata),
             "cutoff_sharpness": average(found[name].cutoff_sharpness, strata=strata),

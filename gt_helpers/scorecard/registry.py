@@ -26,6 +26,7 @@ from ..metrics import (
     Measurement,
     Strata,
     average,
+    includes_0,
     linearised,
     prob_diff,
     share,
@@ -37,7 +38,7 @@ from ..patching.circuits import Circuit
 from ..patching.engine import Evaluation, PathPatching
 from ..patching.paper import CircuitParts
 from ..processes import Tensors, chunks, is_main, over_prompts
-from .results import Results, strata_of
+from .results import Results
 
 
 class Claim(TypedDict):
@@ -261,7 +262,7 @@ class Evidence:
     def strata(self) -> Strata | None:
         """What balanced prompts are resampled within."""
         if self.experiment not in self.results.experiments:
-            return strata_of(self.results)
+            return self.results.strata
         YY = self.tensors.get("YY")  # which older folders lack
         return strata_by_YY(YY) if self.settings.get("balanced") and YY is not None else None
 
@@ -330,7 +331,7 @@ def recovered_share(
     """Values whose mean is `recovered`; NotMeasured where the whole cannot be told from 0."""
     if nothing is not None:
         part, whole = part - nothing, whole - nothing
-    if whole.mean().abs() <= 1.96 * whole.std() / math.sqrt(len(whole)):
+    if includes_0(whole):
         raise NotMeasured("the model's own score cannot be told from 0")
     return linearised(part, whole)
 

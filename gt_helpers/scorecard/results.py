@@ -70,6 +70,12 @@ class Results:
     experiments: dict[str, Outcome] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def strata(self) -> Strata | None:
+        """What the discovery's prompts are resampled within, as `YearDataset.strata`."""
+        balanced = self.settings.get("balanced") and len(self.YY)
+        return strata_by_YY(self.YY) if balanced else None
+
     def save(self, folder: Path) -> None:
         """Write what is not yet on disk, so that an interrupted run keeps what it has finished.
 
@@ -109,12 +115,6 @@ class Results:
             yield "lens", self.lens
         for name, outcome in self.experiments.items():
             yield f"experiment_{name}", outcome.tensors
-
-
-def strata_of(results: Results) -> Strata | None:
-    """What the discovery's prompts are resampled within, as `YearDataset.strata`."""
-    balanced = results.settings.get("balanced") and len(results.YY)
-    return strata_by_YY(results.YY) if balanced else None
 
 
 def load_results(folder: str | Path) -> Results:
@@ -160,9 +160,8 @@ def load_results(folder: str | Path) -> Results:
         },
         seconds=text["seconds"],
     )
-    strata = strata_of(results)
     results.sweeps = {
-        key: _sweep(route, files[f"sweep_{key}"]["values"], strata)
+        key: _sweep(route, files[f"sweep_{key}"]["values"], results.strata)
         for key, route in text["sweeps"].items()
     }
     return results

@@ -165,17 +165,6 @@ def _all_negative(effects: Effects, *group: str) -> Found:
     return Found(-effects[weakest], f"weakest: {effects.said(weakest)}", effects.largest)
 
 
-def _above_others(
-    effects: Effects, name: str, part: Callable[[Tensor], Tensor], others: str
-) -> Found:
-    """By how much a part of one effect is above the size of the largest other."""
-    own = part(effects[name])
-    rest = [other for other in effects if other != name]
-    largest = max(rest, key=lambda other: abs(effects.mean(other)))
-    words = f"{effects.said(name)}, {others}: {effects.said(largest)}"
-    return Found(own - _size(effects[largest]), words, effects.largest)
-
-
 def _alone(effects: Effects, name: str) -> Found:
     """By how much half of an effect is more negative than the most negative other."""
     strongest = min((other for other in effects if other != name), key=effects.mean)
@@ -196,13 +185,20 @@ topic.measures |= {
     "values_senders": lambda e: _first(_into(e, "v", "YY"), *_SEVEN_EARLY),
     "early_top_mlp": lambda e: _first_each_time(e, "m0", _GRID),
     "early_top_head": lambda e: _first_each_time(e, "a0.h1", _HEADS),
-    "m0_reads_embedding": lambda e: _above_others(
-        _into(e, "m0", "YY", ("embed", "head")), "embed", lambda x: _size(x) / 10, "largest head"
-    ),
     "queries_zero": lambda e: number(
         float(_sweep(e, "q", "YY").values.abs().max()), why="the largest of all prompts"
     ),
 }
+
+
+@topic.measure
+def _m0_reads_embedding(e: Evidence) -> Found:
+    effects = _into(e, "m0", "YY", ("embed", "head"))
+    heads = [name for name in effects if name != "embed"]
+    largest = max(heads, key=lambda name: abs(effects.mean(name)))
+    words = f"{effects.said('embed')}, largest head: {effects.said(largest)}"
+    margin = _size(effects["embed"]) / 10 - _size(effects[largest])
+    return Found(margin, words, effects.largest)
 
 
 @topic.measure

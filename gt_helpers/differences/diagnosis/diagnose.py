@@ -112,10 +112,10 @@ def _scores(prompts: PromptSet) -> pd.DataFrame:
         "97 balanced prompts of the paper's": prompts.balanced,
     }
     table: dict[str, dict[str, float]] = {}
+    balanced = strata_by_YY(torch.arange(FIRST_YY, LAST_YY + 1))
     for name, pair in pairs.items():
         kept = pair[:, ~pair.isnan().any(0)]
         table[name] = {"prompts": kept.shape[1]}
-        balanced = strata_by_YY(torch.arange(FIRST_YY, LAST_YY + 1))
         strata = balanced if pair is prompts.balanced and kept.shape == pair.shape else None
         for side, values in zip(SIDES, kept, strict=True):
             found = average(values, strata=strata) if len(values) else Measurement(math.nan)
